@@ -1,0 +1,209 @@
+"""The command ``loopnet``: finds the verb, runs it, turns errors into one line and a status.
+
+======  ===========================================================================
+status  means
+======  ===========================================================================
+0       done; for status and plan: all is as desired
+1       differs, or what was asked for isn't there
+2       wrong usage or input: what was given must be changed
+4       the host refused, or a tool is missing
+5       permission: root is needed
+130     interrupted
+======  ===========================================================================
+
+Standard output has the result and nothing else; messages go to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NamedTuple, NoReturn, Protocol, cast
+
+from . import __version__
+from .errors import HostError, InputError, LoopnetError, PrivilegeError
+
+DEFAULT_URI = "qemu:///system"
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+"""As a shell reports a program that SIGPIPE ended."""
+
+
+class Verb(NamedTuple):
+    """One line of ``loopnet --help``."""
+
+    name: str
+    synopsis: str
+    summary: str
+
+    @property
+    def module(self) -> str:
+        return self.name.replace("-", "_")
+
+
+VERBS = (
+    Verb("define", "[NAME]", "define a new network with free prefixes"),
+    Verb("rewrite", "[FILE]", "filter: network XML in, loopnet network XML out"),
+    Verb("convert", "NETWORK", "make a network of libvirt's a loopnet network"),
+    Verb("revert", "NETWORK", "put a converted network back as it was"),
+    Verb("list", "", "guests and their addresses"),
+    Verb("ip", "GUEST", "the address at which the host reaches a guest"),
+    Verb("reserve", "GUEST|MAC ADDRESS", "keep an address for a guest"),
+    Verb("release", "GUEST|MAC", "give a guest's address back"),
+    Verb("status", "", "networks, lo, rules, hooks; is all as it should be?"),
+    Verb("plan", "", "what sync would run; changes nothing"),
+    Verb("sync", "", "bring the host to what it should be"),
+    Verb("watch", "", "the same whenever something changes, until ended"),
+    Verb("cleanup", "", "take everything of loopnet off the host"),
+    Verb("doctor", "", "what on this host is in the way, and the cure"),
+    Verb("install-hooks", "", "let libvirt run loopnet's hooks"),
+    Verb("uninstall-hooks", "", "take them away again"),
+)
+
+
+class Command(Protocol):
+    """What a module in commands/ has; its docstring is its help."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the verb's arguments."""
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Do it; the exit status."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with errors of one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see: {self.prog} --help")
+
+
+class _MainParser(_Parser):
+    def format_help(self) -> str:
+        return help_text()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line ``argv``, by default this process's; the exit status."""
+    try:
+        _harden_output()
+        status = _run(sys.argv[1:] if argv is None else list(argv))
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        _give_up_output()
+        return BROKEN_PIPE
+    except (Exception, KeyboardInterrupt) as error:
+        message, status = _explain(error)
+        print("loopnet:", " ".join(message.split()), file=sys.stderr)
+        _give_up_output()
+        return status
+
+
+def help_text() -> str:
+    """``loopnet --help``; fits a terminal of 80 by 24."""
+    lines = [f"  {f'{verb.name} {verb.synopsis}'.strip():26} {verb.summary}" for verb in VERBS]
+    return "\n".join(
+        (
+            "usage: loopnet [--connect URI] COMMAND ...      loopnet COMMAND --help",
+            "Guests of libvirt at stable addresses out of 127.0.0.0/8.",
+            "",
+            *lines,
+            "",
+            f"  {'--connect URI':26} libvirt's, by default {DEFAULT_URI}",
+            f"  {'--version, --help':26} version {__version__}; this text",
+            "",
+            "status: 0 done, 1 differs, not found; 2 input; 4 host refused; 5 permission",
+            "",
+        )
+    )
+
+
+def _run(argv: list[str]) -> int:
+    try:
+        return _dispatch(argv)
+    except SystemExit as end:  # argparse, after --help and --version
+        return end.code if isinstance(end.code, int) else 0
+
+
+def _dispatch(argv: list[str]) -> int:
+    top, rest = _split(argv)
+    verb = _find(top.command)
+    command = cast(Command, import_module(f"{__package__}.commands.{verb.module}"))
+    parser = _Parser(
+        prog=f"loopnet {verb.name}",
+        description=(command.__doc__ or verb.summary).replace("::\n", ":\n").replace("``", ""),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--connect", metavar="URI", default=top.connect, help=argparse.SUPPRESS)
+    command.add_arguments(parser)
+    return command.run(parser.parse_args(rest))
+
+
+def _split(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = _MainParser(prog="loopnet", allow_abbrev=False)
+    parser.add_argument("--connect", metavar="URI", default=DEFAULT_URI)
+    parser.add_argument("--version", action="version", version=f"loopnet {__version__}")
+    parser.add_argument("command", nargs="?", default="")
+    parser.add_argument("rest", nargs=argparse.REMAINDER)
+    top = parser.parse_args(argv)
+    return top, cast("list[str]", top.rest)
+
+
+def _find(name: str) -> Verb:
+    if not name:
+        raise InputError("no command was given; see: loopnet --help")
+    for verb in VERBS:
+        if verb.name == name:
+            return verb
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, [verb.name for verb in VERBS], 1)
+    hint = f"did you mean: loopnet {close[0]}?" if close else "see: loopnet --help"
+    raise InputError(f"there is no command {name[:40]!r}; {hint}")
+
+
+def _harden_output() -> None:
+    """A name that the terminal's encoding can't show is no reason to fail."""
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure:
+        reconfigure(errors="backslashreplace")
+
+
+def _explain(error: BaseException) -> tuple[str, int]:
+    """One line, and the exit status."""
+    if isinstance(error, LoopnetError):
+        return str(error), error.status
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", INTERRUPTED
+    _trace()
+    if isinstance(error, OSError):
+        return _explain_system(error)
+    return f"{type(error).__name__}: {error}; please report this", HostError.status
+
+
+def _explain_system(error: OSError) -> tuple[str, int]:
+    what = f"{error.filename}: " if error.filename else ""
+    reason = (error.strerror or str(error)).lower()
+    if isinstance(error, PermissionError) and os.geteuid() != 0:
+        return f"{what}{reason}; run this as root", PrivilegeError.status
+    return f"{what}{reason}", HostError.status
+
+
+def _give_up_output() -> None:
+    """What can't be written is not to be tried once more, with a message, when Python ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _trace() -> None:
+    if os.environ.get("LOOPNET_DEBUG") == "1":
+        import traceback
+
+        traceback.print_exc()

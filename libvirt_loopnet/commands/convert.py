@@ -1,0 +1,32 @@
+"""``loopnet convert``: a network of libvirt's becomes a loopnet network; its guests need no change.
+
+Guests keep the addresses they have; the host reaches them at others, out of 127.0.0.0/8. A network
+that is active goes on as it was until it is restarted. loopnet revert puts everything back.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from ..convert import Wanted, convert_network
+from . import conversion, prefixarguments
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    conversion.add_arguments(parser)
+    prefixarguments.add(parser)
+    prefixarguments.add_gateway(parser)
+
+
+def run(arguments: Namespace) -> int:
+    wanted = Wanted(*prefixarguments.read(arguments), gateway=arguments.gateway)
+    with conversion.open_connection(arguments, "convert") as connection:
+        change = convert_network(
+            conversion.tools(connection),
+            arguments.network,
+            wanted,
+            restart=arguments.restart,
+            dry_run=conversion.is_dry(arguments),
+        )
+    conversion.tell(arguments, change, "convert")
+    return 0

@@ -1,0 +1,114 @@
+"""``loopnet define``: a new network, with prefixes that no other loopnet network has.
+
+Neither option given, it is a mapped network with the first free /24: 127.1.0.0/24 on the host,
+10.127.1.0/24 in its guests. With --print-xml it is printed, for virsh net-define, and nothing else
+happens; that needs neither root nor libvirt.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from ipaddress import IPv4Network
+from typing import NamedTuple
+
+from ..checks import shown
+from ..definition import new_network
+from ..errors import ConflictError, LoopnetError
+from ..model import MAPPED, NATIVE
+from ..prefixes import (
+    check_guest_prefix,
+    check_loop_prefix,
+    check_overlap,
+    default_guest_prefix,
+    free_loop_prefix,
+    known_user,
+)
+from . import prefixarguments
+from .inventory import networks
+from .output import note
+from .prefixarguments import Asked
+
+DEFAULT_NAME = "loopnet"
+DEFAULT_LENGTH = 24
+
+Taken = Sequence[tuple[str, IPv4Network]]
+"""Names and loop prefixes of other networks."""
+
+
+class Chosen(NamedTuple):
+    """What the new network has."""
+
+    loop_prefix: IPv4Network
+    guest_prefix: IPv4Network
+    mode: str
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "name", metavar="NAME", nargs="?", default=DEFAULT_NAME, help=f"by default {DEFAULT_NAME}"
+    )
+    prefixarguments.add(parser)
+    parser.add_argument("--print-xml", action="store_true", help="print it, define nothing")
+
+
+def run(arguments: Namespace) -> int:
+    asked = prefixarguments.read(arguments)
+    new_network(arguments.name, *choose(arguments.name, asked, ()))  # wrong input is told first
+    if arguments.print_xml:
+        chosen = choose(arguments.name, asked, _taken(arguments.connect))
+        sys.stdout.buffer.write(new_network(arguments.name, *chosen))
+    else:
+        chosen = _define(arguments.name, asked, arguments.connect)
+        print(
+            f"network {arguments.name} is defined: guests at {chosen.loop_prefix} (they see "
+            f"{chosen.guest_prefix}); start it with: virsh net-start {arguments.name}"
+        )
+    user = known_user(chosen.loop_prefix)
+    if user:
+        note(f"warning: {chosen.loop_prefix} is also used by {user}; mind it if you have that")
+    return 0
+
+
+def choose(name: str, asked: Asked, taken: Taken) -> Chosen:
+    """Fill in what was not asked for. Raises InputError, ConflictError."""
+    mode = asked.mode or MAPPED
+    loop_prefix = asked.loop_prefix or _free(asked, mode, taken)
+    default = loop_prefix if mode == NATIVE else default_guest_prefix(loop_prefix)
+    guest_prefix = asked.guest_prefix or default
+    check_guest_prefix(guest_prefix, check_loop_prefix(loop_prefix), mode)
+    check_overlap(name, loop_prefix, taken)
+    return Chosen(loop_prefix, guest_prefix, mode)
+
+
+def _free(asked: Asked, mode: str, taken: Taken) -> IPv4Network:
+    if asked.guest_prefix is None:
+        return free_loop_prefix(DEFAULT_LENGTH, [prefix for _, prefix in taken])
+    check_guest_prefix(asked.guest_prefix, asked.guest_prefix, mode)
+    if mode == NATIVE:  # where both are the same
+        return asked.guest_prefix
+    return free_loop_prefix(asked.guest_prefix.prefixlen, [prefix for _, prefix in taken])
+
+
+def _taken(uri: str) -> Taken:
+    """What this host's networks have, as far as can be told."""
+    try:
+        return [(network.name, network.loop_prefix) for network in networks(uri).known]
+    except LoopnetError:
+        return []
+
+
+def _define(name: str, asked: Asked, uri: str) -> Chosen:
+    from ..connection import connect
+
+    with connect(uri) as connection:
+        if any(info.name == name for info in connection.networks()):
+            raise ConflictError(
+                f"there is a network {shown(name)} already; take another name, or make a loopnet "
+                f"network of it with: loopnet convert {name}"
+            )
+        ours = connection.loopnet_networks()
+        chosen = choose(name, asked, [(n.name, n.loop_prefix) for n, _ in ours])
+        connection.define(new_network(name, *chosen))
+    return chosen

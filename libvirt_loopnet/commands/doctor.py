@@ -1,0 +1,103 @@
+"""``loopnet doctor``: what on this host gets in the way, and the command that mends it.
+
+Changes nothing. Status 1 if there is more than notes. ``--json`` prints an array of objects::
+
+    id           stable name of the finding
+    level        "error", "warning" or "note"
+    what         what was found
+    consequence  what follows from it
+    command      what mends it, or shows more
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from functools import partial
+from ipaddress import IPv4Address
+
+from .. import config, doctor
+from ..errors import LoopnetError
+from ..host import facts, firewall, foreign, linux, runstate
+from ..reservations import Store
+from . import hookfiles
+from .output import print_json
+from .privileges import require_root
+from .status import gather
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="for programs; the keys are stable")
+
+
+def run(arguments: Namespace) -> int:
+    require_root("doctor")
+    found = doctor.findings(look_around())
+    if arguments.json:
+        print_json([finding._asdict() for finding in found])
+    elif found:
+        print("\n\n".join(map(_text, found)))
+    else:
+        print("nothing is in the way")
+    return doctor.order(found)
+
+
+def _text(finding: doctor.Finding) -> str:
+    return f"{finding.level}: {finding.what}\n  so:   {finding.consequence}\n  mend: {finding.command}"
+
+
+def look_around() -> doctor.Facts:
+    """Everything that doctor.py judges."""
+    missing = facts.missing_programs()
+    hooks = {driver: hookfiles.state(driver) for driver in hookfiles.DRIVERS}
+    networks = runstate.active_networks()
+    broken, drift = _state(bool(missing))
+    return doctor.Facts(
+        networks=tuple(networks),
+        missing_programs=missing,
+        nft_refusal="" if missing else facts.nft_refusal(),
+        hooks=tuple(item for item in hooks.items() if item[1] != hookfiles.INSTALLED),
+        daemons=facts.daemons(map(hookfiles.path, hookfiles.DRIVERS)),
+        ip_forward=facts.ip_forward(),
+        lo_managers=facts.lo_managers(),
+        lo_option=_lo_option(),
+        selinux_hooks=facts.selinux_hooks(),
+        listeners=facts.listeners(),
+        addresses=() if missing else _addresses({network.bridge for network in networks}),
+        obstacles=() if missing else tuple(foreign.obstacles(networks)),
+        firewall_problems=() if missing else firewall.observe().problems,
+        drift=drift,
+        broken_state=broken,
+    )
+
+
+def _state(blind: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(lines about files of ours that can't be read, lines of drift)."""
+    store = Store()
+    loads: list[Callable[[], object]] = [
+        config.load,
+        *(partial(store.load, name) for name in store.networks()),
+    ]
+    broken = tuple(line for load in loads for line in _complaint(load))
+    return broken, () if broken or blind else tuple(gather().drift)
+
+
+def _complaint(load: Callable[[], object]) -> list[str]:
+    try:
+        load()
+    except LoopnetError as error:
+        return [str(error)]
+    return []
+
+
+def _lo_option() -> str:
+    try:
+        return config.load().lo
+    except LoopnetError:  # told of already
+        return "keep"
+
+
+def _addresses(bridges: set[str]) -> tuple[tuple[str, IPv4Address], ...]:
+    observed = linux.Linux().observe(())
+    others = [(a.dev, a.address) for a in observed.addresses if a.dev not in bridges]
+    return tuple(sorted([*others, *(("lo", entry.address) for entry in observed.lo)]))

@@ -1,0 +1,41 @@
+"""``loopnet install-hooks``: libvirt runs us from now on."""
+
+from __future__ import annotations
+
+import os
+from argparse import ArgumentParser, Namespace
+
+from . import hookfiles
+from .output import note
+from .privileges import require_root
+
+RELOAD = "systemctl reload libvirtd (or: virtnetworkd virtqemud)"
+"""libvirt looks for hooks when it starts, and on SIGHUP."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--root", metavar="DIR", default="", help="install below DIR, not /")
+
+
+def run(arguments: Namespace) -> int:
+    root = os.path.abspath(arguments.root).rstrip("/") if arguments.root else ""
+    if not root:
+        require_root("install-hooks")
+    hookfiles.refuse_foreign(root)
+    source = hookfiles.sources()
+    texts = {driver: hookfiles.text(source, driver) for driver in hookfiles.DRIVERS}
+    changed = [driver for driver in texts if hookfiles.install(driver, texts[driver], root)]
+    for driver in changed:
+        print(f"installed {hookfiles.path(driver, root)}")
+    if not changed:
+        print("nothing to do")
+    elif not root:
+        note(f"a running daemon must be told: {RELOAD}")
+    if _others_can_write():
+        note(f"others than root can write to {hookfiles.PACKAGE}, and so run code as root")
+    return 0
+
+
+def _others_can_write() -> bool:
+    status = os.stat(os.path.join(hookfiles.PACKAGE, "libvirt_loopnet"))
+    return status.st_uid != 0 or bool(status.st_mode & 0o022)

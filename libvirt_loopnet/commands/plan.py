@@ -1,0 +1,23 @@
+"""``loopnet plan``: the very lines that ``loopnet sync`` would run. Status 1 when there are any."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from .drift import broken, look
+from .output import note
+from .privileges import require_root
+
+
+def add_arguments(_parser: ArgumentParser) -> None:
+    pass
+
+
+def run(_arguments: Namespace) -> int:
+    require_root("plan")
+    seen = look()
+    lines = [*map(str, seen.steps), *(f"# for dnsmasq: {path}" for path in seen.stale)]
+    for network in seen.broken:
+        note(broken(network))
+    print("\n".join(lines) if lines else "nothing to do")
+    return 1 if lines or seen.broken else 0

@@ -1,0 +1,146 @@
+"""``loopnet reserve``: choose a guest's address by hand.
+
+What a guest that runs has stays: its address, the rules that tie it to its NIC and DHCP's answer
+agree, and can't be changed at once. So it is refused, and takes effect when the guest is started.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from ipaddress import IPv4Address
+from typing import NamedTuple
+
+from .. import pool
+from ..checks import check_mac, shown
+from ..domainxml import parse_domain
+from ..errors import ConflictError, InputError, NotFoundError
+from ..host import runstate
+from ..model import Network, Reservation
+from ..reservations import Store
+from .dnsmasqfiles import publish
+from .inventory import Entry, entries, find, networks_of_files
+from .privileges import require_root
+
+
+class Nic(NamedTuple):
+    """Who is to have the address."""
+
+    mac: str
+    uuid: str = ""
+    """UUID and name of its domain, where a reservation does not know them already."""
+    name: str = ""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("guest", metavar="GUEST|MAC", help="a guest's name or its MAC address")
+    parser.add_argument("address", metavar="ADDRESS", help="its loop or its guest address")
+
+
+def run(arguments: Namespace) -> int:
+    require_root("reserve")
+    address = _address(arguments.address)
+    found = networks_of_files()
+    mine = find(entries(found, Store()), arguments.guest)
+    network, number = place(address, found.known, mine)
+    # libvirt is asked before the lock: it may be waiting for a hook that waits for the lock
+    nic = _nic(arguments.guest, network, mine, arguments.connect)
+    kept = keep(network, nic, number)
+    print(
+        f"{kept.name or kept.mac} has {network.loop_address(number)} in network {network.name}; "
+        f"the guest itself sees {network.guest_address(number)}"
+    )
+    return 0
+
+
+def keep(network: Network, nic: Nic, number: int) -> Reservation:
+    """Reserve ``number`` for ``nic``, and tell dnsmasq. Raises ConflictError while it is live."""
+    store = Store()
+    with store.locked():
+        before = store.load(network.name)
+        after, kept = pool.reserve(network, before, nic.mac, nic.uuid, nic.name, number)
+        if kept not in before:
+            _refuse_live(network, before, nic)
+            store.save(network.name, after)
+        publish(store, network.name)
+    return kept
+
+
+def _refuse_live(network: Network, before: Sequence[Reservation], nic: Nic) -> None:
+    port = next((p for p in runstate.live_ports(network.name) if p.mac == nic.mac), None)
+    if port is None:
+        return
+    now = next((network.loop_address(k.number) for k in before if k.mac == nic.mac), "no address")
+    raise ConflictError(
+        f"guest {shown(port.owner)} is running and has {now} in network {network.name}; shut it "
+        "down first, then try again"
+    )
+
+
+def _address(text: str) -> IPv4Address:
+    try:
+        return IPv4Address(text)
+    except ValueError:
+        raise InputError(f"{shown(text)} is no IPv4 address; give 127.1.0.5, say") from None
+
+
+def place(address: IPv4Address, known: Sequence[Network], mine: Sequence[Entry]) -> tuple[Network, int]:
+    """The network that ``address`` is in, and the host number it has there.
+
+    Guest prefixes may be shared: then it is the network where the guest has a NIC already.
+    """
+    inside = [network for network in known if address in network.loop_prefix]
+    inside = inside or [network for network in known if address in network.guest_prefix]
+    if len(inside) > 1:
+        at_home = {entry.network_name for entry in mine}
+        inside = [network for network in inside if network.name in at_home] or inside
+    if len(inside) == 1:
+        return inside[0], _number(inside[0], address)
+    if not inside:
+        raise InputError(f"{address} is in no loopnet network; see: loopnet status")
+    loops = " or ".join(str(n.loop_address(_number(n, address))) for n in inside)
+    names = ", ".join(network.name for network in inside)
+    raise InputError(f"{address} is in networks {names}; say which by the loop address: {loops}")
+
+
+def _number(network: Network, address: IPv4Address) -> int:
+    number = network.number(address)
+    if number is None:
+        raise InputError(f"{address} is not in network {network.name}; see: loopnet status")
+    return number
+
+
+def _nic(who: str, network: Network, mine: Sequence[Entry], uri: str) -> Nic:
+    if who.count(":") == 5:
+        return Nic(check_mac("reserve", who))
+    here = [Nic(e.reservation.mac) for e in mine if e.network_name == network.name]
+    here = here or _nics_of_domain(who, mine, network, uri)
+    if not here:
+        raise NotFoundError(
+            f"guest {shown(who)} has no NIC in network {network.name}; give it one, or name a MAC address"
+        )
+    if len(here) > 1:
+        macs = ", ".join(nic.mac for nic in here)
+        raise InputError(
+            f"guest {shown(who)} has {len(here)} NICs in network {network.name}; say which: {macs}"
+        )
+    return here[0]
+
+
+def _nics_of_domain(who: str, mine: Sequence[Entry], network: Network, uri: str) -> list[Nic]:
+    """The NICs that the domain ``who`` has in ``network``; its next start will ask for them.
+
+    Reservations in other networks, ``mine``, know it by its UUID.
+    """
+    from ..connection import connect
+
+    with connect(uri, read_only=True) as connection:
+        found = connection.domains()
+    uuids = {entry.reservation.uuid for entry in mine} - {""}
+    domains = [info for info in found if info.name == who or info.uuid in uuids]
+    return [
+        Nic(nic.mac, info.uuid, info.name)
+        for info in domains
+        for nic in parse_domain(info.live_xml or info.xml).nics
+        if nic.network == network.name and nic.mac
+    ]

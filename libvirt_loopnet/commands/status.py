@@ -1,0 +1,184 @@
+"""``loopnet status``: is all as it should be? Status 0 if so, 1 if not.
+
+``--json`` prints one object::
+
+    ok        true when nothing below needs mending
+    networks  array, one object for each loopnet network that is active or defined:
+              name, active, mode, bridge ("" before libvirt has chosen one), bridge_exists,
+              loop_prefix, guest_prefix, transit_prefix,
+              gateway, host: addresses of these two, the guest's and the loop address,
+              domain, up: NICs plugged in, reserved: NICs that have an address
+    lo        object: addresses (array, "127.0.0.1/16"), shrunk, reason
+    rules     true when both of our tables are loaded
+    hooks     object: network and qemu, each "installed", "missing", "foreign" or "dead"
+    drift     array of lines: what ``loopnet sync`` would do
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from .. import ruleset
+from ..lo import FOUND, LOCALHOST, NARROW, SHRUNK, WIDE
+from ..model import Network
+from ..reservations import Store
+from . import hookfiles
+from .drift import Look, brief, broken, look
+from .inventory import Entry, entries, networks_of_files
+from .output import print_json, print_table
+from .privileges import require_root
+
+COLUMNS = ("network", "state", "mode", "bridge", "loop_prefix", "guest_prefix", "up", "reserved")
+_HOOKS = {
+    hookfiles.INSTALLED: "installed",
+    hookfiles.MISSING: "missing, run: loopnet install-hooks",
+    hookfiles.FOREIGN: "somebody else's file, see: " + hookfiles.DIRECTORY,
+    hookfiles.DEAD: "out of order, run: loopnet install-hooks",
+}
+
+
+class Status(NamedTuple):
+    """All that status says."""
+
+    look: Look
+    active: tuple[Network, ...]
+    inactive: tuple[Network, ...]
+    entries: tuple[Entry, ...]
+    hooks: dict[str, str]
+
+    @property
+    def drift(self) -> list[str]:
+        stale = (f"dnsmasq: {path}" for path in self.look.stale)
+        return [*brief(self.look.steps), *stale, *map(broken, self.look.broken)]
+
+    @property
+    def ok(self) -> bool:
+        return not self.drift and set(self.hooks.values()) == {hookfiles.INSTALLED}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="for programs; the keys are stable")
+
+
+def run(arguments: Namespace) -> int:
+    require_root("status")
+    status = gather()
+    if arguments.json:
+        print_json(_as_json(status))
+    else:
+        _print(status)
+    return 0 if status.ok else 1
+
+
+def gather() -> Status:
+    """Look at everything."""
+    seen = look()
+    found = networks_of_files()
+    hooks = {driver: hookfiles.state(driver) for driver in hookfiles.DRIVERS}
+    return Status(seen, found.active, found.inactive, tuple(entries(found, Store())), hooks)
+
+
+def _as_json(status: Status) -> dict[str, object]:
+    seen = status.look
+    return {
+        "ok": status.ok,
+        "networks": list(_networks(status)),
+        "lo": {
+            "addresses": [f"{entry.address}/{entry.length}" for entry in seen.observed.lo],
+            "shrunk": _is_shrunk(seen),
+            "reason": _reason(seen),
+        },
+        "rules": _has_rules(seen),
+        "hooks": status.hooks,
+        "drift": status.drift,
+    }
+
+
+def _networks(status: Status) -> Iterator[dict[str, object]]:
+    gone = {network.name for network in status.look.broken}
+    for network in _sorted(status):
+        active = network in status.active
+        up, reserved = _count(status, network)
+        yield {
+            "name": network.name,
+            "active": active,
+            "mode": network.mode,
+            "bridge": network.bridge,
+            "bridge_exists": active and network.name not in gone,
+            "loop_prefix": str(network.loop_prefix),
+            "guest_prefix": str(network.guest_prefix),
+            "transit_prefix": str(network.transit_prefix),
+            "gateway": str(network.guest_address(network.gateway)),
+            "host": str(network.loop_address(network.host)),
+            "domain": network.domain,
+            "up": up,
+            "reserved": reserved,
+        }
+
+
+def _count(status: Status, network: Network) -> tuple[int, int]:
+    """(NICs plugged in, NICs with a reservation)"""
+    inside = [entry for entry in status.entries if entry.network_name == network.name]
+    return sum(1 for entry in inside if entry.port), len(inside)
+
+
+def _print(status: Status) -> None:
+    seen = status.look
+    print_table(COLUMNS, [_row(status, network) for network in _sorted(status)])
+    print()
+    for entry in seen.observed.lo:
+        print(f"lo:     {entry.address}/{entry.length}")
+    print(f"        {_reason(seen)}")
+    wanted = "" if seen.desired.networks else "; none are needed"
+    print(f"rules:  {'loaded' if _has_rules(seen) else 'not loaded'}{wanted}")
+    for driver, state in status.hooks.items():
+        print(f"hook:   {driver} {_HOOKS[state]}")
+    print(f"drift:  {'repair it with: loopnet sync' if status.drift else 'none'}")
+    for line in status.drift:
+        print(f"        {line}")
+
+
+def _sorted(status: Status) -> list[Network]:
+    return sorted((*status.active, *status.inactive))
+
+
+def _row(status: Status, network: Network) -> tuple[str, ...]:
+    up, reserved = _count(status, network)
+    return (
+        network.name,
+        "active" if network in status.active else "inactive",
+        network.mode,
+        network.bridge,
+        str(network.loop_prefix),
+        str(network.guest_prefix),
+        str(up),
+        str(reserved),
+    )
+
+
+def _is_shrunk(seen: Look) -> bool:
+    """Shrunk by us; the route that stands in for the rest of 127/8 says so (lo.py)."""
+    return SHRUNK in seen.observed.routes and _lengths(seen) == {NARROW}
+
+
+def _lengths(seen: Look) -> set[int]:
+    return {entry.length for entry in seen.observed.lo if entry.address == LOCALHOST}
+
+
+def _reason(seen: Look) -> str:
+    if seen.options.lo == "keep":
+        return "left alone, by lo = keep in the configuration"
+    if not seen.desired.shrink_lo:
+        return "as is: no network is active"
+    if _is_shrunk(seen):
+        return f"shrunk from /{WIDE} while a network is active"
+    if FOUND in seen.observed.routes and WIDE not in _lengths(seen):
+        return f"left alone: {LOCALHOST}/{WIDE} was not there to begin with"
+    return "not shrunk, see drift"
+
+
+def _has_rules(seen: Look) -> bool:
+    listing = seen.observed.ruleset or ""
+    return all(f"table {family} {name} {{" in listing for family, name in ruleset.TABLES)

@@ -1,0 +1,87 @@
+"""``loopnet watch``: keep the host as it should be, mending what others undo as they do it.
+
+Stays in the foreground until it is ended, and writes a line for each thing it mends. Waits for the
+kernel to tell of a change; looks every half minute as well, since sysctls and /etc/hosts change
+unannounced. Under systemd it says when it is ready and feeds the watchdog.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from argparse import ArgumentParser, Namespace
+from contextlib import suppress
+from types import FrameType
+from typing import Optional
+
+from .. import apply, config, log
+from ..errors import LoopnetError
+from ..host import linux
+from ..reservations import Store
+from .privileges import require_root
+from .sync import mend
+
+PERIOD = 30.0
+"""Seconds after which it looks unasked."""
+REST = 0.25
+"""Seconds between two looks: a host where much changes must not be busy with us."""
+
+
+def add_arguments(_parser: ArgumentParser) -> None:
+    pass
+
+
+def run(_arguments: Namespace) -> int:
+    require_root("watch")
+    from ..host.notify import Changes
+
+    signal.signal(signal.SIGTERM, _end)
+    with suppress(KeyboardInterrupt), Changes() as changes:
+        _notify("READY=1")
+        while True:
+            if _differs():
+                _mend()
+            _notify("WATCHDOG=1")
+            time.sleep(REST)
+            changes.wait(PERIOD)
+    _notify("STOPPING=1")
+    return 0
+
+
+def _end(_signal: int, _frame: Optional[FrameType]) -> None:
+    raise KeyboardInterrupt
+
+
+def _differs() -> bool:
+    """A look without the lock, so that hooks need not wait for one that finds nothing."""
+    try:
+        host = linux.Linux()
+        desired = apply.survey(host, Store(), config.load())
+        return bool(apply.planned(host, desired, thorough=True)) or bool(apply.unnamed_taps(host, desired))
+    except LoopnetError as error:
+        _say(f"{error}")
+        return False
+
+
+def _mend() -> None:
+    try:
+        for line in mend():
+            _say(f"mended: {line}")
+    except LoopnetError as error:  # a later look may do better
+        _say(f"not mended: {error}")
+
+
+def _say(message: str) -> None:
+    print(message, flush=True)
+    log.info(message)
+
+
+def _notify(state: str) -> None:
+    """sd_notify(3), without libsystemd."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.sendto(state.encode(), "\0" + address[1:] if address[0] == "@" else address)

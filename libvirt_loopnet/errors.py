@@ -1,0 +1,50 @@
+"""Typed errors, one class for each party who has to act; each carries its exit status."""
+
+from __future__ import annotations
+
+
+class LoopnetError(Exception):
+    """Base of all errors shown to the user: one line saying what, why and the next command.
+
+    ``status`` is the exit status of the command line.
+    """
+
+    status = 4
+
+
+class NotFoundError(LoopnetError):
+    """What was asked for isn't there, or a comparison found a difference (status 1)."""
+
+    status = 1
+
+
+class InputError(LoopnetError):
+    """The user must change what was given: arguments, XML, configuration (status 2)."""
+
+    status = 2
+
+
+class ConflictError(InputError):
+    """What was given is well-formed but another network, guest or address is in its way (status 2)."""
+
+
+class PoolFullError(ConflictError):
+    """Every host number of the network is reserved (status 2)."""
+
+
+class HostError(LoopnetError):
+    """The host refused a step, or a tool it needs is missing (status 4)."""
+
+
+class StateError(HostError):
+    """A file of ours can't be read, written or locked, or isn't what we wrote (status 4)."""
+
+
+class VerifyError(HostError):
+    """All steps went through, yet the host isn't as desired when observed again (status 4)."""
+
+
+class PrivilegeError(LoopnetError):
+    """The caller lacks the right to do this (status 5)."""
+
+    status = 5

@@ -1,0 +1,114 @@
+"""libvirt's hooks for networks and domains (docs/hooks.rst).
+
+Called as ``main()`` by the scripts in hooks/, with DRIVER NAME OPERATION SUBOPERATION EXTRA as
+arguments and XML on standard input. What is not ours is recognised before anything is imported that
+would cost time: every guest of the host waits for this.
+"""
+
+from __future__ import annotations
+
+import posix  # what os is made of; os itself takes a millisecond to import
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NAMESPACE = b"https://libvirt-loopnet.org/xml/network/"
+STATE = "/var/lib/libvirt-loopnet"
+LIMIT = 8 << 20
+"""Bytes of XML; libvirt's own limit for a domain is 10 MB (VIR_NET_MESSAGE_STRING_MAX is 4 MB)."""
+
+REFUSE, NEVER = True, False
+"""What an operation may do when we fail: refuse it, or go on and log. ``reconnect`` must never fail:
+libvirt would kill the running guest. After the fact (stopped, deleted) there is nothing to refuse."""
+
+OPERATIONS: dict[tuple[str, str], tuple[str, bool]] = {
+    # (driver, operation): (function in events, may it refuse?)
+    ("network", "start"): ("network_start", REFUSE),
+    ("network", "started"): ("network_started", REFUSE),  # after undoing everything itself
+    ("network", "updated"): ("network_updated", NEVER),
+    ("network", "stopped"): ("network_stopped", NEVER),
+    ("network", "port-created"): ("port_created", REFUSE),
+    ("network", "plugged"): ("port_created", REFUSE),  # until libvirt 5.5
+    ("network", "port-deleted"): ("port_deleted", NEVER),
+    ("network", "unplugged"): ("port_deleted", NEVER),
+    ("qemu", "start"): ("guest_start", REFUSE),
+    ("qemu", "reconnect"): ("guest_start", NEVER),
+    ("qemu", "migrate"): ("guest_move", REFUSE),
+    ("qemu", "restore"): ("guest_move", REFUSE),
+}
+"""All others (qemu prepare, started, stopped, release, attach) pass unseen; hooks/ lists these too."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one hook; returns its exit status: 0, or 1 where the operation is refused."""
+    driver, name, operation = _arguments(sys.argv[1:] if argv is None else argv)
+    handler, may_refuse = OPERATIONS.get((driver, operation), ("", NEVER))
+    if not handler or posix.geteuid() != 0:  # session daemons run the system's hooks too
+        return 0
+    data = sys.stdin.buffer.read(LIMIT + 1) if sys.stdin else b""
+    if not _is_ours(driver, operation, data):
+        return 0
+    return _run(handler, may_refuse, driver, name, operation, data)
+
+
+def _arguments(argv: list[str]) -> tuple[str, str, str]:
+    if len(argv) < 3:
+        print(
+            "libvirt-loopnet: hook called with too few arguments; libvirt calls it as NAME OPERATION …",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    return argv[0], argv[1], argv[2]
+
+
+def _is_ours(driver: str, operation: str, data: bytes) -> bool:
+    if driver == "network":
+        return NAMESPACE in data
+    if operation in ("migrate", "restore"):
+        return _exists("/etc/libvirt-loopnet.conf")
+    return any(_mentions(data, entry) for entry in _stored_networks())
+
+
+def _exists(path: str) -> bool:
+    try:
+        posix.stat(path)
+    except OSError:
+        return False
+    return True
+
+
+def _stored_networks() -> list[str]:
+    try:
+        return [e[: -len(".reservations")] for e in posix.listdir(STATE) if e.endswith(".reservations")]
+    except OSError:
+        return []
+
+
+def _mentions(data: bytes, network: str) -> bool:
+    """May the domain have a NIC on ``network``? An escaped name, being rare, counts as yes."""
+    return "%" in network or b"network='" + network.encode() + b"'" in data
+
+
+def _run(handler: str, may_refuse: bool, driver: str, name: str, operation: str, data: bytes) -> int:
+    from .errors import InputError, LoopnetError
+    from .log import warn
+
+    try:
+        from . import events
+
+        if len(data) > LIMIT:
+            raise InputError(f"XML of more than {LIMIT >> 20} MiB; look at: virsh dumpxml {name}")
+        function: Callable[[bytes], None] = getattr(events, handler)
+        function(data)
+        return 0
+    except LoopnetError as error:
+        message = str(error)
+    except Exception as error:  # a fault of ours must be one line too, and must not kill a guest
+        message = f"{type(error).__name__}: {error}; please report this"
+    warn(f"{driver} {name} {operation}: {message}")
+    if not may_refuse:
+        return 0
+    print(f"libvirt-loopnet: {message}", file=sys.stderr)
+    return 1

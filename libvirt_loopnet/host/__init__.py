@@ -1,0 +1,26 @@
+"""The only code that touches the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from ..model import Network
+from ..plan import Step
+from ..state import Observed, Tap
+
+
+class Host(Protocol):
+    """What planning and applying need of a machine; tests have one that only prints."""
+
+    def observe(self, devices: Iterable[str], *, ruleset: bool = False) -> Observed:
+        """Read what the kernel holds; route_localnet of ``devices``; our tables only if ``ruleset``."""
+
+    def canonical(self, networks: Sequence[Network], script: str) -> str:
+        """How nft would list our tables after ``script``; nothing is changed."""
+
+    def taps(self, bridges: Iterable[str]) -> list[Tap]:
+        """The devices attached to ``bridges``."""
+
+    def run(self, steps: Sequence[Step]) -> None:
+        """Do ``steps`` in order, stop at the first that fails. Raises HostError."""

@@ -1,0 +1,108 @@
+"""Facts about this host, for doctor.py. Reads only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from ipaddress import IPv4Address
+
+from ..doctor import Daemon, Listener
+from ..errors import HostError
+from ..model import MAPPED, Network
+from ..prefixes import parse_prefix
+from ..ruleset import tables
+from . import linux, process
+
+DAEMONS = ("libvirtd", "virtnetworkd", "virtqemud", "virtlxcd")
+LO_MANAGERS = ("NetworkManager", "nmstatectl")
+SELINUX = "/sys/fs/selinux"
+
+
+def missing_programs() -> tuple[str, ...]:
+    """Programs the data plane needs that aren't there."""
+    return tuple(program for program in ("nft", "ip", "unshare") if not _is_there(program))
+
+
+def _is_there(program: str) -> bool:
+    with suppress(HostError):
+        return bool(process.find(program))
+    return False
+
+
+def nft_refusal() -> str:
+    """Why rules like ours can't be loaded here, '' if they can; tried in a namespace of its own."""
+    prefix = parse_prefix("127.1.0.0/24", "prefix")
+    guest = parse_prefix("10.127.1.0/24", "prefix")
+    sample = Network("x", "", "x", "52:54:00:00:00:01", MAPPED, prefix, guest, 1, 254, "x")
+    try:
+        linux.Linux().canonical([sample], tables([sample], [], []))
+    except HostError as error:
+        return str(error)
+    return ""
+
+
+def daemons(hooks: Iterable[str]) -> tuple[Daemon, ...]:
+    """libvirt's running daemons; hooks at these paths are known to those started later only."""
+    changed = max((status.st_ctime for path in hooks for status in _stat(path)), default=0.0)
+    return tuple(
+        Daemon(name, pid, any(s.st_ctime < changed for s in _stat(f"/proc/{pid}")))
+        for pid, name in processes()
+        if name in DAEMONS
+    )
+
+
+def lo_managers() -> tuple[str, ...]:
+    """Running programs that may bring lo's /8 back."""
+    running = {name for _, name in processes()}
+    return tuple(name for name in LO_MANAGERS if name[:15] in running)
+
+
+def processes() -> Iterator[tuple[int, str]]:
+    """(pid, name) of all processes of this PID namespace."""
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            name = _text(f"/proc/{entry}/comm")
+            if name:
+                yield int(entry), name
+
+
+def ip_forward() -> bool:
+    return _text("/proc/sys/net/ipv4/ip_forward") == "1"
+
+
+def selinux_hooks() -> bool:
+    """Does SELinux let hooks run programs? True where it isn't enforced."""
+    if _text(f"{SELINUX}/enforce") != "1":
+        return True
+    # "1 1": the value now and the one pending
+    return _text(f"{SELINUX}/booleans/virt_hooks_unconfined").startswith("1")
+
+
+def listeners() -> tuple[Listener, ...]:
+    """TCP and UDP sockets that wait on an IPv4 address of their own (/proc/net/{tcp,udp})."""
+    found = [*_sockets("tcp", "0A"), *_sockets("udp", "07")]
+    return tuple(sorted(set(found)))
+
+
+def _sockets(protocol: str, state: str) -> Iterator[Listener]:
+    for line in _text(f"/proc/net/{protocol}").splitlines()[1:]:
+        fields = line.split()
+        if len(fields) > 3 and fields[3] == state:
+            address, _, port = fields[1].partition(":")
+            octets = bytes.fromhex(address)[::-1]
+            yield Listener(protocol, IPv4Address(octets), int(port, 16))
+
+
+def _stat(path: str) -> list[os.stat_result]:
+    with suppress(OSError):
+        return [os.stat(path)]
+    return []
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return ""

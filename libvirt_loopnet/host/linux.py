@@ -1,0 +1,263 @@
+"""The running machine: iproute2, nft, nfnetlink, /proc/sys, /sys.
+
+iproute2's batch mode, not pyroute2: it starts in 2 ms where importing pyroute2 takes 150, and the lines
+it runs are the very lines ``loopnet plan`` prints.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any, Optional, cast
+
+from .. import icmp, ruleset
+from ..errors import HostError, LoopnetError, PrivilegeError
+from ..model import Network
+from ..plan import HOSTS, ICMP, IP, NFT, SYSCTL, Step
+from ..state import ROUTE_PROTOCOL, Address, LoAddress, Observed, Route, Tap
+from . import firewall, names, nfnetlink, process
+
+SYSCTL_ROOT = "/proc/sys"
+SYSFS_NET = "/sys/class/net"
+
+
+class Linux:
+    """Host as ruled by the kernel this runs on, in the network namespace this runs in."""
+
+    def observe(self, devices: Iterable[str], *, ruleset: bool = False) -> Observed:
+        addresses, routes = _ip_json("address"), _ip_json("route", "show", "table", "local")
+        read_routes = frozenset(route for entry in routes for route in _route(entry))
+        looked_at = {*devices, *(r.dev for r in read_routes if r.ours and r.dev != "lo")}
+        return Observed(
+            lo=tuple(_lo(info) for dev, info in _flatten(addresses) if dev == "lo"),
+            addresses=frozenset(_address(dev, info) for dev, info in _flatten(addresses) if dev != "lo"),
+            routes=read_routes,
+            route_localnet=frozenset(dev for dev in looked_at if _route_localnet(dev)),
+            ruleset=_list_tables() if ruleset else None,
+            hosts=tuple(names.published()),
+            firewalls=firewall.observe(),
+        )
+
+    def canonical(self, networks: Sequence[Network], script: str) -> str:
+        """Loads ``script`` in a network namespace of its own and lets nft list it there."""
+        code = (
+            "import sys; sys.path.insert(0, sys.argv[1]);"
+            "from libvirt_loopnet.host.linux import canonical_here; canonical_here()"
+        )
+        root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        python = ["/usr/bin/python3", "-I", "-S", "-c", code, root]
+        quoted = "\n".join("\t".join(map(str, m)) for n in networks for m in icmp.moves(n))
+        result = process.run(["unshare", "--net", *python], f"{quoted}\0{script}".encode())
+        if result.status:
+            raise HostError(f"nft refused the rules: {_last_line(result.stderr)}")
+        return result.stdout.decode()
+
+    def taps(self, bridges: Iterable[str]) -> list[Tap]:
+        return [
+            Tap(name, bridge, _sysfs(name, "ifalias"), _sysfs(name, "address"))
+            for bridge in bridges
+            for name in sorted(_listdir(f"{SYSFS_NET}/{bridge}/brif"))
+        ]
+
+    def run(self, steps: Sequence[Step]) -> None:
+        for tool, texts in _grouped(steps):
+            if tool in _RUNNERS:
+                _RUNNERS[tool](texts)
+            else:
+                _run_firewall(tool, texts)
+
+
+def is_device(name: str) -> bool:
+    """Is there a network device ``name``?"""
+    return os.path.exists(f"{SYSFS_NET}/{name}")
+
+
+def delete_device(name: str) -> None:
+    """Delete the network device ``name``, if it is there. Raises HostError."""
+    if is_device(name):
+        _run_ip([f"link delete dev {name}"])
+
+
+def set_alias(tap: str, alias: str) -> None:
+    """Set the alias that ``ip link`` shows for ``tap`` (at most 255 bytes, IFALIASZ)."""
+    try:
+        with open(f"{SYSFS_NET}/{tap}/ifalias", "wb") as file:
+            file.write(alias.encode()[-255:] + b"\n")
+    except OSError as error:
+        raise HostError(f"the alias of tap {tap} can't be set: {error.strerror}") from None
+
+
+def nft(script: str) -> None:
+    """Run an nft script, one transaction. Raises HostError."""
+    result = process.run(["nft", "-f", "-"], script.encode())
+    if result.status:
+        if b"Operation not permitted" in result.stderr:
+            raise PrivilegeError("nft was not permitted to change rules; run this as root")
+        raise HostError(f"nft refused the rules: {_first_line(result.stderr)}")
+
+
+def check_nft(script: str) -> None:
+    """Would nft take ``script``? Changes nothing. Raises HostError."""
+    result = process.run(["nft", "-c", "-f", "-"], script.encode())
+    if result.status:
+        raise HostError(f"nft would refuse the rules: {_first_line(result.stderr)}")
+
+
+# --- doing ---------------------------------------------------------------------------------------
+
+
+def _grouped(steps: Sequence[Step]) -> Iterable[tuple[str, list[str]]]:
+    """Runs of steps of one tool, in order."""
+    group: list[str] = []
+    tool = ""
+    for step in steps:
+        if step.tool != tool and group:
+            yield tool, group
+            group = []
+        tool = step.tool
+        group.append(step.text)
+    if group:
+        yield tool, group
+
+
+def _run_ip(lines: list[str]) -> None:
+    result = process.run(["ip", "-batch", "-"], "\n".join(lines).encode())
+    if result.status:
+        if b"Operation not permitted" in result.stderr:
+            raise PrivilegeError("ip was not permitted to change addresses and routes; run this as root")
+        raise HostError(f"ip refused: {_failed_line(lines, result.stderr)}")
+
+
+def _run_nft(scripts: list[str]) -> None:
+    for script in scripts:
+        nft(script)
+
+
+def _run_icmp(texts: list[str]) -> None:
+    nfnetlink.transact(*icmp.batch(icmp.parse(text) for text in texts))
+
+
+def _run_sysctl(texts: list[str]) -> None:
+    for text in texts:
+        key, _, value = text.partition("=")
+        try:
+            with open(f"{SYSCTL_ROOT}/{key}", "w") as file:
+                file.write(value)
+        except OSError as error:
+            raise HostError(f"sysctl {text} was refused: {error.strerror}") from None
+
+
+def _run_hosts(texts: list[str]) -> None:
+    for text in texts:
+        entries = [entry.split() for entry in text.split(";") if entry.strip()]
+        names.publish([(IPv4Address(address), tuple(labels)) for address, *labels in entries])
+
+
+def _run_firewall(tool: str, texts: list[str]) -> None:
+    for text in texts:
+        firewall.run(tool, text)
+
+
+_RUNNERS = {IP: _run_ip, NFT: _run_nft, ICMP: _run_icmp, SYSCTL: _run_sysctl, HOSTS: _run_hosts}
+
+
+def _failed_line(lines: list[str], stderr: bytes) -> str:
+    """``ip -batch`` says ``Command failed -:3`` after the reason."""
+    text = stderr.decode(errors="replace").strip()
+    number = text.rpartition("Command failed -:")[2]
+    line = lines[int(number) - 1] if number.isdigit() and 0 < int(number) <= len(lines) else ""
+    return f"{text.splitlines()[0] if text else 'no reason given'} (ip {line})"
+
+
+def _first_line(text: bytes) -> str:
+    return (text.decode(errors="replace").strip().splitlines() or ["no reason given"])[0]
+
+
+def _last_line(text: bytes) -> str:
+    return (text.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def _ip_json(*arguments: str) -> list[dict[str, Any]]:
+    import json  # 7 ms that guest events, which read no addresses, don't pay
+
+    result = process.run(["ip", "-j", "-4", *arguments])
+    if result.status:
+        raise HostError(f"ip {' '.join(arguments)} failed: {_first_line(result.stderr)}")
+    return cast("list[dict[str, Any]]", json.loads(result.stdout or b"[]"))
+
+
+def _flatten(links: list[dict[str, Any]]) -> Iterable[tuple[str, dict[str, Any]]]:
+    return [(link["ifname"], info) for link in links if "ifname" in link for info in link["addr_info"]]
+
+
+def _lo(info: dict[str, Any]) -> LoAddress:
+    parts = [f"scope {info['scope']}"]
+    for key, word in (("broadcast", "brd"), ("label", "label"), ("protocol", "proto")):
+        if key in info and (key, info[key]) != ("label", "lo"):
+            parts.append(f"{word} {info[key]}")
+    return LoAddress(IPv4Address(info["local"]), info["prefixlen"], " ".join(parts))
+
+
+def _address(dev: str, info: dict[str, Any]) -> Address:
+    return Address(dev, IPv4Address(info["local"]), info["prefixlen"], bool(info.get("noprefixroute")))
+
+
+def _route(entry: dict[str, Any]) -> Iterable[Route]:
+    if "dev" not in entry:  # multipath, or a device that just went
+        return []
+    source: Optional[IPv4Address] = IPv4Address(entry["prefsrc"]) if "prefsrc" in entry else None
+    prefix = IPv4Network("0.0.0.0/0" if entry["dst"] == "default" else entry["dst"])
+    ours = entry.get("protocol") == str(ROUTE_PROTOCOL)
+    kind = entry.get("type", "unicast")
+    return [Route(kind, prefix, entry["dev"], source, ours, entry.get("metric", 0))]
+
+
+def _route_localnet(dev: str) -> bool:
+    try:
+        with open(f"{SYSCTL_ROOT}/net/ipv4/conf/{dev}/route_localnet") as file:
+            return file.read().strip() == "1"
+    except OSError:
+        return False
+
+
+def _list_tables() -> str:
+    return "".join(_list_table(family, table) for family, table in ruleset.TABLES)
+
+
+def _list_table(family: str, table: str) -> str:
+    result = process.run(["nft", "--stateless", "list", "table", family, table])
+    if result.status and b"No such file or directory" not in result.stderr:
+        raise HostError(f"nft list table {family} {table} failed: {_first_line(result.stderr)}")
+    return "" if result.status else result.stdout.decode()
+
+
+def canonical_here() -> None:
+    """In a namespace made by Linux.canonical(): load what stands on stdin, print nft's listing."""
+    import sys
+
+    moves, _, script = sys.stdin.read().partition("\0")
+    try:
+        nft(script)
+        _run_icmp(moves.splitlines())
+        sys.stdout.write(_list_tables())
+    except LoopnetError as error:
+        sys.exit(str(error))
+
+
+def _sysfs(dev: str, attribute: str) -> str:
+    try:
+        with open(f"{SYSFS_NET}/{dev}/{attribute}", errors="replace") as file:
+            return file.read().strip()
+    except OSError:  # it went away
+        return ""
+
+
+def _listdir(path: str) -> list[str]:
+    try:
+        return os.listdir(path)
+    except OSError:
+        return []

@@ -1,0 +1,124 @@
+"""The values everything else passes around: immutable, typed, without I/O.
+
+NamedTuple, not dataclass: importing dataclasses costs more than starting Python, and these are
+on the path of every hook.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network
+from typing import NamedTuple
+
+from .prefixes import transit_prefix
+
+MAPPED = "mapped"
+NATIVE = "native"
+MODES = (MAPPED, NATIVE)
+
+ALL = "all"
+SERVICES = "services"
+NONE = "none"
+GUEST_TO_HOST = (ALL, SERVICES, NONE)
+"""What guests may begin with the host: as on libvirt's NAT network all that its firewall allows; DHCP,
+DNS and ping; or DHCP alone, without which they would have no address."""
+
+
+class Network(NamedTuple):
+    """A libvirt network that is ours, as its XML describes it.
+
+    Host number n stands for one guest in three prefixes of the same length: ``loop_address(n)``
+    on the host, ``guest_address(n)`` on the guest's wire, ``transit_address(n)`` in the host's IP stack.
+    """
+
+    name: str
+    uuid: str
+    bridge: str
+    """Bridge device; '' in a definition that libvirt has not completed yet."""
+    bridge_mac: str
+    """MAC address libvirt gives the bridge, lower case; '' likewise."""
+    mode: str
+    loop_prefix: IPv4Network
+    guest_prefix: IPv4Network
+    gateway: int
+    """Host number of what guests see as router, DNS and DHCP server."""
+    host: int
+    """Host number of the host on the bridge, libvirt's ``<ip address>``."""
+    domain: str
+    """DNS domain of the guests' names."""
+    guest_to_host: str = ALL
+
+    @property
+    def transit_prefix(self) -> IPv4Network:
+        return transit_prefix(self.loop_prefix)
+
+    def loop_address(self, number: int) -> IPv4Address:
+        return self.loop_prefix.network_address + number
+
+    def guest_address(self, number: int) -> IPv4Address:
+        return self.guest_prefix.network_address + number
+
+    def transit_address(self, number: int) -> IPv4Address:
+        return self.transit_prefix.network_address + number
+
+    def number(self, address: IPv4Address) -> int | None:
+        """The host number of ``address`` in the loop or guest prefix, None if it is in neither."""
+        for prefix in (self.loop_prefix, self.guest_prefix):
+            if address in prefix:
+                return int(address) - int(prefix.network_address)
+        return None
+
+    @property
+    def guest_numbers(self) -> range:
+        """Host numbers from the first to the last usable; gateway and host are among them."""
+        return range(1, self.loop_prefix.num_addresses - 1)
+
+
+class Reservation(NamedTuple):
+    """A host number kept for a NIC for good."""
+
+    number: int
+    mac: str
+    """MAC address of the NIC, lower case with colons."""
+    uuid: str
+    """UUID of the domain, '' when reserved by hand for a MAC address."""
+    name: str
+    """The guest's name as a DNS label, unique in its network; '' when it has none."""
+
+
+class Port(NamedTuple):
+    """A live NIC, as libvirt's record of network ports says."""
+
+    network: str
+    mac: str
+    owner: str
+    """Domain name."""
+    owner_uuid: str
+
+
+class Guest(NamedTuple):
+    """A live NIC with its host number: what the data plane admits."""
+
+    network: str
+    mac: str
+    number: int
+    name: str
+    """The guest's DNS label, '' when it has none."""
+
+
+class Binding(NamedTuple):
+    """The tap that a live NIC is attached to."""
+
+    network: str
+    tap: str
+    mac: str
+
+
+class Options(NamedTuple):
+    """What /etc/libvirt-loopnet.conf says."""
+
+    lo: str = "shrink"
+    """'shrink': 127.0.0.1/8 becomes /16 while a network is up; 'keep': lo is left alone."""
+    names: str = "hosts"
+    """'hosts': guests' names stand in /etc/hosts while they run; 'off'."""
+    move: tuple[tuple[str, str], ...] = ()
+    """(from, to) network names: guests restored or migrated here move from one to the other."""

@@ -1,0 +1,417 @@
+"""Desired networks and ports to nft text: the data plane and its guards.
+
+Three tables carry our name and nothing else does: ``bridge loopnet`` rewrites addresses, statelessly,
+before br_netfilter or conntrack see a packet; ``ip loopnet`` guards the host and masquerades, and ``arp
+loopnet`` guards its neighbour table. They are always replaced whole, in one transaction; guests come and
+go as set elements.
+
+Chains are named after the network's loop prefix, which no two networks share.
+
+Guards match prefixes rule by rule and not by a set of them: for an instant after a transaction that brings
+a set of intervals, the kernel finds nothing in it (seen on Linux 6.18, one replacement in twenty let packets
+through). Sets of single addresses, names and MAC addresses are there at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address, IPv4Network
+
+from .model import NATIVE, NONE, SERVICES, Binding, Guest, Network
+from .prefixes import TRANSIT
+
+TABLES = (("bridge", "loopnet"), ("arp", "loopnet"), ("ip", "loopnet"))
+ICMP_ERRORS = "{ destination-unreachable, source-quench, time-exceeded, parameter-problem }"
+"""ICMP messages that quote the packet they are about (RFC 792, RFC 1812 4.3.2.3)."""
+LOCAL = ("127.0.0.0/8", "247.0.0.0/8")
+"""What must never arrive from, or leave to, anything but lo and our bridges."""
+
+
+def chain(kind: str, network: Network) -> str:
+    return f"{kind}-{network.loop_prefix.network_address}"
+
+
+def delete_tables() -> str:
+    """Take our tables away; right also when they aren't there (``add`` makes ``delete`` succeed)."""
+    return "".join(f"add table {f} {t}\ndelete table {f} {t}\n" for f, t in TABLES)
+
+
+def replace_tables(networks: Sequence[Network], guests: Sequence[Guest], bindings: Sequence[Binding]) -> str:
+    """The nft script that puts our tables in place of whatever was there, in one transaction."""
+    return delete_tables() + tables(networks, guests, bindings)
+
+
+def tables(networks: Sequence[Network], guests: Sequence[Guest], bindings: Sequence[Binding]) -> str:
+    """Our tables for these active ``networks``; '' when there are none."""
+    if not networks:
+        return ""
+    made = _bridge_table(networks) + _ip_table(networks) + _arp_table(networks)
+    return made + add_elements(networks, guests, bindings)
+
+
+# --- guests: elements of sets and maps -----------------------------------------------------------
+
+
+def add_elements(networks: Iterable[Network], guests: Iterable[Guest], bindings: Iterable[Binding]) -> str:
+    """nft commands that admit ``guests`` and tie them to their taps; adding twice is no error."""
+    return "".join(f"add element {line}\n" for line in _elements(networks, guests, bindings))
+
+
+def delete_elements(networks: Iterable[Network], guests: Iterable[Guest], bindings: Iterable[Binding]) -> str:
+    """nft commands that take the same elements away; right also when they aren't there."""
+    lines = list(_elements(networks, guests, bindings))
+    return "".join(f"add element {line}\ndelete element {line}\n" for line in lines)
+
+
+def _elements(
+    networks: Iterable[Network], guests: Iterable[Guest], bindings: Iterable[Binding]
+) -> Iterable[str]:
+    """``FAMILY TABLE SET { ELEMENT }``, grouped by set so that a thousand guests are a handful of lines."""
+    by_name = {network.name: network for network in networks}
+    grouped: dict[str, list[str]] = {}
+
+    def put(where: str, element: str) -> None:
+        grouped.setdefault(where, []).append(element)
+
+    macs: set[str] = set()
+    for guest in guests:
+        network = by_name[guest.network]
+        address = network.guest_address(guest.number)
+        senders, arp_senders = (
+            f"bridge loopnet {chain(kind, network)}" for kind in ("senders", "arp-senders")
+        )
+        put(senders, f"{guest.mac} . {address}")
+        put(arp_senders, f"{guest.mac} . {guest.mac} . {address}")
+        put(arp_senders, f"{guest.mac} . {guest.mac} . 0.0.0.0")
+        put("ip loopnet nics", f'"{network.bridge}" . {guest.mac}')
+        loop = network.loop_address(guest.number)
+        put("arp loopnet neighbours", f'"{network.bridge}" . {guest.mac} . {loop}')
+        # One MAC may be on two networks (clones); unbound it can be told to one of them only.
+        if guest.mac not in macs:
+            macs.add(guest.mac)
+            put("bridge loopnet unbound", f"{guest.mac} : goto {chain('from', network)}")
+    for binding in bindings:
+        network = by_name[binding.network]
+        put("bridge loopnet bound", f'"{binding.tap}" . {binding.mac} : goto {chain("from", network)}')
+        put("bridge loopnet taps", f'"{binding.tap}"')
+        put("bridge loopnet bound-macs", binding.mac)
+    for where, elements in grouped.items():
+        yield f"{where} {{ {', '.join(elements)} }}"
+
+
+# --- table bridge: rewriting ---------------------------------------------------------------------
+
+
+def _bridge_table(networks: Sequence[Network]) -> str:
+    intervals = ", ".join(
+        f"{prefix} : goto {chain('to', n)}" for n in networks for prefix in (n.loop_prefix, n.transit_prefix)
+    )
+    flooded = "".join(
+        f"\t\tip {field} {network.transit_prefix} drop\n"
+        for network in networks
+        for field in ("saddr", "daddr")
+    )
+    own = ", ".join(f"{n.loop_address(n.host)}, {n.transit_address(n.gateway)}" for n in networks)
+    head = f"""\
+table bridge loopnet {{
+	map bound {{
+		type ifname . ether_addr : verdict
+	}}
+	set taps {{
+		type ifname
+	}}
+	set bound-macs {{
+		type ether_addr
+	}}
+	map unbound {{
+		type ether_addr : verdict
+	}}
+	map to {{
+		type ipv4_addr : verdict
+		flags interval
+		elements = {{ {intervals} }}
+	}}
+	chain prerouting {{
+		type filter hook prerouting priority -300; policy accept;
+		iifname . ether saddr vmap @bound
+		iifname @taps drop
+		ether saddr @bound-macs drop
+		ether saddr vmap @unbound
+	}}
+	chain forward {{
+		type filter hook forward priority -300; policy accept;
+		arp daddr ip {{ {own} }} drop
+{flooded}	}}
+	chain output {{
+		type filter hook output priority -300; policy accept;
+		ip daddr vmap @to
+		ip saddr vmap @to
+		arp daddr ip vmap @to
+	}}
+"""
+    return head + "".join(_bridge_chains(network) for network in networks) + "}\n"
+
+
+def _bridge_chains(network: Network) -> str:
+    lines = [*_sets(network), *_icmp_chains(network)]
+    lines += _chain("from", network, _from_guest(network))
+    lines += _chain("arp-from", network, _arp_from_guest(network))
+    lines += _chain("ip-from", network, _ip_from_guest(network))
+    lines += _chain("to", network, _to_guest(network))
+    lines += _chain("arp-to", network, _arp_to_guest(network))
+    return "".join(f"\t{line}\n" for line in lines)
+
+
+def _chain(kind: str, network: Network, rules: Iterable[str]) -> list[str]:
+    return [f"chain {chain(kind, network)} {{", *(f"\t{rule}" for rule in rules), "}"]
+
+
+def _sets(network: Network) -> list[str]:
+    return [
+        f"set {chain('senders', network)} {{ type ether_addr . ipv4_addr; }}",
+        f"set {chain('arp-senders', network)} {{ type ether_addr . ether_addr . ipv4_addr; }}",
+    ]
+
+
+def _icmp_chains(network: Network) -> list[str]:
+    """Empty here: nft's language can't say what their rules do; see icmp.rules()."""
+    return [f"chain {chain(kind, network)} {{ }}" for kind in ("icmp-host", "icmp-from", "icmp-to")]
+
+
+def _from_guest(network: Network) -> list[str]:
+    return [
+        # nft's rules for ARP and IPv6 look for it right after the MAC addresses, but what stands behind a
+        # VLAN tag 0, or two, is ARP to a guest all the same.
+        "ether type { 8021q, 8021ad } drop",
+        f"meta protocol arp goto {chain('arp-from', network)}",
+        f"meta protocol ip goto {chain('ip-from', network)}",
+        "icmpv6 type { nd-router-advert, nd-redirect } drop",  # no guest is a router, or a DHCP server
+        "meta protocol ip6 udp sport 547 drop",
+    ]
+
+
+def _arp_from_guest(network: Network) -> list[str]:
+    to_loop = _move("arp saddr ip", network.loop_prefix)
+    host, gateway = network.host, network.gateway
+    return [
+        "arp htype != 1 drop",
+        "arp ptype != 0x0800 drop",
+        "arp hlen != 6 drop",
+        "arp plen != 4 drop",
+        f"ether saddr . arp saddr ether . arp saddr ip != @{chain('arp-senders', network)} drop",
+        "arp saddr ip 0.0.0.0 accept",  # a probe, RFC 5227
+        f"arp daddr ip {network.guest_address(host)}"
+        f" arp daddr ip set {network.loop_address(host)} {to_loop} accept",
+        f"arp daddr ip {network.guest_address(gateway)}"
+        f" arp daddr ip set {network.transit_address(gateway)} {to_loop} accept",
+        f"ether daddr {network.bridge_mac} {to_loop} accept",  # an answer to the host
+    ]
+
+
+def _ip_from_guest(network: Network) -> list[str]:
+    to_transit = _move("ip saddr", network.transit_prefix)
+    return [
+        "ip saddr 0.0.0.0 ip daddr 255.255.255.255 udp sport 68 udp dport 67 accept",
+        f"ether saddr . ip saddr != @{chain('senders', network)} drop",
+        "udp sport 67 drop",  # no guest is a DHCP server
+        # A rebinding client broadcasts with its address, which rp_filter=1 would take for the LAN's.
+        f"ip daddr 255.255.255.255 udp dport 67 {to_transit} accept",
+        f"ether daddr != {network.bridge_mac} accept",
+        "icmp type redirect drop",
+        f"ip daddr {network.guest_address(network.host)} icmp type {ICMP_ERRORS}"
+        f" jump {chain('icmp-host', network)}",
+        f"ip daddr {network.guest_address(network.host)} {_move('ip saddr', network.loop_prefix)}"
+        f" ip daddr set {network.loop_address(network.host)} accept",
+        f"icmp type {ICMP_ERRORS} jump {chain('icmp-from', network)}",
+        f"ip daddr {network.guest_prefix} {_move('ip daddr', network.transit_prefix)}",
+        f"{to_transit} accept",
+    ]
+
+
+def _to_guest(network: Network) -> list[str]:
+    saddr = _move("ip saddr", network.guest_prefix)
+    daddr = _move("ip daddr", network.guest_prefix)
+    # A native guest asks DNS at this very address (a 127.x server would be dropped by its resolver).
+    spare = f"ip saddr != {network.transit_address(network.host)} " if network.mode == NATIVE else ""
+    return [
+        f"meta protocol arp goto {chain('arp-to', network)}",
+        f"icmp type {ICMP_ERRORS} jump {chain('icmp-to', network)}",
+        f"ip saddr {network.loop_prefix} {saddr}",
+        f"ip saddr {network.transit_prefix} {spare}{saddr}",
+        f"ip daddr {network.loop_prefix} {daddr}",
+        f"ip daddr {network.transit_prefix} {daddr}",
+        "accept",
+    ]
+
+
+def _arp_to_guest(network: Network) -> list[str]:
+    saddr = _move("arp saddr ip", network.guest_prefix)
+    daddr = _move("arp daddr ip", network.guest_prefix)
+    return [
+        f"arp saddr ip {network.loop_prefix} {saddr}",
+        f"arp saddr ip {network.transit_prefix} {saddr}",
+        # Whatever address of its own the host asks with (arp_announce 0), the guest hears the gateway.
+        f"arp saddr ip != {network.guest_prefix} arp saddr ip set {network.guest_address(network.gateway)}",
+        f"arp daddr ip {network.loop_prefix} {daddr}",
+        f"arp daddr ip {network.transit_prefix} {daddr}",
+        "accept",
+    ]
+
+
+def _move(field: str, prefix: IPv4Network) -> str:
+    """Keep the host number of ``field``, replace its prefix."""
+    return f"{field} set {field} & {prefix.hostmask} | {prefix.network_address}"
+
+
+# --- table ip: guards and masquerade -------------------------------------------------------------
+
+
+def _ip_table(networks: Sequence[Network]) -> str:
+    bridges = _set(f'"{n.bridge}"' for n in networks)
+    guard = _drop_local("ip saddr", "ip daddr")
+
+    def dispatch(kind: str) -> str:
+        return _set(f'"{n.bridge}" : goto {chain(kind, n)}' for n in networks)
+
+    head = f"""\
+table ip loopnet {{
+	set nics {{
+		type ifname . ether_addr
+	}}
+	chain prerouting {{
+		type filter hook prerouting priority -300; policy accept;
+		iifname . ether saddr @nics accept
+		iifname {bridges} drop
+		iifname "lo" accept
+{guard}	}}
+	chain input {{
+		type filter hook input priority -10; policy accept;
+		iifname vmap {dispatch("input")}
+	}}
+	chain forward {{
+		type filter hook forward priority -10; policy accept;
+		iifname vmap {dispatch("forward")}
+		oifname {bridges} ct state established,related accept
+		oifname {bridges} drop
+	}}
+	chain output {{
+		type filter hook output priority -10; policy accept;
+		oifname vmap {dispatch("output")}
+	}}
+	chain source-nat {{
+		type nat hook postrouting priority 100; policy accept;
+		ip saddr {TRANSIT} oifname != {bridges} masquerade
+	}}
+	chain postrouting {{
+		type filter hook postrouting priority 101; policy accept;
+		oifname vmap {dispatch("postrouting")}
+		oifname "lo" accept
+{guard}	}}
+"""
+    return head + "".join(_ip_chains(network, bridges) for network in networks) + "}\n"
+
+
+def _ip_chains(network: Network, bridges: str) -> str:
+    lines = _chain("input", network, _input(network))
+    lines += _chain("forward", network, _forward(network, bridges))
+    lines += _chain("output", network, _output(network))
+    lines += _chain("postrouting", network, _postrouting(network))
+    return "".join(f"\t{line}\n" for line in lines)
+
+
+def _input(network: Network) -> list[str]:
+    host = network.loop_address(network.host)
+    rules = [
+        "ip saddr 0.0.0.0 udp dport 67 accept",
+        f"ip saddr {network.loop_prefix} ip daddr {host} ct state established,related accept",
+        *(f"ip saddr {network.transit_prefix} {rule}" for rule in _from_transit(network)),
+        "drop",
+    ]
+    if network.mode == NATIVE:  # dnsmasq gives the bridge's own address as server identifier there
+        rules.insert(1, f"ip saddr {network.loop_prefix} ip daddr {host} udp dport 67 accept")
+    return rules
+
+
+def _from_transit(network: Network) -> list[str]:
+    """What guests may begin with the host, in the order of the accepts."""
+    addresses = [str(address) for address in own_transit(network)]
+    own = _set(addresses)
+    answers = "ct state established,related accept"
+    dhcp = f"ip daddr {_set(['255.255.255.255', *addresses])} udp dport 67 accept"
+    if network.guest_to_host == NONE:
+        return [answers, dhcp]
+    if network.guest_to_host == SERVICES:
+        dns = [f"ip daddr {own} {protocol} dport 53 accept" for protocol in ("udp", "tcp")]
+        return [answers, dhcp, *dns, f"ip daddr {own} icmp type echo-request accept"]
+    return [f"ip daddr {own} accept", *(f"ip daddr {prefix} drop" for prefix in LOCAL), "accept"]
+
+
+def _forward(network: Network, bridges: str) -> list[str]:
+    return [
+        # Routed back into its bridge, around port isolation; what br_netfilter shows has no transit source.
+        f'oifname "{network.bridge}" ip saddr {network.transit_prefix} drop',
+        f'oifname "{network.bridge}" accept',
+        f"ip saddr != {network.transit_prefix} drop",
+        f"oifname {bridges} drop",
+        *(f"ip daddr {prefix} drop" for prefix in LOCAL),
+        "accept",
+    ]
+
+
+def _output(network: Network) -> list[str]:
+    # The guest could not answer any other source; EPERM now beats a time-out later.
+    return [f"ip daddr {network.loop_prefix} ip saddr != {network.loop_address(network.host)} drop"]
+
+
+def _postrouting(network: Network) -> list[str]:
+    """One neighbour entry, the loop address, for all: the nexthop is read after this hook."""
+    to_loop = _move("ip daddr", network.loop_prefix)
+    rules = [f"ip daddr {network.transit_prefix} {to_loop}"]
+    if network.mode != NATIVE:
+        # dnsmasq's unicast answer to a renewing guest: no route says which source the kernel should take.
+        gateway, host = network.guest_address(network.gateway), network.loop_address(network.host)
+        rules.append(
+            f"ip saddr {{ {gateway}, {host} }} ip daddr {network.guest_prefix} udp sport 67"
+            f" ip saddr set {gateway} {to_loop}"
+        )
+    return [*rules, "accept"]
+
+
+def own_transit(network: Network) -> list[IPv4Address]:
+    """The transit addresses that are the host's: the gateway, and a native network's DNS server."""
+    numbers = [network.gateway] + ([network.host] if network.mode == NATIVE else [])
+    return [network.transit_address(number) for number in numbers]
+
+
+def _drop_local(*fields: str) -> str:
+    return "".join(f"\t\t{field} {prefix} drop\n" for field in fields for prefix in LOCAL)
+
+
+def _set(elements: Iterable[str]) -> str:
+    return f"{{ {', '.join(elements)} }}"
+
+
+# --- table arp: the host's neighbours ------------------------------------------------------------
+
+
+def _arp_table(networks: Sequence[Network]) -> str:
+    """On our bridges the host believes a guest's own word about itself only; elsewhere it neither says
+    nor hears a word about our addresses (it would answer the LAN for each address that it has)."""
+    bridges = _set(f'"{n.bridge}"' for n in networks)
+    guard = _drop_local("arp saddr ip", "arp daddr ip")
+    return f"""\
+table arp loopnet {{
+	set neighbours {{
+		type ifname . ether_addr . ipv4_addr
+	}}
+	chain input {{
+		type filter hook input priority 0; policy accept;
+		iifname . arp saddr ether . arp saddr ip @neighbours accept
+		iifname {bridges} drop
+{guard}	}}
+	chain output {{
+		type filter hook output priority 0; policy accept;
+		oifname {bridges} accept
+{guard}	}}
+}}
+"""

@@ -1,0 +1,70 @@
+"""Findings from facts; that the facts are right is seen in the e2e tests."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+
+import pytest
+
+from libvirt_loopnet.doctor import ERROR, NOTE, Daemon, Facts, Finding, Listener, findings, order
+from libvirt_loopnet.foreign import Obstacle
+from tests.unit.test_plan import network
+
+ADDRESS = IPv4Address("127.1.0.9")
+
+
+def only(facts: Facts) -> Finding:
+    found = findings(facts)
+    assert len(found) == 1
+    assert all(field and "\n" not in field for field in found[0])
+    return found[0]
+
+
+def test_a_sound_host() -> None:
+    assert findings(Facts(networks=(network(1),))) == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "identity", "command"),
+    [
+        (Facts(missing_programs=("nft",)), "program-missing", "apt install nftables"),
+        (Facts(nft_refusal="no such thing"), "nft-refuses", "modprobe"),
+        (Facts(hooks=(("qemu", "missing"),)), "hook-missing", "loopnet install-hooks"),
+        (Facts(daemons=(Daemon("libvirtd", 7, True),)), "hook-unseen", "kill -HUP 7"),
+        (Facts(selinux_hooks=False), "selinux-hooks", "setsebool"),
+        (Facts(networks=(network(1),), ip_forward=False), "ip-forward", "sysctl"),
+        (Facts(lo_managers=("NetworkManager",)), "lo-managed", "keep"),
+        (Facts(networks=(network(1),), addresses=(("lo", ADDRESS),)), "address-taken", "ip address del"),
+        (Facts(networks=(network(1),), listeners=(Listener("tcp", ADDRESS, 80),)), "listener", "ss -lnp"),
+        (Facts(broken_state=("x is damaged",)), "state-broken", "see"),
+        (Facts(drift=("ip route add",)), "drift", "loopnet sync"),
+        (Facts(obstacles=(Obstacle("ip x y", "drop", ("DNS",), ("nft insert",)),)), "firewall", "nft insert"),
+        (Facts(firewall_problems=("busctl is not installed",)), "firewall-unknown", "loopnet sync"),
+    ],
+)
+def test_each_finding(facts: Facts, identity: str, command: str) -> None:
+    finding = only(facts)
+    assert finding.id == identity
+    assert command in finding.command
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        Facts(ip_forward=False),  # no network is up
+        Facts(lo_managers=("NetworkManager",), lo_option="keep"),
+        Facts(networks=(network(1),), addresses=(("eth0", IPv4Address("10.127.1.1")),)),
+        Facts(networks=(network(1),), listeners=(Listener("udp", IPv4Address("127.1.0.254"), 53),)),
+        Facts(daemons=(Daemon("libvirtd", 7, False),)),
+    ],
+)
+def test_nothing_to_say(facts: Facts) -> None:
+    assert findings(facts) == []
+
+
+def test_the_worst_comes_first_and_notes_are_no_failure() -> None:
+    found = findings(Facts(lo_managers=("NetworkManager",), missing_programs=("ip",)))
+    assert [finding.level for finding in found] == [ERROR, NOTE]
+    assert order(found) == 1
+    assert order(found[1:]) == 0
+    assert order([]) == 0

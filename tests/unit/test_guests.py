@@ -1,0 +1,123 @@
+"""Which NICs are on a network, what addresses they use, and how they are plugged in again."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from libvirt_loopnet.connection import DomainInfo
+from libvirt_loopnet.guests import Plug, addresses, claims, plugs
+from libvirt_loopnet.host.neighbours import neighbours
+from libvirt_loopnet.interfaces import Interface, interfaces, on_bridge, on_network
+from libvirt_loopnet.model import Reservation
+
+LIVE = b"""<domain type='kvm' id='1'>
+  <name>vm</name>
+  <devices>
+    <interface type='network'>
+      <mac address='52:54:00:00:00:0A'/>
+      <source network='default' portgroup="p" portid='77' bridge='virbr0'/>
+      <target dev='vnet0'/>
+      <!-- kept -->
+      <filterref filter='clean'/>
+    </interface>
+    <interface type='bridge'><mac address='52:54:00:00:00:0b'/><source bridge='virbr0'/></interface>
+    <interface type='user'><mac address='52:54:00:00:00:0c'/></interface>
+  </devices>
+</domain>
+"""
+
+
+def test_interfaces() -> None:
+    found = interfaces(LIVE)
+    assert [(i.mac[-2:], i.kind, i.network, i.bridge) for i in found] == [
+        ("0a", "network", "default", "virbr0"),
+        ("0b", "bridge", "", "virbr0"),
+        ("0c", "user", "", ""),
+    ]
+    assert found[0].xml.startswith(b"<interface type='network'>")
+    assert interfaces(b"<domain/>") == []
+
+
+def test_to_the_bridge_and_back() -> None:
+    interface = interfaces(LIVE)[0]
+    there = on_bridge(interface, "virbr0")
+    assert there == interface.xml.replace(b"type='network'", b"type='bridge'").replace(
+        b"<source network='default' portgroup=\"p\" portid='77' bridge='virbr0'/>",
+        b"<source bridge='virbr0'/>",
+    )
+    back = on_network(interface, "default")
+    assert back == interface.xml.replace(b" portid='77' bridge='virbr0'", b"")
+    from_bridge = on_network(interfaces(LIVE)[1], "a'b")
+    assert b"<interface type='network'>" in from_bridge
+    assert b"<source network='a&apos;b'/>" in from_bridge
+
+
+def test_plugs_of_running_and_other_guests() -> None:
+    defined = LIVE.replace(b" portid='77' bridge='virbr0'", b"").replace(
+        b"<interface type='bridge'><mac address='52:54:00:00:00:0b'/><source bridge='virbr0'/>",
+        b"<interface type='network'><mac address='52:54:00:00:00:0b'/><source network='default'/>",
+    )
+    running = DomainInfo("vm", "u", defined, LIVE)
+    asleep = DomainInfo("other", "v", defined, b"")
+    assert [(p.guest, p.live, p.interface.mac[-2:]) for p in plugs([running], "default", "virbr0")] == [
+        ("vm", True, "0a"),
+        ("vm", True, "0b"),  # on the bare bridge, though defined to be on the network
+    ]
+    assert len(plugs([asleep], "default", "virbr0")) == 2
+    assert plugs([DomainInfo("vm", "u", LIVE, LIVE)], "absent", "virbr9") == []
+
+
+A, B, C = (IPv4Address(f"10.0.0.{n}") for n in (1, 2, 3))
+
+
+def test_addresses() -> None:
+    assert addresses([("x", A)], []) == {"x": A}
+    assert addresses([], [("x", B)]) == {"x": B}
+    assert addresses([("x", A)], [("x", B), ("x", A)]) == {"x": A}
+    assert addresses([("x", A)], [("x", B)]) == {"x": B}  # an old lease
+    assert addresses([("x", A), ("x", B)], [("x", B), ("y", C)]) == {"x": B, "y": C}
+
+
+def plug(name: str, mac: str) -> Plug:
+    return Plug(name, f"uuid-{name}", True, Interface(mac, "network", "default", "virbr0", b""))
+
+
+def test_claims() -> None:
+    known = [plug("one", "m1"), plug("two", "m2"), plug("pair", "m3"), plug("pair", "m4")]
+    declared = [
+        Reservation(10, "m1", "", "web"),
+        Reservation(11, "m9", "", "gone"),
+        Reservation(12, "", "", "two"),
+        Reservation(13, "", "", "pair"),  # which of its NICs?
+        Reservation(14, "", "", "nobody"),
+    ]
+    found = claims(declared, {"m1": 10, "m2": 50, "m4": 51, "m8": 52}, known)
+    assert [(c.mac, c.guest, c.number, c.in_use) for c in found] == [
+        ("m1", "one", 10, True),
+        ("m9", "gone", 11, False),
+        ("m2", "two", 12, False),
+        ("m4", "pair", 51, True),
+    ]
+    assert found[0].uuid == "uuid-one"
+    assert found[1].uuid == ""
+
+
+def test_neighbours(tmp_path: Path) -> None:
+    arp = tmp_path / "arp"
+    arp.write_text(
+        "IP address       HW type     Flags       HW address            Mask     Device\n"
+        "192.168.122.50   0x1         0x2         52:54:00:EA:97:99     *        virbr0\n"
+        "192.168.122.51   0x1         0x0         00:00:00:00:00:00     *        virbr0\n"
+        "10.0.0.1         0x1         0x6         52:54:00:00:00:01     *        eth0\n"
+        "garbage\n"
+    )
+    assert neighbours("virbr0", str(arp)) == [("52:54:00:ea:97:99", IPv4Address("192.168.122.50"))]
+    assert neighbours("virbr0", str(tmp_path / "absent")) == []
+
+
+@pytest.mark.skipif(not Path("/proc/net/arp").exists(), reason="no /proc/net/arp")
+def test_real_neighbours() -> None:
+    neighbours("lo")

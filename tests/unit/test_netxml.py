@@ -1,0 +1,286 @@
+"""libvirt's network XML -> Network, Port, Reservation."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import pytest
+
+from libvirt_loopnet.errors import InputError
+from libvirt_loopnet.model import Network, Port, Reservation
+from libvirt_loopnet.netxml import (
+    dnsmasq_options,
+    missing_options,
+    parse_hook,
+    parse_hosts,
+    parse_network,
+    parse_port,
+)
+
+ROOT = Path(__file__).parents[2]
+UUID = "a2a3a4a5-0000-1111-2222-333344445555"
+OWN = (
+    "<loopnet:network xmlns:loopnet='https://libvirt-loopnet.org/xml/network/1' mode='mapped' "
+    "guest-prefix='192.168.122.0/24' gateway='1'/>"
+)
+PORT = f"""<networkport>
+  <uuid>{UUID}</uuid>
+  <owner><name>vm 1</name><uuid>b{UUID[1:]}</uuid></owner>
+  <mac address='52:54:00:AB:CD:EF'/>
+  <plug type='network' bridge='virbr1'/>
+</networkport>"""
+IP = "<ip address='127.1.0.254' netmask='255.255.255.0'/>"
+
+
+def xml(own: str = OWN, ip: str = IP, name: str = "net", more: str = "", forward: str = "open") -> bytes:
+    return f"""<network connections='1'>
+  <name>{name}</name>
+  <uuid>{UUID}</uuid>
+  <metadata><other xmlns='urn:other'/>{own}</metadata>
+  <forward mode='{forward}'/>
+  <bridge name='virbr1' stp='on' delay='0'/>
+  <mac address='52:54:00:00:00:0A'/>
+  {more}
+  {ip}
+</network>""".encode()
+
+
+EXPECTED = Network(
+    name="net",
+    uuid=UUID,
+    bridge="virbr1",
+    bridge_mac="52:54:00:00:00:0a",
+    mode="mapped",
+    loop_prefix=IPv4Network("127.1.0.0/24"),
+    guest_prefix=IPv4Network("192.168.122.0/24"),
+    gateway=1,
+    host=254,
+    domain="net",
+)
+
+
+def test_network() -> None:
+    assert parse_network(xml()) == EXPECTED
+
+
+def test_status_file() -> None:
+    status = b"<networkstatus><class_id bitmap='0-2'/>" + xml() + b"</networkstatus>"
+    assert parse_network(status) == EXPECTED
+
+
+def test_not_ours() -> None:
+    assert parse_network(xml(own="")) is None
+    assert parse_network(b"<network/>") is None
+    assert parse_hosts(xml(own="")) == ()
+
+
+def test_hook() -> None:
+    data = b"<hookData>" + xml() + PORT.encode() + b"</hookData>"
+    assert parse_hook(data) == (EXPECTED, Port("net", "52:54:00:ab:cd:ef", "vm 1", "b" + UUID[1:]))
+    assert parse_hook(b"<hookData>" + xml() + b"</hookData>") == (EXPECTED, None)
+    assert parse_hook(b"<hookData>" + xml(own="") + b"</hookData>") == (None, None)
+
+
+def test_port_file() -> None:
+    declaration = b"<!--\nWARNING: THIS IS AN AUTO-GENERATED FILE.\n-->\n"
+    assert parse_port("n", declaration + PORT.encode()).mac == "52:54:00:ab:cd:ef"
+
+
+@pytest.mark.parametrize(
+    ("own", "ip", "expected"),
+    [
+        ("", "<ip address='127.9.0.254' prefix='24'/>", "mapped 127.9.0.0/24 10.127.9.0/24 1 254"),
+        ("mode='native'", "<ip address='127.2.0.9' prefix='24'/>", "native 127.2.0.0/24 127.2.0.0/24 1 9"),
+        (
+            "gateway='7'",
+            "<ip family='ipv4' address='127.4.3.2' prefix='16'/>",
+            "mapped 127.4.0.0/16 10.4.0.0/16 7 770",
+        ),
+        ("", "<ip address='127.128.0.1' prefix='9'/>", None),
+        ("", "<ip address='127.1.0.6' netmask='255.255.255.248'/>", "mapped 127.1.0.0/29 10.127.1.0/29 1 6"),
+        (
+            "guest-prefix='10.0.0.0/9' gateway='2'",
+            "<ip address='127.128.0.1' prefix='9'/>",
+            "mapped 127.128.0.0/9 10.0.0.0/9 2 1",
+        ),
+    ],
+)
+def test_defaults(own: str, ip: str, expected: str | None) -> None:
+    element = f"<l:network xmlns:l='https://libvirt-loopnet.org/xml/network/1' {own}/>"
+    if expected is None:
+        with pytest.raises(InputError, match="gateway and host number are both 1"):
+            parse_network(xml(own=element, ip=ip))
+        return
+    net = parse_network(xml(own=element, ip=ip))
+    assert net
+    assert f"{net.mode} {net.loop_prefix} {net.guest_prefix} {net.gateway} {net.host}" == expected
+
+
+def test_incomplete_definition_and_bridge_template() -> None:
+    bare = xml().replace(b"<bridge name='virbr1' ", b"<bridge name='lo%d' ").replace(UUID.encode(), b"")
+    net = parse_network(bare.replace(b"<mac address='52:54:00:00:00:0A'/>", b""))
+    assert net
+    assert (net.uuid, net.bridge, net.bridge_mac) == ("", "", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "domain", "expected"),
+    [
+        ("My_Net", "", "my-net"),
+        ("+", "", None),
+        ("a", "x.Example", "x.Example"),
+        ("ä", "", "loopnet"),
+        ("_", "", None),
+    ],
+)
+def test_domain(name: str, domain: str, expected: str | None) -> None:
+    more = f"<domain name='{domain}' localOnly='yes'/>" if domain else ""
+    if expected is None:
+        with pytest.raises(InputError):
+            parse_network(xml(name=name))
+        return
+    net = parse_network(xml(name=name, more=more))
+    assert net
+    assert net.domain == expected
+
+
+def attribute(text: str) -> str:
+    return OWN.replace("gateway='1'", text)
+
+
+BAD = {
+    "unknown attribute": (xml(own=attribute("gatway='1'")), "gatway"),
+    "unknown mode": (xml(own=OWN.replace("mapped", "magic")), "magic"),
+    "unknown child": (xml(own=OWN[:-2] + "><loopnet:guest/></loopnet:network>"), "guest"),
+    "unknown element": (xml(own=OWN.replace(":network", ":net")), "one <loopnet:network>"),
+    "two of ours": (xml(own=OWN + OWN), "one <loopnet:network>"),
+    "gateway 0": (xml(own=attribute("gateway='0'")), "'0' must be from 1 to 254"),
+    "gateway 255": (xml(own=attribute("gateway='255'")), "'255' must be"),
+    "gateway an address": (xml(own=attribute("gateway='10.1.1.1'")), "'10.1.1.1' must be"),
+    "gateway a digit elsewhere": (xml(own=attribute("gateway='²'")), "must be"),
+    "gateway huge": (xml(own=attribute("gateway='" + "9" * 5000 + "'")), "must be"),
+    "gateway and host": (xml(own=attribute("gateway='254'")), "both 254"),
+    "guest prefix length": (xml(own=OWN.replace("122.0/24", "122.0/25")), "differ in length"),
+    "guest prefix no prefix": (xml(own=OWN.replace("122.0/24", "122.0")), "no length"),
+    "guest prefix host bits": (xml(own=OWN.replace("122.0/24", "122.1/24")), "host bits"),
+    "guest prefix in 127": (xml(own=OWN.replace("192.168.122", "127.3.0")), "127.0.0.0/8"),
+    "native with another prefix": (xml(own=OWN.replace("mapped", "native")), "native"),
+    "outside 127/8": (xml(ip="<ip address='10.1.0.254' prefix='24'/>"), "outside 127.0.0.0/8"),
+    "inside 127.0/16": (xml(ip="<ip address='127.0.5.254' prefix='24'/>"), "127.0.0.0/16"),
+    "too long": (xml(ip="<ip address='127.1.0.1' prefix='30'/>"), "from /9 to /29"),
+    "too short": (xml(ip="<ip address='127.1.0.1' prefix='8'/>"), "127.0.0.0/16"),
+    "no prefix is class A": (xml(ip="<ip address='127.1.0.1'/>"), "127.0.0.0/16"),
+    "prefix no number": (xml(ip="<ip address='127.1.0.1' prefix='x'/>"), "no IPv4 address with"),
+    "netmask with holes": (xml(ip="<ip address='127.1.0.1' netmask='255.0.255.0'/>"), "no IPv4"),
+    "wildcard mask": (xml(ip="<ip address='127.1.0.1' netmask='0.0.0.255'/>"), "no IPv4 address"),
+    "network address": (xml(ip="<ip address='127.1.0.0' prefix='24'/>"), "host number '0'"),
+    "broadcast address": (xml(ip="<ip address='127.1.0.255' prefix='24'/>"), "host number '255'"),
+    "no ip": (xml(ip=""), "has 0 IPv4"),
+    "two ips": (xml(ip=IP + IP), "has 2 IPv4"),
+    "ipv6 only": (xml(ip="<ip family='ipv6' address='fd00::1' prefix='64'/>"), "has 0 IPv4"),
+    "nat": (xml(forward="nat"), "'nat'; see:"),
+    "no forward": (xml().replace(b"<forward mode='open'/>", b""), "not none"),
+    "bridge name": (xml().replace(b"virbr1", b"x" * 16), "15 bytes"),
+    "bridge name in bytes": (xml().replace(b"virbr1", "ü".encode() * 8), "15 bytes"),
+    "bridge name with a slash": (xml().replace(b"virbr1", b"a/b"), "device's name"),
+    "bridge MAC": (xml().replace(b"52:54:00:00:00:0A", b"52:54:00:00:0A"), "no MAC address"),
+    "UUID": (xml().replace(UUID.encode(), b"1234"), "no UUID"),
+    "no name": (xml(name=""), "rename"),
+    "name with a slash": (xml(name="../etc"), "rename"),
+    "name with a comma": (xml(name="a,b"), "rename"),
+    "name with a line break": (xml(name="a\nb"), "rename"),
+    "long name": (xml(name="n" * 300), "rename"),
+    "domain": (xml(more="<domain name='a b'/>"), "no DNS domain"),
+    "domain with an empty label": (xml(more="<domain name='a..b'/>"), "no DNS domain"),
+    "wrong root": (b"<domain/>", "got <domain>"),
+    "wrong root with a long name": (b"<" + b"x" * 9999 + b"/>", "got <xxx"),
+    "empty status": (b"<networkstatus/>", "got <networkstatus>"),
+}
+
+
+@pytest.mark.parametrize(("data", "says"), BAD.values(), ids=BAD.keys())
+def test_bad_network_is_one_line(data: bytes, says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_network(data)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"<network/>",
+        b"<hookData/>",
+        b"<hookData><domain/></hookData>",
+        b"<hookData>" + xml() + b"<networkport/></hookData>",
+        b"<hookData>" + xml() + PORT.replace("52:", "").encode() + b"</hookData>",
+        b"<hookData>" + xml() + PORT.replace(f"b{UUID[1:]}", "").encode() + b"</hookData>",
+    ],
+)
+def test_bad_hook_data(data: bytes) -> None:
+    with pytest.raises(InputError):
+        parse_hook(data)
+
+
+def test_declared_hosts() -> None:
+    host = "<loopnet:host number='5' mac='52:54:00:00:00:AA' name='Web.1'/><loopnet:host number='6'/>"
+    data = xml(own=OWN[:-2] + f">{host}</loopnet:network>")
+    assert parse_hosts(data) == (
+        Reservation(5, "52:54:00:00:00:aa", "", "web-1"),
+        Reservation(6, "", "", ""),
+    )
+
+
+@pytest.mark.parametrize(
+    "host", ["number='1'", "number='254'", "number='0'", "", "number='5' ip='1'", "number='5' mac='x'"]
+)
+def test_bad_declared_host(host: str) -> None:
+    data = xml(own=OWN[:-2] + f"><loopnet:host {host}/></loopnet:network>")
+    with pytest.raises(InputError):
+        parse_hosts(data)
+
+
+def test_missing_options() -> None:
+    wanted = dnsmasq_options(EXPECTED)
+    assert missing_options(xml(), EXPECTED) == wanted
+    some = "".join(f"<d:option value='{option}'/>" for option in wanted[1:])
+    more = f"<d:options xmlns:d='http://libvirt.org/schemas/network/dnsmasq/1.0'>{some}</d:options>"
+    assert missing_options(xml(more=more), EXPECTED) == wanted[:1]
+    assert missing_options(b"<hookData>" + xml(more=more) + b"</hookData>", EXPECTED) == wanted[:1]
+
+
+@pytest.mark.parametrize("mode", ["mapped", "native"])
+def test_dnsmasq_takes_the_options(mode: str, tmp_path: Path) -> None:
+    guest = EXPECTED.loop_prefix if mode == "native" else EXPECTED.guest_prefix
+    config = tmp_path / "conf"
+    options = dnsmasq_options(EXPECTED._replace(mode=mode, guest_prefix=guest))
+    # what libvirt writes itself must not make a keyword of ours a repeated one
+    libvirt = ("strict-order", "dhcp-no-override", "dhcp-authoritative", "dhcp-lease-max=9", "addn-hosts=/x")
+    config.write_text("\n".join((*libvirt, *options, "")))
+    done = subprocess.run(["dnsmasq", "--test", "-C", config], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_imports_are_cheap() -> None:
+    """The hook's path: what costs more than Python itself stays out."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); "
+        "import libvirt_loopnet.netxml, libvirt_loopnet.domainxml; print(*sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
+    heavy = {
+        "lxml",
+        "xml",
+        "xml.etree",
+        "json",
+        "subprocess",
+        "logging",
+        "dataclasses",
+        "libvirt",
+        "argparse",
+    }
+    assert heavy.isdisjoint(run.stdout.split())

@@ -1,0 +1,192 @@
+"""The allocator: lowest free number, same number for good, names that are unique."""
+
+from __future__ import annotations
+
+import time
+from ipaddress import IPv4Network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from libvirt_loopnet.errors import ConflictError, InputError, PoolFullError
+from libvirt_loopnet.model import Network, Reservation
+from libvirt_loopnet.pool import allocate, reserve
+
+UUID_A = "4dea22b3-1d52-d8f3-2516-782e98ab3fa0"
+UUID_B = "4dea22b3-1d52-d8f3-2516-782e98ab3fa1"
+
+
+def network(length: int = 24, gateway: int = 1, host: int | None = None) -> Network:
+    loop = IPv4Network(("127.16.0.0" if length < 16 else "127.1.0.0", length))
+    guest = IPv4Network(("10.16.0.0" if length < 16 else "10.127.1.0", length))
+    last = loop.num_addresses - 2
+    return Network("loopnet", "", "", "", "mapped", loop, guest, gateway, host or last, "loopnet")
+
+
+def mac(number: int) -> str:
+    return f"52:54:00:{number >> 16:02x}:{number >> 8 & 255:02x}:{number & 255:02x}"
+
+
+def test_lowest_free_number_skips_gateway_host_and_reserved() -> None:
+    held = [Reservation(2, mac(2), "", ""), Reservation(4, mac(4), "", "")]
+    assert allocate(network(), []) == 2
+    assert allocate(network(), held) == 3
+    assert allocate(network(gateway=3), held) == 1
+    assert allocate(network(gateway=3, host=1), held) == 5
+    assert allocate(network(gateway=254, host=1), held) == 3
+
+
+@given(st.integers(24, 29), st.data())
+def test_a_pool_gives_each_number_once_until_it_is_full(length: int, data: st.DataObject) -> None:
+    last = 2 ** (32 - length) - 2
+    gateway, host = data.draw(st.lists(st.integers(1, last), min_size=2, max_size=2, unique=True))
+    net = network(length, gateway, host)
+    held: list[Reservation] = []
+    for index in range(last - 2):
+        held, _ = reserve(net, held, mac(index), "", "vm")
+    assert [each.number for each in held] == sorted(set(range(1, last + 1)) - {gateway, host})
+    assert len({each.name for each in held}) == len(held)
+    with pytest.raises(PoolFullError):
+        reserve(net, held, mac(last), "", "vm")
+
+
+def test_a_full_pool_says_so_in_one_line() -> None:
+    held = [Reservation(number, mac(number), "", "") for number in range(2, 254)]
+    with pytest.raises(PoolFullError) as caught:
+        allocate(network(), held)
+    assert str(caught.value) == (
+        "network loopnet: all 252 addresses of 127.1.0.0/24 are reserved; "
+        "free one with: loopnet release GUEST"
+    )
+
+
+names = st.sampled_from(["vm1", "VM1", "vm 1", "vm1-2", "vm1-3", "vm1-2-2", "", "!", "a" * 70])
+uuids = st.sampled_from(["", UUID_A, UUID_B])
+requests = st.tuples(st.integers(0, 9), uuids, names, st.none() | st.integers(0, 16))
+
+
+@given(st.lists(requests, max_size=40))
+def test_reservations_stay_consistent_whatever_is_asked(
+    asked: list[tuple[int, str, str, int | None]],
+) -> None:
+    net = network(28)
+    held: list[Reservation] = []
+    for nic, uuid, name, number in asked:
+        before = {each.mac: each.number for each in held}
+        try:
+            held, got = reserve(net, held, mac(nic), uuid, name, number=number)
+        except InputError:  # conflicts are among them: nothing has changed
+            assert before == {each.mac: each.number for each in held}
+            continue
+        assert got in held
+        assert got.number == (number or before.get(got.mac, got.number))
+        before[got.mac] = got.number
+        assert {each.mac: each.number for each in held} == before
+        assert len({each.number for each in held}) == len(held)
+        assert all(each.number in range(2, 14) for each in held)
+        labels = [each.name for each in held if each.name]
+        assert len(set(labels)) == len(labels)
+        assert all(len(label) <= 63 and label[0] != "-" != label[-1] for label in labels)
+        assert reserve(net, held, mac(nic), uuid, name) == (held, got)
+
+
+def test_a_nic_keeps_its_number_and_follows_its_owner() -> None:
+    held, first = reserve(network(), [], "52:54:00:AB:00:01", UUID_A, "vm1")
+    assert first == Reservation(2, "52:54:00:ab:00:01", UUID_A, "vm1")
+    held, second = reserve(network(), held, "52:54:00:ab:00:01", UUID_B.upper(), "Web Server")
+    assert held == [second]
+    assert second == Reservation(2, "52:54:00:ab:00:01", UUID_B, "web-server")
+
+
+def test_reserving_by_hand_keeps_the_owner_and_moves_the_number() -> None:
+    held, _ = reserve(network(), [], mac(1), UUID_A, "vm1")
+    held, moved = reserve(network(), held, mac(1), "", "", number=77)
+    assert held == [moved] == [Reservation(77, mac(1), UUID_A, "vm1")]
+
+
+def test_a_number_that_the_network_gave_up_is_replaced() -> None:
+    held = [Reservation(40, mac(1), UUID_A, "vm1"), Reservation(2, mac(2), UUID_B, "vm2")]
+    assert reserve(network(28), held, mac(1), UUID_A, "vm1")[1].number == 3
+    assert reserve(network(gateway=40), held, mac(1), UUID_A, "vm1")[1].number == 1
+    assert reserve(network(), held, mac(1), UUID_A, "vm1")[1].number == 40
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (1, "127.1.0.1 is the gateway's"),
+        (254, "127.1.0.254 is the host's"),
+        (0, "host number 0 is not in 127.1.0.0/24"),
+        (255, "give an address from 127.1.0.1 to 127.1.0.254"),
+        (-1, "not in 127.1.0.0/24"),
+        (2**40, "not in 127.1.0.0/24"),
+    ],
+)
+def test_numbers_guests_cannot_have(number: int, text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        reserve(network(), [], mac(1), "", "", number=number)
+    assert text in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_number_of_another_is_a_conflict() -> None:
+    held, _ = reserve(network(), [], mac(1), UUID_A, "vm1", number=5)
+    with pytest.raises(ConflictError) as caught:
+        reserve(network(), held, mac(2), "", "", number=5)
+    assert str(caught.value) == (
+        "network loopnet: 127.1.0.5 is reserved for vm1; free it with: loopnet release vm1"
+    )
+    assert reserve(network(), held, mac(1), UUID_A, "vm1", number=5)[0] == held
+
+
+@pytest.mark.parametrize("bad", ["", "52:54:00", "52:54:00:00:00:0g", "01:00:5e:00:00:01"])
+def test_malformed_mac_addresses(bad: str) -> None:
+    with pytest.raises(InputError):
+        reserve(network(), [], bad, "", "")
+
+
+def test_further_nics_of_a_domain_get_the_number_in_their_name() -> None:
+    held, first = reserve(network(), [], mac(1), UUID_A, "vm1")
+    held, second = reserve(network(), held, mac(2), UUID_A, "vm1")
+    assert (first.name, second.name) == ("vm1", "vm1-3")
+    again, same = reserve(network(), held, mac(1), UUID_A, "vm1")
+    assert (again, same) == (held, first)
+
+
+def test_names_that_look_alike() -> None:
+    held, exact = reserve(network(), [], mac(1), UUID_A, "vm-1")
+    held, alike = reserve(network(), held, mac(2), UUID_B, "VM 1")
+    assert (exact.name, alike.name) == ("vm-1", "vm-1-3")
+
+
+def test_a_domain_made_anew_takes_the_name_of_the_old() -> None:
+    held, _ = reserve(network(), [], mac(1), UUID_A, "vm1")
+    held, new = reserve(network(), held, mac(2), UUID_B, "vm1")
+    assert new.name == "vm1"
+    assert [each.name for each in held] == ["vm1-2", "vm1"]
+
+
+def test_a_numbered_name_that_is_a_domains_own() -> None:
+    held, _ = reserve(network(), [], mac(1), UUID_B, "vm1-3")
+    held, _ = reserve(network(), held, mac(2), UUID_A, "vm1", number=9)
+    held, second = reserve(network(), held, mac(3), UUID_A, "vm1")
+    assert second == Reservation(3, mac(3), UUID_A, "vm1-3-3")
+
+
+def test_a_name_without_letters_or_digits_is_none() -> None:
+    assert reserve(network(), [], mac(1), UUID_A, "***")[1].name == ""
+
+
+def test_time_grows_with_the_reservations_not_with_their_square() -> None:
+    net = network(12)
+    held = [Reservation(number, f"{number:012x}", "", "") for number in range(2, 200_000)]
+    began = time.process_time()
+    assert reserve(net, held, mac(1), UUID_A, "vm1")[1].number == 200_000
+    assert time.process_time() - began < 2
+
+
+def test_the_largest_pool_is_full_at_some_time() -> None:
+    held = [Reservation(number, "", "", "") for number in range(2, 2**20 - 2)]
+    with pytest.raises(PoolFullError, match=r"all 1048572 addresses of 127\.16\.0\.0/12 "):
+        allocate(network(12), held)
