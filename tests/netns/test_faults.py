@@ -1,0 +1,218 @@
+"""The hook is killed at every step; the next look brings the host to what it should be.
+
+In place of /usr/sbin/nft and ip stands a script, in the sandbox's own mount namespace, that kills its
+caller at the n-th call: before the tool runs, after it, or, for ip's batches, after k of its lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Callable
+
+import pytest
+
+from tests.netns.lab import Lab, LabGuest, LabNetwork
+from tests.netns.looking import look
+from tests.netns.wire import Prober
+
+TOOL = """#!/bin/sh
+# {name}, until it is its turn to be the fault; for the hook only, not for the lab
+real=/dev/shm/fault/real/{name}
+read -r caller </proc/$PPID/comm
+[ "$caller" = python3 ] || exec $real "$@"
+read -r left mode lines </dev/shm/fault/plan
+echo $((left - 1)) "$mode" "$lines" >/dev/shm/fault/plan
+[ "$left" = 0 ] || exec $real "$@"
+case $mode in
+after) $real "$@" ;;
+lines) head -n "$lines" | $real "$@" ;;
+esac
+kill -9 $PPID
+"""
+MOST_CALLS = 12
+Event = Callable[[], object]
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with Lab(bridge_nf=True, ip_rule=True, rp_filter=True) as made:
+        made.start(made.network(9))
+        made.stop(made.network(9))
+        made.host.sh("mkdir -p /dev/shm/fault/real; cp -L /usr/sbin/nft /usr/sbin/ip /dev/shm/fault/real/")
+        disarm(made)
+        for name in ("nft", "ip"):
+            tool = made.path(f"/dev/shm/fault/{name}")
+            tool.write_text(TOOL.format(name=name))
+            tool.chmod(0o755)
+            made.host.sh(f"mount --bind /dev/shm/fault/{name} $(readlink -f /usr/sbin/{name})")
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def clean(lab: Lab) -> Iterator[None]:
+    yield
+    disarm(lab)
+    lab.clean()
+    lab.host.run(["loopnet", "sync"], check=False)
+
+
+def arm(lab: Lab, call: int, mode: str, lines: int = 0) -> None:
+    lab.path("/dev/shm/fault/plan").write_text(f"{call} {mode} {lines}\n")
+
+
+def disarm(lab: Lab) -> None:
+    arm(lab, -1, "never")
+
+
+def struck(lab: Lab) -> bool:
+    """Was the call reached at which the fault waits?"""
+    return int(lab.path("/dev/shm/fault/plan").read_text().split()[0]) < 0
+
+
+def faults() -> Iterator[tuple[str, int]]:
+    yield "before", 0
+    yield "after", 0
+    for lines in (1, 3):
+        yield "lines", lines
+
+
+def strike_everywhere(lab: Lab, event: Event, recover: Event) -> int:
+    """Run ``event`` once for each place where it can be killed; ``recover`` follows each time."""
+    count = 0
+    for mode, lines in faults():
+        for call in range(MOST_CALLS):
+            arm(lab, call, mode, lines)
+            event()
+            hit = struck(lab)
+            disarm(lab)
+            recover()
+            if not hit:
+                break
+            count += 1
+    return count
+
+
+def sync(lab: Lab) -> None:
+    lab.host.run(["loopnet", "sync"])
+    plan = lab.host.run(["loopnet", "plan"], check=False)
+    assert plan.returncode == 0, plan.stdout
+
+
+def test_started(lab: Lab) -> None:
+    """libvirt gives the network up, but leaves the bridge; all of ours goes with the next look."""
+    before = look(lab)
+    network = lab.network(1)
+
+    def start() -> None:
+        lab.network_hook(network, "start", check=False)
+        lab.make_bridge(network)
+        lab.network_hook(network, "started", check=False)
+
+    def recover() -> None:
+        lab.remove_bridge(network)
+        lab.network_hook(network, "stopped", check=False)
+        sync(lab)
+        assert look(lab) == before
+
+    with Prober(lab.host) as prober:
+        assert strike_everywhere(lab, start, recover) >= 12
+    assert not prober.errors
+
+
+def test_started_beside_another(lab: Lab) -> None:
+    first, second = lab.network(1), lab.network(2)
+    lab.start(first)
+    guest = lab.guest(first)
+    # or its link-local address would appear some time after ``before``
+    lab.host.sh(f"echo 1 >/proc/sys/net/ipv6/conf/{guest.tap}/disable_ipv6")
+    before = look(lab)
+
+    def start() -> None:
+        lab.network_hook(second, "start", check=False)
+        lab.make_bridge(second)
+        lab.network_hook(second, "started", check=False)
+
+    def recover() -> None:
+        lab.remove_bridge(second)
+        lab.network_hook(second, "stopped", check=False)
+        sync(lab)
+        assert look(lab) == before
+        answers(lab, guest)
+
+    with Prober(lab.host) as prober:
+        assert strike_everywhere(lab, start, recover) >= 6
+    assert not prober.errors
+
+
+def test_stopped(lab: Lab) -> None:
+    network = lab.network(1)
+    before = look(lab)
+
+    def start_and_stop() -> None:
+        plan = lab.path("/dev/shm/fault/plan").read_text()
+        disarm(lab)
+        lab.start(network)
+        lab.path("/dev/shm/fault/plan").write_text(plan)
+        lab.remove_bridge(network)
+        lab.network_hook(network, "stopped", check=False)
+
+    def recover() -> None:
+        sync(lab)
+        lab.host.run(["loopnet", "cleanup"])
+        assert look(lab) == before
+
+    with Prober(lab.host) as prober:
+        assert strike_everywhere(lab, start_and_stop, recover) >= 6
+    assert not prober.errors
+
+
+@pytest.fixture
+def running(lab: Lab) -> tuple[LabNetwork, LabGuest]:
+    network = lab.network(1)
+    lab.start(network)
+    return network, lab.guest(network)
+
+
+def test_ports(lab: Lab, running: tuple[LabNetwork, LabGuest]) -> None:
+    """A guest that is there keeps its connection, whatever happens to the hook of another."""
+    network, neighbour = running
+    guest = lab.guest(network)
+
+    def replug() -> None:
+        lab.hook("qemu", guest.name, "start", guest.domain_xml, check=False)
+        lab.network_hook(network, "port-deleted", port=guest.port_xml, check=False)
+        lab.network_hook(network, "port-created", port=guest.port_xml, check=False)
+        lab.hook("qemu", guest.name, "start", guest.domain_xml, check=False)
+
+    def recover() -> None:
+        answers(lab, neighbour)
+        lab.network_hook(network, "port-created", port=guest.port_xml)
+        sync(lab)
+        answers(lab, guest)
+
+    assert strike_everywhere(lab, replug, recover) >= 6
+
+
+def test_sync(lab: Lab, running: tuple[LabNetwork, LabGuest]) -> None:
+    _, guest = running
+
+    def mend() -> None:
+        plan = lab.path("/dev/shm/fault/plan").read_text()
+        disarm(lab)
+        lab.host.sh(
+            "nft flush ruleset; ip route flush table local proto 127; ip address add 127.0.0.1/8 dev lo"
+        )
+        lab.path("/dev/shm/fault/plan").write_text(plan)
+        lab.host.run(["loopnet", "sync"], check=False)
+
+    def recover() -> None:
+        sync(lab)
+        answers(lab, guest)
+
+    with Prober(lab.host) as prober:
+        assert strike_everywhere(lab, mend, recover) >= 10
+    assert not prober.errors
+
+
+def answers(lab: Lab, guest: LabGuest) -> None:
+    lab.host.run(["ping", "-c", "1", "-W", "2", guest.loop])

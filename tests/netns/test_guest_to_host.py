@@ -1,0 +1,76 @@
+"""guest-to-host: what guests may begin with the host, by packets."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from libvirt_loopnet.netxml import parse_network
+from tests.netns.lab import Lab, LabGuest, LabNetwork
+from tests.netns.wire import Servers, ask_tcp, ask_udp
+from tests.sandbox import INTERNET
+
+WEB, DNS = 8080, 53
+REACHED = {
+    "all": {"tcp 8080", "udp 53", "tcp 53", "ping"},
+    "services": {"udp 53", "tcp 53", "ping"},
+    "none": set(),
+}
+
+
+def network_with(lab: Lab, choice: str) -> LabNetwork:
+    xml = lab.network(1).xml.replace("gateway='1'", f"gateway='1' guest-to-host='{choice}'")
+    model = parse_network(xml.encode())
+    assert model is not None
+    assert model.guest_to_host == choice
+    return LabNetwork(model, xml)
+
+
+@pytest.fixture(scope="module", params=["mapped", "native"])
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    with Lab(mode=request.param) as made:
+        yield made
+
+
+def reached(lab: Lab, guest: LabGuest) -> set[str]:
+    """What of the host's services the guest gets an answer from."""
+    found = set()
+    tries: dict[str, Callable[[], object]] = {
+        "tcp 8080": lambda: ask_tcp(guest.namespace, (guest.gateway, WEB), timeout=0.5),
+        "tcp 53": lambda: ask_tcp(guest.namespace, (guest.gateway, DNS), timeout=0.5),
+        "udp 53": lambda: ask_udp(guest.namespace, (guest.gateway, DNS), timeout=0.5),
+    }
+    for name, attempt in tries.items():
+        try:
+            attempt()
+            found.add(name)
+        except socket.timeout:
+            pass
+    ping = guest.namespace.run(["ping", "-c", "1", "-W", "1", guest.gateway], check=False)
+    return found | ({"ping"} if ping.returncode == 0 else set())
+
+
+@pytest.mark.parametrize("choice", list(REACHED))
+def test_services(lab: Lab, choice: str) -> None:
+    network = network_with(lab, choice)
+    lab.start(network)
+    try:
+        guest = lab.guest(network)
+        with Servers() as servers:
+            servers.tcp(lab.host, ("0.0.0.0", WEB))
+            servers.both(lab.host, ("0.0.0.0", DNS))
+            servers.tcp(guest.namespace, ("0.0.0.0", WEB))
+            assert reached(lab, guest) == REACHED[choice]
+            # The LAN's address of the host is the host as well.
+            if choice != "all":
+                with pytest.raises(socket.timeout):
+                    ask_tcp(guest.namespace, (lab.host_address, WEB), timeout=0.5)
+            # The other way round, and further on, nothing is closed.
+            ask_tcp(lab.host, (guest.loop, WEB))
+            ask_tcp(lab.host, (str(guest.network.model.transit_address(guest.number)), WEB))
+        ping = ["ping", "-c", "1", "-W", "2", INTERNET]
+        guest.namespace.run(ping)
+    finally:
+        lab.clean()

@@ -1,0 +1,345 @@
+"""Sockets in namespaces: captures, echo servers, a prober. All run in threads of the test."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv4Network
+
+from tests.sandbox import Namespace
+
+from .frames import ipv4_addresses
+
+ALL_PROTOCOLS = 3
+OUTGOING = 4
+"""AF_PACKET's packet type for what this end sends (linux/if_packet.h)."""
+RECEIVE_ERRORS, MTU_DISCOVER, ALWAYS_DONT_FRAGMENT = 11, 10, 2
+"""IP_RECVERR, IP_MTU_DISCOVER, IP_PMTUDISC_DO of linux/in.h."""
+RECEIVE_BUFFER_FORCE = 33
+SETTLE = 0.02
+"""Seconds after which a frame that was let through has arrived: veth takes microseconds."""
+OURS = (IPv4Network("127.0.0.0/8"), IPv4Network("247.0.0.0/8"))
+"""What no LAN may ever see."""
+
+
+class Capture:
+    """Every frame on a device, from now on, both ways."""
+
+    def __init__(self, namespace: Namespace, device: str) -> None:
+        protocol = socket.htons(ALL_PROTOCOLS)
+        self._socket = namespace.call(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, protocol))
+        self._socket.setsockopt(socket.SOL_SOCKET, RECEIVE_BUFFER_FORCE, 1 << 24)
+        self._socket.bind((device, ALL_PROTOCOLS))
+
+    def __enter__(self) -> Capture:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def next(self, timeout: float) -> bytes | None:
+        """The next frame that came in; None when there is none in time."""
+        end = time.monotonic() + timeout
+        while True:
+            self._socket.settimeout(max(end - time.monotonic(), 0.0001))
+            try:
+                frame, source = self._socket.recvfrom(1 << 16)
+            except (socket.timeout, BlockingIOError):
+                return None
+            if source[2] != OUTGOING:
+                return frame
+
+    def find(self, wanted: Callable[[bytes], bool], timeout: float = SETTLE) -> bytes | None:
+        """The first frame to come in that is ``wanted``."""
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            frame = self.next(end - time.monotonic())
+            if frame is not None and wanted(frame):
+                return frame
+        return None
+
+    def send(self, frame: bytes) -> None:
+        self._socket.send(frame)
+
+
+class LeakWatch:
+    """Watches a LAN for addresses in 127/8 and 247/8; ``leaks`` tells each frame that had one."""
+
+    def __init__(self, namespace: Namespace, device: str) -> None:
+        self.leaks: list[str] = []
+        self.frames = 0
+        self._capture = Capture(namespace, device)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> LeakWatch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._capture.__exit__()
+
+    def take(self, settle: float = SETTLE) -> list[str]:
+        """The leaks since the last call, after all that is under way has arrived."""
+        time.sleep(settle)
+        taken, self.leaks = self.leaks, []
+        return taken
+
+    def _watch(self) -> None:
+        while not self._stop.is_set():
+            frame = self._capture.next(0.05)
+            if frame is None:
+                continue
+            self.frames += 1
+            ours = [a for a in ipv4_addresses(frame) if any(a in prefix for prefix in OURS)]
+            if ours:
+                self.leaks.append(f"{', '.join(map(str, ours))} in {frame[:90].hex(' ', 2)}")
+
+
+class Prober:
+    """Asks 127.0.0.1 a thousand times a second whether it is there."""
+
+    def __init__(self, namespace: Namespace, address: str = "127.0.0.1") -> None:
+        self.asked, self.failed, self.longest = 0, 0, 0.0
+        self.errors: set[str] = set()
+        self._server = datagram_socket(namespace, (address, 0))
+        self._client = datagram_socket(namespace)
+        self._address = self._server.getsockname()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._probe, daemon=True)
+
+    def __enter__(self) -> Prober:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._server.close()
+        self._client.close()
+
+    def _probe(self) -> None:
+        self._server.settimeout(1)
+        while not self._stop.wait(0.001):
+            number = struct.pack("!Q", self.asked)
+            self.asked += 1
+            begin = time.monotonic()
+            try:
+                # Not connected: each datagram looks its route up anew.
+                self._client.sendto(number, self._address)
+                while self._server.recv(64) != number:
+                    pass
+            except OSError as error:
+                self.failed += 1
+                self.errors.add(str(error))
+            self.longest = max(self.longest, time.monotonic() - begin)
+
+
+class Servers:
+    """Echo servers in namespaces; all end with the block.
+
+    UDP answers each datagram with ``ADDRESS:PORT`` of its sender, a line break and the datagram; TCP
+    reads to the end, then answers likewise.
+    """
+
+    def __init__(self) -> None:
+        self._sockets: list[socket.socket] = []
+
+    def __enter__(self) -> Servers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for server in self._sockets:
+            with contextlib.suppress(OSError):
+                server.shutdown(socket.SHUT_RDWR)  # wakes its thread up
+            server.close()
+
+    def udp(self, namespace: Namespace, where: tuple[str, int]) -> None:
+        server = datagram_socket(namespace, where)
+        server.setsockopt(socket.SOL_SOCKET, RECEIVE_BUFFER_FORCE, 1 << 20)
+        self._start(server, self._answer_udp)
+
+    def tcp(self, namespace: Namespace, where: tuple[str, int]) -> None:
+        server = stream_socket(namespace)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind(where)
+        server.listen(64)
+        self._start(server, self._answer_tcp)
+
+    def both(self, namespace: Namespace, where: tuple[str, int]) -> None:
+        self.udp(namespace, where)
+        self.tcp(namespace, where)
+
+    def _start(self, server: socket.socket, serve: Callable[[socket.socket], None]) -> None:
+        self._sockets.append(server)
+        threading.Thread(target=serve, args=(server,), daemon=True).start()
+
+    def _answer_udp(self, server: socket.socket) -> None:
+        while True:
+            try:
+                data, peer = server.recvfrom(1 << 16)
+            except OSError:  # an ICMP error about an answer, or the end
+                if server.fileno() < 0:
+                    return
+                continue
+            if not data and not peer:
+                return
+            with contextlib.suppress(OSError):
+                server.sendto(_header(peer) + data, peer)
+
+    def _answer_tcp(self, server: socket.socket) -> None:
+        while True:
+            try:
+                connection, peer = server.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._answer, args=(connection, peer), daemon=True).start()
+
+    def _answer(self, connection: socket.socket, peer: tuple[str, int]) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.settimeout(20)
+            connection.sendall(_header(peer) + read_all(connection))
+
+
+def _header(peer: tuple[str, int]) -> bytes:
+    return f"{peer[0]}:{peer[1]}\n".encode()
+
+
+def read_all(connection: socket.socket) -> bytes:
+    parts = []
+    while part := connection.recv(1 << 16):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def datagram_socket(namespace: Namespace, where: tuple[str, int] | None = None) -> socket.socket:
+    created = namespace.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    if where:
+        created.bind(where)
+    return created
+
+
+def stream_socket(namespace: Namespace) -> socket.socket:
+    return namespace.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+
+
+def ask_tcp(
+    namespace: Namespace,
+    server: tuple[str, int],
+    data: bytes = b"hello",
+    *,
+    source: str = "",
+    timeout: float = 5.0,
+) -> tuple[str, str]:
+    """Send ``data`` to a TCP echo server; (our address here, our address there).
+
+    Raises OSError when there is no connection, AssertionError when other data come back.
+    """  # fmt: skip
+    with stream_socket(namespace) as connection:
+        connection.settimeout(timeout)
+        if source:
+            connection.bind((source, 0))
+        connection.connect(server)
+        here = str(connection.getsockname()[0])
+        connection.sendall(data)
+        connection.shutdown(socket.SHUT_WR)
+        peer, _, echoed = read_all(connection).partition(b"\n")
+        assert echoed == data, f"{len(echoed)} of {len(data)} bytes came back"
+        return here, peer.decode().rpartition(":")[0]
+
+
+def ask_udp(
+    namespace: Namespace,
+    server: tuple[str, int],
+    data: bytes = b"hello",
+    *,
+    source: str = "",
+    timeout: float = 1.0,
+) -> tuple[str, str]:
+    """The same with one datagram on a connected socket, which hears of ICMP errors as well."""  # fmt: skip
+    with datagram_socket(namespace) as client:
+        client.setsockopt(socket.SOL_SOCKET, RECEIVE_BUFFER_FORCE, 1 << 20)
+        client.settimeout(timeout)
+        if source:
+            client.bind((source, 0))
+        client.connect(server)
+        client.send(data)
+        answer = client.recv(1 << 16)
+        peer, echoed = answer[: len(answer) - len(data)], answer[len(answer) - len(data) :]
+        assert echoed == data, f"{len(echoed)} of {len(data)} bytes came back"
+        return str(client.getsockname()[0]), peer.decode().rpartition(":")[0]
+
+
+def refusal_time(namespace: Namespace, kind: int, server: tuple[str, int]) -> float:
+    """Seconds until ``server``, where nothing listens, has refused; raises what else happens."""
+    with namespace.call(lambda: socket.socket(socket.AF_INET, kind)) as client:
+        client.settimeout(3)
+        begin = time.monotonic()
+        try:
+            client.connect(server)
+            client.send(b"anybody?")
+            client.recv(100)
+        except ConnectionRefusedError:
+            return time.monotonic() - begin
+    raise AssertionError(f"{server} did not refuse")
+
+
+def icmp_error(client: socket.socket, timeout: float = 1.0) -> tuple[str, int, int, int]:
+    """The next ICMP error that a socket with IP_RECVERR heard of: (its sender, type, code, MTU)."""
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        try:
+            _, ancillary, _, _ = client.recvmsg(100, 512, socket.MSG_ERRQUEUE)
+        except BlockingIOError:
+            time.sleep(0.002)
+            continue
+        for _, kind, data in ancillary:
+            if kind == RECEIVE_ERRORS:
+                _, _, icmp_type, code, _, info, _ = struct.unpack_from("=IBBBBII", data)
+                return str(IPv4Address(data[20:24])), icmp_type, code, info
+    raise AssertionError("no ICMP error was heard of")
+
+
+def probe_path(
+    namespace: Namespace, server: tuple[str, int], *, ttl: int = 64, size: int = 20
+) -> tuple[str, int, int, int]:
+    """Send a datagram that must not be fragmented; the ICMP error that it brings."""
+    with datagram_socket(namespace) as client:
+        client.setsockopt(socket.IPPROTO_IP, RECEIVE_ERRORS, 1)
+        client.setsockopt(socket.IPPROTO_IP, MTU_DISCOVER, ALWAYS_DONT_FRAGMENT)
+        client.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
+        client.setblocking(False)
+        client.connect(server)
+        client.send(bytes(size))
+        return icmp_error(client)
+
+
+class Flood:
+    """Does things over and over in a thread; ``rounds`` tells how often."""
+
+    def __init__(self, *deeds: Callable[[], object]) -> None:
+        self.rounds = 0
+        self._deeds = deeds
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Flood:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.0005):
+            for deed in self._deeds:
+                with contextlib.suppress(OSError):
+                    deed()
+            self.rounds += 1
