@@ -1,0 +1,167 @@
+"""The sandbox itself: a plain libvirt network works in it, and nothing of it stays."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import List, Set
+
+import pytest
+
+from tests.sandbox import CHECKOUT, INTERNET, CommandError, GuestError, Sandbox
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")
+
+NAMESPACES = ("mnt", "net", "pid", "uts", "ipc")
+
+
+def namespaces(pid: int) -> Set[str]:
+    """The namespaces a process is in, but not those of this process."""
+    links = {os.readlink(f"/proc/{pid}/ns/{kind}") for kind in NAMESPACES}
+    return links - {os.readlink(f"/proc/self/ns/{kind}") for kind in NAMESPACES}
+
+
+def processes_in(wanted: Set[str]) -> List[str]:
+    """The command lines of all processes that are in one of the namespaces."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if any(os.readlink(process / "ns" / kind) in wanted for kind in NAMESPACES):
+                found.append((process / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue
+    return found
+
+
+def machine() -> List[str]:
+    """What a sandbox could leave on the real machine."""
+    directories = ("/run", "/run/netns", "/etc/libvirt", "/var/lib", "/var/lib/libvirt", "/var/log")
+    # Any mount command on the machine makes /run/mount, at any time.
+    listings = [
+        f"{path}: {sorted(set(os.listdir(path)) - {'mount'})}" for path in directories if Path(path).exists()
+    ]
+    return [
+        Path("/proc/self/mountinfo").read_text(),
+        Path("/proc/net/route").read_text(),
+        Path("/proc/sys/net/ipv4/ip_forward").read_text(),
+        str(socket.if_nameindex()),
+        *listings,
+    ]
+
+
+def test_guest_in_a_plain_libvirt_network() -> None:
+    with Sandbox(hooks=False) as sandbox:
+        sandbox.virsh("net-start", "default")
+        guest = sandbox.guest("vm1", ["default"], cmdline="guest.test=1")
+        guest.start()
+        guest.wait_boot()
+        address = guest.wait_lease()
+
+        assert guest.address() == address
+        assert address.startswith("192.168.122.")
+        assert sandbox.host.sh(f"curl -sS http://{address}/") == "hello from vm1\n"
+        assert sandbox.host.sh(f"curl -sS http://{address}/cgi-bin/peer") == "192.168.122.1\n"
+
+        seen = sandbox.host_address
+        page = guest.run(f"wget -qO- http://{INTERNET}/")
+        assert page == f"hello from the internet; you are {seen}\n"
+        assert guest.run(f"udp send {INTERNET} 7 hello").startswith(f"{seen}:")
+        assert guest.run(f"udp send {INTERNET} 9 hello; echo $?").endswith("refused\n1\n")
+        assert INTERNET in guest.run("nslookup internet.example")
+
+        def echo() -> str:
+            with socket.create_connection((address, 80), 5) as connection:
+                return str(connection.getsockname()[0])
+
+        assert sandbox.host.call(echo) == "192.168.122.1"
+        with pytest.raises(GuestError, match=r"exit status 3\nwhy\n"):
+            guest.run("echo why >&2; exit 3")
+
+        sandbox.kill_libvirtd()
+        sandbox.start_libvirtd()
+        assert sandbox.virsh("domstate", "vm1").strip() == "running"
+        assert "DHCPACK" in sandbox.logs()
+
+
+def test_two_at_once_and_nothing_is_left() -> None:
+    before = machine()
+    with Sandbox(hooks=False) as one, Sandbox(hooks=False, lan_prefix="192.168.7.0/24") as two:
+        used = namespaces(one.pid) | namespaces(two.pid)
+        assert len(used) == 2 * len(NAMESPACES)
+        for sandbox in (one, two):
+            sandbox.virsh("net-start", "default")
+            page = sandbox.host.sh(f"curl -sS http://{INTERNET}/")
+            assert page == f"hello from the internet; you are {sandbox.host_address}\n"
+            used.add(f"net:[{os.stat(sandbox.path('/run/netns/lan')).st_ino}]")
+        one.host.popen(["setsid", "sleep", "600"])
+        assert len(processes_in(used)) >= 8
+    assert two.host_address == "192.168.7.77"
+    assert processes_in(used) == []
+    assert machine() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_nothing_is_left_of_a_test_that_is_killed(number: signal.Signals) -> None:
+    before = machine()
+    code = (
+        "import sys, time; sys.path.insert(0, sys.argv[1]); from tests.sandbox import Sandbox\n"
+        "with Sandbox(hooks=False) as sandbox:\n"
+        "    sandbox.virsh('net-start', 'default')\n"
+        "    print(sandbox.pid, flush=True)\n"
+        "    sandbox.host.run(['sleep', '600'], timeout=600)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(CHECKOUT)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        used = namespaces(int(process.stdout.readline()))
+        assert processes_in(used)
+        process.send_signal(number)
+        process.wait(10)
+    end = time.monotonic() + 5
+    while processes_in(used) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert processes_in(used) == []
+    assert machine() == before
+
+
+def test_options() -> None:
+    with Sandbox(libvirtd=False, bridge_nf=True, ip_rule=True, rp_filter=True, ip_forward=True) as sandbox:
+        state = sandbox.host.sh(
+            "cd /proc/sys/net; cat bridge/bridge-nf-call-iptables ipv4/conf/all/rp_filter "
+            "ipv4/ip_forward; ip rule; ip route show table 51820"
+        )
+        assert state.startswith("1\n1\n1\n")
+        assert "not from all fwmark 0xca6c lookup 51820" in state
+        assert state.endswith("default via 10.127.1.1 dev uplink0 \n")
+        assert INTERNET in sandbox.lan.sh("ip address show dev lo")
+        assert sandbox.host.sh(f"curl -sS http://{INTERNET}/").startswith("hello")
+    with Sandbox(libvirtd=False) as sandbox:
+        assert sandbox.host.sh("cat /proc/sys/net/bridge/bridge-nf-call-iptables") == "0\n"
+
+
+def test_commands() -> None:
+    with Sandbox(libvirtd=False) as sandbox:
+        host = sandbox.host
+        assert host.run(["cat"], input="typed").stdout == "typed"
+        assert host.python("import sys; print(sys.argv[1])", "argument") == "argument\n"
+        assert host.run(["false"], check=False).returncode == 1
+        with pytest.raises(CommandError, match=r"ls /nowhere: exit status 2\nls: cannot access"):
+            host.run(["ls", "/nowhere"])
+        with pytest.raises(CommandError, match=r"not done in 0\.2 s") as caught:
+            host.run(["sh", "-c", "echo partial; sleep 60; true"], timeout=0.2)
+        assert caught.value.status is None
+        assert caught.value.output == "partial\n"
+        assert "sleep" not in host.sh("ps -e -o comm")
+        # Files here are private, and renaming over them works.
+        host.sh("echo '127.0.0.1 changed' >/etc/hosts.new; mv /etc/hosts.new /etc/hosts")
+        assert "changed" in sandbox.path("/etc/hosts").read_text()
+        assert "changed" not in Path("/etc/hosts").read_text()

@@ -1,0 +1,76 @@
+"""``loopnet watch`` beside a running guest: what others undo is done again within a second."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.sandbox import Guest
+from tests.sandbox.world import World
+
+WITHIN = 5.0
+"""Seconds, on a machine that is busy with other tests as well; the bench has the real figures."""
+
+FLUSH = """\
+others=$(nft list tables | grep -v loopnet | while read -r _ table; do nft list table $table; done)
+nft flush ruleset
+echo "$others" | nft -f -
+"""
+"""libvirt's own rules come back, as the host is compared at the end."""
+
+DAMAGES = {
+    "all rules flushed": FLUSH,
+    "one rule deleted": "nft flush chain ip loopnet input",
+    "the /8 is back": "ip address add 127.0.0.1/8 dev lo",
+    "our routes are gone": "ip route flush table local proto 127",
+    "lo down and up": "ip link set lo down; ip link set lo up",
+    "our addresses are gone": "ip address del 247.1.0.1/32 dev virbr1; ip address del 127.1.0.254/24 dev virbr1",
+    "bridge down and up": "ip link set virbr1 down; ip link set virbr1 up",
+    "a sysctl reset by udev": "echo 0 >/proc/sys/net/ipv4/conf/virbr1/route_localnet; ip link set virbr1 mtu 1400",
+}
+
+
+@pytest.fixture(scope="module")
+def guest(world: World) -> Guest:
+    world.start()
+    return world.boot("vm1")[0]
+
+
+@pytest.fixture(scope="module")
+def watch(world: World, guest: Guest) -> Iterator[subprocess.Popen[str]]:
+    process = world.host.popen(["loopnet", "watch"])
+    yield process
+    process.terminate()
+    assert process.wait(10) == 0
+
+
+def is_well(world: World) -> bool:
+    answer = world.host.run(["curl", "-sm", "1", "http://vm1.loopnet/"], check=False)
+    plan = world.host.run(["loopnet", "plan"], check=False)
+    return answer.stdout == "hello from vm1\n" and plan.returncode == 0
+
+
+def wait_until_well(world: World) -> None:
+    end = time.monotonic() + WITHIN
+    while not is_well(world):
+        assert time.monotonic() < end, world.host.run(["loopnet", "plan"], check=False).stdout
+
+
+@pytest.mark.parametrize("damage", list(DAMAGES))
+def test_damage_is_mended(world: World, watch: subprocess.Popen[str], damage: str) -> None:
+    wait_until_well(world)
+    world.host.sh(DAMAGES[damage])
+    wait_until_well(world)
+    assert watch.poll() is None
+
+
+def test_a_hot_plugged_nic_is_bound(world: World, guest: Guest, watch: subprocess.Popen[str]) -> None:
+    mac = guest.attach_nic("loopnet")
+    end = time.monotonic() + WITHIN
+    while mac not in world.host.run(["nft", "list", "map", "bridge", "loopnet", "bound"]).stdout:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    guest.detach_nic(mac)
