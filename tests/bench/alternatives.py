@@ -1,0 +1,93 @@
+"""What else could give a guest an address in 127/8, beside what we do.
+
+* conntrack: nft translates 127.1.0.2 to the guest's address, with route_localnet on the bridge
+* proxy: socat listens on 127.1.0.2 and connects to the guest, as kubefwd does
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from tests.sandbox.world import wait
+
+from . import worlds
+from .endpoint import KINDS, PORT, SHARED, Route
+from .samples import Effort, Result, ratios
+from .traffic import run
+
+GROUP = "host to guest"
+ADDRESS = "127.1.0.2"
+PROXY_PORT = PORT + 1
+DNAT = """\
+table ip bench {
+	chain output {
+		type nat hook output priority -100; policy accept;
+		ip daddr %s dnat to %s
+	}
+	chain postrouting {
+		type nat hook postrouting priority 100; policy accept;
+		oifname "br0" masquerade
+	}
+}
+"""
+
+
+def measure(effort: Effort) -> Iterator[Result]:
+    with ExitStack() as stack:
+        routes = {
+            "loopnet": _route(stack.enter_context(worlds.loopnet())),
+            "no loopnet": _route(stack.enter_context(worlds.bridge())),
+            "conntrack": stack.enter_context(_conntrack()),
+        }
+        if is_installed("socat"):
+            routes["proxy"] = stack.enter_context(_proxy())
+        for kind in (kind for kind in KINDS if kind != SHARED):
+            able = {n: r for n, r in routes.items() if n != "proxy" or kind.startswith("TCP")}
+            rounds = run(kind, able, effort, effort.rounds(12, 3))
+            metrics = ["rate"] if "rate" in rounds[0]["loopnet"] else ["p50", "p99"]
+            for other in able:
+                for metric in metrics if other != "loopnet" else []:
+                    found = ratios(rounds, "loopnet", other, metric)
+                    name = kind if metric == "rate" else f"{kind} {metric}"
+                    limit = 1.0 if other != "no loopnet" else None
+                    name = f"{name}, to {other}"
+                    yield Result(GROUP, name, found, limit, at_least=metric == "rate")
+
+
+def is_installed(program: str) -> bool:
+    """Says so if it isn't."""
+    if shutil.which(program):
+        return True
+    print(f"left out: {program} is not installed", file=sys.stderr)
+    return False
+
+
+def _route(world: worlds.World) -> Route:
+    """Client and server on processors of their own."""
+    return world.routes[worlds.HOST_TO_GUEST]._replace(pinned=False)
+
+
+@contextmanager
+def _conntrack() -> Iterator[Route]:
+    with worlds.bridge() as world:
+        route = _route(world)
+        host = world.sandbox.host
+        host.run(["nft", "-f", "-"], input=DNAT % (ADDRESS, route.address))
+        host.sh("echo 1 >/proc/sys/net/ipv4/conf/br0/route_localnet")
+        yield route._replace(address=ADDRESS)
+
+
+@contextmanager
+def _proxy() -> Iterator[Route]:
+    with worlds.bridge() as world:
+        route = _route(world)
+        listen = f"TCP-LISTEN:{PROXY_PORT},bind={ADDRESS},fork,reuseaddr,nodelay"
+        argv = ["socat", "-b", "131072", "-t", "5", listen, f"TCP:{route.address}:{PORT},nodelay"]
+        process = world.sandbox.host.popen(argv)
+        wait(lambda: f"{ADDRESS}:{PROXY_PORT}" in world.sandbox.host.sh("ss -Hltn"), "socat")
+        yield route._replace(address=ADDRESS, port=PROXY_PORT)
+        process.kill()
+        process.wait()

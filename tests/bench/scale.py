@@ -1,0 +1,40 @@
+"""The data path with many guests and many networks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+from . import worlds
+from .endpoint import SHARED
+from .samples import Effort, Result
+from .traffic import results, run
+
+GROUP = "data path at scale"
+LIMIT = 1.05
+FEW = "few"
+TRAFFIC = (
+    (worlds.GUEST_TO_HOST, "TCP sent"),
+    (worlds.GUEST_TO_HOST, "UDP 64 bytes"),
+    (worlds.HOST_TO_GUEST, SHARED),
+    (worlds.HOST_TO_GUEST, "UDP 64 bytes"),
+    (worlds.GUEST_TO_INTERNET, "UDP 64 bytes"),
+)
+
+
+def measure(effort: Effort) -> Iterator[Result]:
+    with ExitStack() as stack:
+        made = {
+            FEW: stack.enter_context(worlds.loopnet()),
+            "100 guests": stack.enter_context(worlds.loopnet(guests=100)),
+            "1000 guests": stack.enter_context(worlds.loopnet(guests=1000)),
+            "50 networks": stack.enter_context(worlds.loopnet(networks=50)),
+        }
+        for who, kind in TRAFFIC:
+            routes = {name: world.routes[who] for name, world in made.items()}
+            rounds = run(kind, routes, effort, effort.rounds(14, 3))
+            for name in list(made)[1:]:
+                title = f"{who}, {kind}, {name}"
+                for result in results(rounds, (name, FEW), GROUP, title):
+                    limit = round(1 / LIMIT, 3) if result.at_least else LIMIT
+                    yield result._replace(limit=limit)

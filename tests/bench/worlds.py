@@ -1,0 +1,94 @@
+"""Hosts with guests, each in a sandbox of its own: ours, a plain bridge, libvirt's NAT network.
+
+All have the same traffic to offer, by the same kind of veth pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
+
+from tests.netns.lab import Lab
+from tests.sandbox import INTERNET, Namespace, Sandbox
+
+from .crowd import add_crowd, add_network, wide_network
+from .daemon import daemon
+from .endpoint import Route, serving
+from .wires import plug, wait_forwarding
+
+LAN = "192.0.2.0/24"
+HOST_TO_GUEST, GUEST_TO_HOST = "host to guest", "guest to host"
+GUEST_TO_GUEST, GUEST_TO_INTERNET = "guest to guest", "guest to internet"
+
+
+class World(NamedTuple):
+    """A sandbox whose host, two guests and internet serve."""
+
+    sandbox: Sandbox
+    routes: dict[str, Route]
+    """By who calls whom."""
+
+
+@contextmanager
+def loopnet(*, guests: int = 2, networks: int = 1) -> Iterator[World]:
+    """A loopnet network /21 with ``guests``, two of which have traffic, and others without any."""
+    with Lab(lan_prefix=LAN) as lab:
+        network = wide_network(lab)
+        for index in range(2, networks + 1):
+            add_network(lab, lab.network(index))
+        add_crowd(lab, network.model, guests - 2)
+        one, two = lab.guest(network), lab.guest(network)
+        with world(lab, one.namespace, two.namespace, one.loop, two.address, one.gateway) as found:
+            yield found
+
+
+@contextmanager
+def bridge() -> Iterator[World]:
+    """The same bridge with nothing but addresses; no guest gets beyond the host."""
+    with Sandbox(lan_prefix=LAN, libvirtd=False, hooks=False, ip_forward=True) as sandbox:
+        sandbox.host.sh(
+            "ip link add br0 type bridge forward_delay 0\n"
+            "ip address add 10.127.1.1/24 dev br0; ip link set br0 up"
+        )
+        with _guests(sandbox, "br0", "10.127.1.") as found:
+            yield found
+
+
+@contextmanager
+def nat() -> Iterator[World]:
+    """libvirt's default network."""
+    with daemon(hooks=False) as libvirtd:
+        libvirtd.connection.networkLookupByName("default").create()
+        with _guests(libvirtd.sandbox, "virbr0", "192.168.122.") as found:
+            yield found
+
+
+@contextmanager
+def _guests(sandbox: Sandbox, bridge: str, prefix: str) -> Iterator[World]:
+    gateway = f"{prefix}1"
+    one = plug(sandbox, bridge, 1, address=f"{prefix}11/24", gateway=gateway)
+    two = plug(sandbox, bridge, 2, address=f"{prefix}12/24", gateway=gateway)
+    wait_forwarding(sandbox, 2)
+    with world(sandbox, one, two, f"{prefix}11", f"{prefix}12", gateway) as found:
+        yield found
+
+
+@contextmanager
+def world(
+    sandbox: Sandbox, one: Namespace, two: Namespace, to_one: str, to_two: str, gateway: str
+) -> Iterator[World]:
+    """``to_one`` is how the host calls guest ``one``, ``to_two`` how that calls the other."""
+    with ExitStack() as stack:
+
+        def pinned(client: Namespace, address: str, server: Namespace) -> Route:
+            pid = stack.enter_context(serving(server))
+            return Route(client, address, pid=pid, pinned=True)
+
+        routes = {
+            HOST_TO_GUEST: pinned(sandbox.host, to_one, one),
+            GUEST_TO_HOST: pinned(one, gateway, sandbox.host),
+            GUEST_TO_GUEST: pinned(one, to_two, two),
+            GUEST_TO_INTERNET: pinned(one, INTERNET, sandbox.lan),
+        }
+        yield World(sandbox, routes)
