@@ -1,0 +1,75 @@
+# bash completion for loopnet
+
+_loopnet() {
+    local cur prev words cword
+    _init_completion -n : || return
+
+    local i verb=
+    for ((i = 1; i < cword; i++)); do
+        case ${words[i]} in
+        --connect) ((i++)) ;;
+        -*) ;;
+        *) verb=${words[i]} && break ;;
+        esac
+    done
+
+    case $prev in
+    --connect)
+        COMPREPLY=($(compgen -W 'qemu:///system lxc:///system network:///system' -- "$cur"))
+        __ltrim_colon_completions "$cur"
+        return
+        ;;
+    --mode)
+        COMPREPLY=($(compgen -W 'mapped native' -- "$cur"))
+        return
+        ;;
+    --root)
+        _filedir -d
+        return
+        ;;
+    --loop-prefix | --guest-prefix | --gateway) return ;;
+    esac
+
+    local options= candidates=
+    case $verb in
+    '')
+        options='--connect --help --version'
+        candidates='define rewrite convert revert list ip reserve release status plan sync watch cleanup
+            doctor install-hooks uninstall-hooks'
+        ;;
+    define) options='--loop-prefix --guest-prefix --mode --print-xml' ;;
+    rewrite)
+        options='--loop-prefix --guest-prefix --mode --gateway'
+        [[ $cur == -* ]] || _filedir xml
+        ;;
+    convert)
+        options='--print-xml --print-diff --restart --loop-prefix --guest-prefix --mode --gateway'
+        candidates=$(virsh -q net-list --all --name 2>/dev/null)
+        ;;
+    revert)
+        options='--print-xml --print-diff --restart'
+        candidates=$(virsh -q net-list --all --name 2>/dev/null)
+        ;;
+    list | status | doctor) options='--json' ;;
+    ip | reserve) candidates=$(_loopnet_guests) ;;
+    release)
+        options='--dead --yes'
+        candidates=$(_loopnet_guests)
+        ;;
+    plan | sync | watch | cleanup) ;;
+    install-hooks | uninstall-hooks) options='--root' ;;
+    esac
+
+    [[ -z $verb ]] || options+=' --help'
+    if [[ $cur == -* ]]; then
+        COMPREPLY=($(compgen -W "$options" -- "$cur"))
+    elif [[ -n $candidates ]]; then
+        COMPREPLY+=($(compgen -W "$candidates" -- "$cur"))
+        __ltrim_colon_completions "$cur" # of MAC addresses
+    fi
+} &&
+    complete -F _loopnet loopnet
+
+_loopnet_guests() {
+    loopnet list 2>/dev/null | awk 'NR > 1 { print ($1 == "-" ? $3 : $1) }'
+}

@@ -1,0 +1,47 @@
+# fish completion for loopnet
+
+function __loopnet_guests
+    loopnet list 2>/dev/null | awk 'NR > 1 { print ($1 == "-" ? $3 : $1) "\t" $4 }'
+end
+
+function __loopnet_networks
+    virsh -q net-list --all --name 2>/dev/null | string match -v ''
+end
+
+complete -c loopnet -f
+complete -c loopnet -n __fish_use_subcommand -l connect -x -a 'qemu:///system lxc:///system network:///system' -d 'URI of libvirt'
+complete -c loopnet -n __fish_use_subcommand -l version -d 'Print the version'
+complete -c loopnet -l help -d 'Print help'
+
+complete -c loopnet -n __fish_use_subcommand -a define -d 'define a new network with free prefixes'
+complete -c loopnet -n __fish_use_subcommand -a rewrite -d 'filter: network XML in, loopnet network XML out'
+complete -c loopnet -n __fish_use_subcommand -a convert -d 'make a network of libvirt\'s a loopnet network'
+complete -c loopnet -n __fish_use_subcommand -a revert -d 'put a converted network back as it was'
+complete -c loopnet -n __fish_use_subcommand -a list -d 'guests and their addresses'
+complete -c loopnet -n __fish_use_subcommand -a ip -d 'the address at which the host reaches a guest'
+complete -c loopnet -n __fish_use_subcommand -a reserve -d 'keep an address for a guest'
+complete -c loopnet -n __fish_use_subcommand -a release -d 'give a guest\'s address back'
+complete -c loopnet -n __fish_use_subcommand -a status -d 'networks, lo, rules, hooks; is all as it should be?'
+complete -c loopnet -n __fish_use_subcommand -a plan -d 'what sync would run; changes nothing'
+complete -c loopnet -n __fish_use_subcommand -a sync -d 'bring the host to what it should be'
+complete -c loopnet -n __fish_use_subcommand -a watch -d 'the same whenever something changes, until ended'
+complete -c loopnet -n __fish_use_subcommand -a cleanup -d 'take everything of loopnet off the host'
+complete -c loopnet -n __fish_use_subcommand -a doctor -d 'what on this host is in the way, and the cure'
+complete -c loopnet -n __fish_use_subcommand -a install-hooks -d 'let libvirt run loopnet\'s hooks'
+complete -c loopnet -n __fish_use_subcommand -a uninstall-hooks -d 'take them away again'
+
+set -l prefixed define rewrite convert
+complete -c loopnet -n "__fish_seen_subcommand_from $prefixed" -l loop-prefix -x -d 'the host\'s view, inside 127.0.0.0/8'
+complete -c loopnet -n "__fish_seen_subcommand_from $prefixed" -l guest-prefix -x -d 'the guests\' view, of equal length'
+complete -c loopnet -n "__fish_seen_subcommand_from $prefixed" -l mode -x -a 'mapped native' -d 'who has 127.x'
+complete -c loopnet -n '__fish_seen_subcommand_from rewrite convert' -l gateway -x -d 'host number of the router that guests see'
+complete -c loopnet -n '__fish_seen_subcommand_from define convert revert' -l print-xml -d 'print the result, do nothing'
+complete -c loopnet -n '__fish_seen_subcommand_from convert revert' -l print-diff -d 'print what would change'
+complete -c loopnet -n '__fish_seen_subcommand_from convert revert' -l restart -d 'restart the network if it is active'
+complete -c loopnet -n '__fish_seen_subcommand_from convert revert' -a '(__loopnet_networks)'
+complete -c loopnet -n '__fish_seen_subcommand_from rewrite' -F
+complete -c loopnet -n '__fish_seen_subcommand_from list status doctor' -l json -d 'for programs'
+complete -c loopnet -n '__fish_seen_subcommand_from ip reserve release' -a '(__loopnet_guests)'
+complete -c loopnet -n '__fish_seen_subcommand_from release' -l dead -d 'all of guests that libvirt doesn\'t know any more'
+complete -c loopnet -n '__fish_seen_subcommand_from release' -l yes -d 'with --dead: do it'
+complete -c loopnet -n '__fish_seen_subcommand_from install-hooks uninstall-hooks' -l root -x -a '(__fish_complete_directories)' -d 'install below this directory'
