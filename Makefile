@@ -1,0 +1,98 @@
+# `make demo SHELL=1` would otherwise have make run its recipes by a shell called 1
+ifeq ($(origin SHELL),command line)
+DEMO_SHELL := $(SHELL)
+endif
+override SHELL := /bin/sh
+
+# make demo and make check install what they need (Debian-like machines) and need root.
+PYTHON = /usr/bin/python3
+VENV = .venv
+RUN = $(VENV)/bin/python -m pytest -p no:cacheprovider
+ROOT_CHECK = @[ "$$(id -u)" = 0 ] || { echo "make $@ needs root: network namespaces, libvirtd; try: sudo make $@" >&2; exit 5; }
+
+.PHONY: help demo check lint unit netns e2e bench fuzz soak install uninstall clean deps
+
+help:
+	@echo 'make demo           a guest at 127.1.0.x in a minute, in a sandbox (SHELL=1: a shell inside at the end)'
+	@echo 'make check          all tests: lint unit netns e2e, each a target of its own too'
+	@echo 'make bench          speed, as ratios; make fuzz, make soak: the long tests'
+	@echo 'make deb, make rpm  packages, into dist/; make check-packages tests them on real Debian systems'
+	@echo 'make install        module, command, hooks and templates onto this host; make uninstall takes them off'
+
+demo:
+	$(ROOT_CHECK)
+	@tests/install-deps demo
+	@LOOPNET_DEMO_SHELL=$(DEMO_SHELL) $(PYTHON) -m tests.demo
+
+check: lint unit netns e2e
+
+deps: $(VENV)/.done
+
+$(VENV)/.done: tests/requirements.txt tests/install-deps
+	@tests/install-deps check
+	@$(PYTHON) -m venv --system-site-packages $(VENV)
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	@touch $@
+
+lint: deps
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy libvirt_loopnet tests setup.py
+
+unit: deps
+	$(RUN) tests/unit tests/golden
+
+netns: deps
+	$(ROOT_CHECK)
+	$(RUN) tests/netns
+
+e2e: deps
+	$(ROOT_CHECK)
+	$(RUN) tests/e2e
+
+include packaging/packages.mk
+
+# --- on this host, from a checkout; packages do the same their own way
+PREFIX = /usr/local
+LIBDIR = $(PREFIX)/lib/libvirt-loopnet
+HOOKS = $(DESTDIR)/etc/libvirt/hooks
+
+install:
+	install -d $(DESTDIR)$(LIBDIR)/libvirt_loopnet $(DESTDIR)$(PREFIX)/bin $(HOOKS)/network.d $(HOOKS)/qemu.d
+	install -d $(DESTDIR)$(PREFIX)/share/libvirt-loopnet
+	cp -r libvirt_loopnet/. $(DESTDIR)$(LIBDIR)/libvirt_loopnet
+	find $(DESTDIR)$(LIBDIR) -name __pycache__ -prune -exec rm -rf {} +
+	$(PYTHON) -m compileall -q $(DESTDIR)$(LIBDIR) -s '$(DESTDIR)'
+	for driver in network qemu; do \
+		sed 's|^package=.*|package=$(LIBDIR)|' hooks/$$driver >$(HOOKS)/$$driver.d/50-loopnet && \
+		chmod 755 $(HOOKS)/$$driver.d/50-loopnet || exit; done
+	sed 's|@PACKAGE@|$(LIBDIR)|' packaging/loopnet.in >$(DESTDIR)$(PREFIX)/bin/loopnet
+	chmod 755 $(DESTDIR)$(PREFIX)/bin/loopnet
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/share/libvirt-loopnet/hooks hooks/network hooks/qemu
+	install -m 644 xml-templates/*.xml $(DESTDIR)$(PREFIX)/share/libvirt-loopnet
+	[ -e $(DESTDIR)/etc/libvirt-loopnet.conf ] || \
+		install -m 644 packaging/libvirt-loopnet.conf $(DESTDIR)/etc/libvirt-loopnet.conf
+	@[ -n '$(DESTDIR)' ] || packaging/reload-libvirt
+
+uninstall:
+	rm -f $(HOOKS)/network.d/50-loopnet $(HOOKS)/qemu.d/50-loopnet $(DESTDIR)$(PREFIX)/bin/loopnet
+	rm -rf $(DESTDIR)$(LIBDIR) $(DESTDIR)$(PREFIX)/share/libvirt-loopnet
+	@[ -n '$(DESTDIR)' ] || packaging/reload-libvirt
+	@echo 'Kept: /etc/libvirt-loopnet.conf, and the reservations in /var/lib/libvirt-loopnet'
+
+bench: deps
+	$(ROOT_CHECK)
+	@tests/install-deps bench
+	$(VENV)/bin/python -m tests.bench $(BENCH)
+
+fuzz: deps
+	$(ROOT_CHECK)
+	$(VENV)/bin/python -m tests.fuzz $(FUZZ)
+
+soak: deps
+	$(ROOT_CHECK)
+	LOOPNET_LOAD_SECONDS=300 $(RUN) tests/e2e/test_load.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
