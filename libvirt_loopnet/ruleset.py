@@ -10,6 +10,11 @@ Chains are named after the network's loop prefix, which no two networks share.
 Guards match prefixes rule by rule and not by a set of them: for an instant after a transaction that brings
 a set of intervals, the kernel finds nothing in it (seen on Linux 6.18, one replacement in twenty let packets
 through). Sets of single addresses, names and MAC addresses are there at once.
+
+A verdict map is never the last word of a guard either: in the same instant a packet that began with the old
+rules finds the old map empty (the kernel deactivates the elements of a deleted map, nft_map_deactivate(),
+which it does not do with plain sets). After each dispatch to a network's chain what is ours and was not
+dispatched is dropped.
 """
 
 from __future__ import annotations
@@ -90,6 +95,7 @@ def _elements(
         if guest.mac not in macs:
             macs.add(guest.mac)
             put("bridge loopnet unbound", f"{guest.mac} : goto {chain('from', network)}")
+            put("bridge loopnet macs", guest.mac)
     for binding in bindings:
         network = by_name[binding.network]
         put("bridge loopnet bound", f'"{binding.tap}" . {binding.mac} : goto {chain("from", network)}')
@@ -126,6 +132,9 @@ table bridge loopnet {{
 	map unbound {{
 		type ether_addr : verdict
 	}}
+	set macs {{
+		type ether_addr
+	}}
 	map to {{
 		type ipv4_addr : verdict
 		flags interval
@@ -137,6 +146,7 @@ table bridge loopnet {{
 		iifname @taps drop
 		ether saddr @bound-macs drop
 		ether saddr vmap @unbound
+		ether saddr @macs drop
 	}}
 	chain forward {{
 		type filter hook forward priority -300; policy accept;
@@ -287,10 +297,12 @@ table ip loopnet {{
 	chain input {{
 		type filter hook input priority -10; policy accept;
 		iifname vmap {dispatch("input")}
+		iifname {bridges} drop
 	}}
 	chain forward {{
 		type filter hook forward priority -10; policy accept;
 		iifname vmap {dispatch("forward")}
+		iifname {bridges} drop
 		oifname {bridges} ct state established,related accept
 		oifname {bridges} drop
 	}}
