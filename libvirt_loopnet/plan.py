@@ -87,8 +87,14 @@ def _replace_tables(observed: Observed, desired: HostState, tables: str | None) 
 
 
 def _add(observed: Observed, desired: HostState) -> list[Step]:
+    # The rules tell by the bridge's MAC address what guests send to the host.
+    lines = [
+        f"link set dev {network.bridge} address {network.bridge_mac}"
+        for network in desired.networks
+        if network.bridge_mac and (network.bridge, network.bridge_mac) not in observed.macs
+    ]
     missing = [a for a in desired.addresses if a not in observed.addresses]
-    lines = [_address("add", address) for address in missing]
+    lines += [_address("add", address) for address in missing]
     # A fresh address brings its routes along; an old one may have got them back (link down, up).
     fresh = {(address.dev, address.address) for address in missing}
     lines += [

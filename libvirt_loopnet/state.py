@@ -65,6 +65,8 @@ class Observed(NamedTuple):
     hosts: tuple[tuple[IPv4Address, tuple[str, ...]], ...] | None
     """Names that our block in /etc/hosts publishes; None: not asked."""
     firewalls: Firewalls = Firewalls()
+    macs: frozenset[tuple[str, str]] = frozenset()
+    """(bridge, its MAC address), of the same devices as ``route_localnet``."""
 
 
 class HostState(NamedTuple):

@@ -37,6 +37,7 @@ class Linux:
             ruleset=_list_tables() if ruleset else None,
             hosts=tuple(names.published()),
             firewalls=firewall.observe(),
+            macs=frozenset((dev, _sysfs(dev, "address")) for dev in looked_at),
         )
 
     def canonical(self, networks: Sequence[Network], script: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 from tests.sandbox import Guest
 from tests.sandbox.world import World
 
-WITHIN = 5.0
+WITHIN = 10.0
 """Seconds, on a machine that is busy with other tests as well; the bench has the real figures."""
 
 FLUSH = """\
@@ -29,6 +29,7 @@ DAMAGES = {
     "lo down and up": "ip link set lo down; ip link set lo up",
     "our addresses are gone": "ip address del 247.1.0.1/32 dev virbr1; ip address del 127.1.0.254/24 dev virbr1",
     "bridge down and up": "ip link set virbr1 down; ip link set virbr1 up",
+    "another MAC address on the bridge": "ip link set virbr1 address 52:54:00:66:66:66",
     "a sysctl reset by udev": "echo 0 >/proc/sys/net/ipv4/conf/virbr1/route_localnet; ip link set virbr1 mtu 1400",
 }
 

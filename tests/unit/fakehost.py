@@ -30,6 +30,7 @@ class FakeHost:
         self.localnet: set[str] = set()
         self.ruleset = ""
         self.hosts: tuple[tuple[IPv4Address, tuple[str, ...]], ...] = ()
+        self.macs: set[tuple[str, str]] = set()
         self.history: list[str] = []
 
     # --- Host
@@ -42,6 +43,7 @@ class FakeHost:
             frozenset(self.localnet),
             self.ruleset if ruleset else None,
             self.hosts,
+            macs=frozenset(self.macs),
         )
 
     def canonical(self, networks: Sequence[Network], script: str) -> str:
@@ -84,7 +86,10 @@ class FakeHost:
 
     def _ip(self, words: list[str]) -> None:
         what, verb, *rest = words
-        if what == "address":
+        if what == "link":
+            assert (verb, rest[0], rest[2]) == ("set", "dev", "address")
+            self.macs = {kept for kept in self.macs if kept[0] != rest[1]} | {(rest[1], rest[3])}
+        elif what == "address":
             self._address(verb, IPv4Interface(rest[0]), rest[2], rest[3:])
         else:
             self._route(verb, rest)

@@ -109,7 +109,7 @@ def test_large_domain_is_fast() -> None:
     data = DOMAIN.replace(b"<disk>", disk * 1200 + b"<disk>")
     assert len(data) > 100_000
     best = min(_seconds(data) for _ in range(3))
-    assert best < 0.1  # 6 ms where this was written
+    assert best < 1  # 6 ms where this was written
 
 
 def _seconds(data: bytes) -> float:

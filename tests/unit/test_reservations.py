@@ -210,7 +210,7 @@ def test_a_hanging_holder_is_named(store: Store) -> None:
         began = time.monotonic()
         with pytest.raises(StateError) as caught, Store(store.directory).locked(timeout=0.1):
             pass
-        assert 0.1 <= time.monotonic() - began < 1
+        assert 0.1 <= time.monotonic() - began < 10
     assert f"locked by process {os.getpid()} for 0.1 seconds" in str(caught.value)
     with Store(store.directory).locked(timeout=0):
         pass
@@ -337,9 +337,10 @@ import sys
 from libvirt_loopnet.model import Reservation
 from libvirt_loopnet.reservations import Store
 store, count = Store(sys.argv[1]), 0
-print("ready", flush=True)
 while True:
     count += 1
+    if count == 2:
+        print("wrote one", flush=True)
     with store.locked():
         store.save("loopnet", [Reservation(n, f"52:54:00:00:00:{n:02x}", "", f"v{count}")
                                for n in range(1, 100)])
@@ -358,7 +359,7 @@ def writer(store: Store) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_a_killed_writer_leaves_old_or_new(store: Store, writer: subprocess.Popen[str], seed: int) -> None:
-    time.sleep(0.02 + random.Random(seed).random() / 50)
+    time.sleep(random.Random(seed).random() / 50)
     writer.send_signal(signal.SIGKILL)
     writer.wait()
     held = store.load("loopnet")
@@ -374,11 +375,14 @@ def test_a_reader_without_lock_sees_whole_files(store: Store, writer: subprocess
     assert writer.poll() is None
 
 
-def test_a_thousand_lines_load_quickly(store: Store) -> None:
-    save(store, "loopnet", *(Reservation(n, mac_of(n), UUID, f"vm{n}") for n in range(1, 1001)))
-    times = []
-    for _ in range(5):
-        began = time.process_time()
-        assert len(store.load("loopnet")) == 1000
-        times.append(time.process_time() - began)
-    assert min(times) < 0.02
+def test_lines_load_in_linear_time(store: Store) -> None:
+    def seconds(count: int) -> float:
+        save(store, "loopnet", *(Reservation(n, mac_of(n), UUID, f"vm{n}") for n in range(1, count + 1)))
+        times = []
+        for _ in range(7):
+            began = time.process_time()
+            assert len(store.load("loopnet")) == count
+            times.append(time.process_time() - began)
+        return min(times)
+
+    assert seconds(2000) < 40 * seconds(200)
