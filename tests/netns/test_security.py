@@ -1,6 +1,6 @@
-"""Who can do what to whom, with raw packets: each case is one cell of the matrix in the docs.
+"""Who can do what to whom, with raw packets: each case is one cell of the matrix in SECURITY.md.
 
-``python3 -m tests.netns.matrix`` runs them and prints the table. To know that an attack would be
+``python3 -m tests.netns.matrix`` runs them and writes the table. To know that an attack would be
 seen if it worked, most are also run on a host without our tables, where they must succeed.
 """
 
@@ -22,7 +22,7 @@ from tests.sandbox import CHECKOUT, INTERNET
 from . import frames
 from .arena import ANY_PORT, GUEST_PORT, LOCAL_PORT, LOOP_PORT, STRANGE_MAC, Arena
 from .lab import Lab, LabGuest
-from .wire import SETTLE, Capture, Flood, LeakWatch, ask_tcp, ask_udp, datagram_socket, stream_socket
+from .wire import SETTLE, Capture, Flood, LeakWatch, ask_tcp, ask_udp, datagram_socket
 
 GUARDED = ("mapped", "mapped-all", "native")
 
@@ -92,7 +92,10 @@ SOURCES: dict[str, tuple[str, Callable[[Arena, LabGuest], str]]] = {
     "guest-loop": ("another guest's loop address", lambda arena, me: arena.victim.loop),
     "guest-transit": ("another guest's transit address", lambda arena, me: arena.victim.transit),
     "stranger-loop": ("a guest of another network", lambda arena, me: arena.stranger.loop),
-    "stranger-transit": ("its transit address", lambda arena, me: arena.stranger.transit),
+    "stranger-transit": (
+        "the transit address of a guest of another network",
+        lambda arena, me: arena.stranger.transit,
+    ),
     "free-transit": ("a free transit address", lambda arena, me: "247.1.0.200"),
     "internet": ("an internet address", lambda arena, me: INTERNET),
     "nobody": ("0.0.0.0", lambda arena, me: "0.0.0.0"),
@@ -152,7 +155,7 @@ TARGETS: dict[str, tuple[str, str, Target]] = {
         "another network's guest", "guest of another network", lambda a: (a.stranger.loop, GUEST_PORT),
     ),
     "stranger-transit": (
-        "its transit address", "guest of another network",
+        "the transit address of that guest", "guest of another network",
         lambda a: (a.stranger.transit, GUEST_PORT),
     ),
     "guest-by-gateway": (
@@ -162,7 +165,7 @@ TARGETS: dict[str, tuple[str, str, Target]] = {
         "a guest's loop address", "another guest", lambda a: (a.victim.loop, GUEST_PORT),
     ),
     "guest-transit-by-gateway": (
-        "its transit address", "another guest", lambda a: (a.victim.transit, GUEST_PORT),
+        "the transit address of that guest", "another guest", lambda a: (a.victim.transit, GUEST_PORT),
     ),
 }  # fmt: skip
 # Without our tables a mapped guest has no address that the host could route.
@@ -556,6 +559,11 @@ LAN_SOURCES: dict[str, Callable[[Arena], str]] = {
     "guest-transit": lambda arena: arena.victim.transit,
     "gateway-transit": lambda arena: arena.gateway_transit,
 }
+IN_WORDS = {
+    "own": "itself", "localhost": "127.0.0.1", "host": "the host's loop address", "guest": "a guest",
+    "guest-loop": "a guest's loop address", "guest-transit": "a guest's transit address",
+    "gateway-transit": "the gateway's transit address",
+}  # fmt: skip
 LAN_TARGETS: dict[str, tuple[str, Target]] = {
     "localhost": ("host's 127.0.0.1", lambda a: ("127.0.0.1", LOCAL_PORT)),
     "host": ("host's loop address", lambda a: (a.host_loop, LOOP_PORT)),
@@ -577,7 +585,7 @@ def from_lan(source: Callable[[Arena], str], target: Target) -> Callable[[Arena]
 for _name, (_target, _where) in LAN_TARGETS.items():
     for _as, _from in LAN_SOURCES.items():
         add(
-            "lan", f"reaches-for-{_name}-as-{_as}", f"sends as {_as} to {_name}",
+            "lan", f"reaches-for-{_name}-as-{_as}", f"sends as {IN_WORDS[_as]} to {IN_WORDS[_name]}",
             _target, from_lan(_from, _where),
             bites={"guest": (), "guest-loop": ("native",), "guest-transit": ()}.get(_name, ("mapped",)),
         )  # fmt: skip
@@ -614,7 +622,7 @@ for _name, _address in (
     ("guest-loop", lambda arena: arena.victim.loop),
 ):  # fmt: skip
     add(
-        "lan", f"asks-for-{_name}-by-arp", f"asks by ARP for {_name}", "the wire",
+        "lan", f"asks-for-{_name}-by-arp", f"asks by ARP for {IN_WORDS[_name]}", "the wire",
         lan_arp(_address), bites=() if _name == "guest-loop" else ("mapped",),
     )  # fmt: skip
 
@@ -622,43 +630,71 @@ for _name, _address in (
 # --- programs on the host ------------------------------------------------------------------------
 
 
-def local_source(source: str, target: Target) -> Callable[[Arena], object]:
-    """Any user may bind a socket to any local address."""
+def local_datagrams(source: str, target: Target, dev: str = "") -> Callable[[Arena], object]:
+    """Any user may bind a socket to any local address, and to a device (since Linux 5.7)."""
 
     def attack(arena: Arena) -> object:
-        with datagram_socket(arena.lab.host, (source, 0)) as client:
-            with contextlib.suppress(OSError):
-                client.sendto(arena.token, target(arena))
-            return arena.reached()
+        own = own_address(arena, source)
+        with contextlib.suppress(OSError):
+            as_nobody(arena, functools.partial(send, own, target(arena), arena.token, dev))
+        # From the right source it would be an honest call, and on the wire it would be a leak.
+        return arena.reached() - {"lan"} or arena.leaks.take()
 
     return attack
-
-
-for _from_address in ("127.0.0.1", "127.200.0.1"):
-    add(
-        "user", f"calls-guest-as-{_from_address}", f"binds {_from_address}, calls a guest", "guest",
-        local_source(_from_address, lambda a: (a.victim.loop, GUEST_PORT)),
-        bites=(),
-    )  # fmt: skip
 
 
 def local_to_lan(source: str) -> Callable[[Arena], object]:
     """It may well arrive: but not with that source (``Arena.leaks``)."""
 
     def attack(arena: Arena) -> object:
-        own = {"loop": arena.host_loop, "transit": arena.gateway_transit}.get(source, source)
-        with datagram_socket(arena.lab.host, (own, 0)) as client, stream_socket(arena.lab.host) as tcp:
-            tcp.settimeout(SETTLE)
-            tcp.bind((own, 0))
+        own = own_address(arena, source)
+        for target, kind in (((INTERNET, 7), socket.SOCK_DGRAM), ((INTERNET, 80), socket.SOCK_STREAM)):
             with contextlib.suppress(OSError):
-                client.sendto(b"x", (INTERNET, 7))
-            with contextlib.suppress(OSError):
-                tcp.connect((INTERNET, 80))
+                as_nobody(arena, functools.partial(send, own, target, b"x", "", kind))
         return arena.leaks.take()
 
     return attack
 
 
+def own_address(arena: Arena, source: str) -> str:
+    return {"loop": arena.host_loop, "transit": arena.gateway_transit}.get(source, source)
+
+
+def send(source: str, target: tuple[str, int], data: bytes, dev: str, kind: int = socket.SOCK_DGRAM) -> None:
+    with socket.socket(socket.AF_INET, kind) as client:
+        client.settimeout(SETTLE)
+        if dev:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, dev.encode())
+        client.bind((source, 0))
+        client.connect(target)
+        client.send(data)
+
+
+def as_nobody(arena: Arena, deed: Callable[[], None]) -> None:
+    """Do it on the host as user and group 65534, without capabilities."""
+
+    def unprivileged() -> None:
+        arena.lab.host.drop_privileges()
+        deed()
+
+    arena.lab.host.call(unprivileged)
+
+
+for _from_address in ("127.0.0.1", "127.200.0.1"):
+    add(
+        "user", f"calls-guest-as-{_from_address}", f"binds {_from_address}, calls a guest", "another guest",
+        local_datagrams(_from_address, lambda a: (a.victim.loop, GUEST_PORT)), bites=(),
+    )  # fmt: skip
+BY_THE_UPLINK: dict[str, tuple[str, Target]] = {
+    "guest-loop": ("a guest's loop address", lambda arena: (arena.victim.loop, GUEST_PORT)),
+    "guest-transit": ("a guest's transit address", lambda arena: (arena.victim.transit, GUEST_PORT)),
+    "free-loop": ("127.200.0.1", lambda arena: ("127.200.0.1", GUEST_PORT)),
+}
+for _name, (_what, _where) in BY_THE_UPLINK.items():
+    add(
+        "user", f"calls-{_name}-by-the-uplink", f"binds to the uplink, calls {_what}", "the wire",
+        local_datagrams("0.0.0.0", _where, dev="uplink0"),
+    )  # fmt: skip
 for _from_address in ("127.0.0.1", "loop", "transit"):
     add(
         "user", f"calls-internet-from-{_from_address}", f"binds {_from_address}, calls the internet",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import signal
 import subprocess
 from typing import IO, Callable, Dict, List, Mapping, Optional, Sequence, TypeVar, Union
@@ -10,6 +12,8 @@ from typing import IO, Callable, Dict, List, Mapping, Optional, Sequence, TypeVa
 from .holder import CLONE_NEWNET, PATH, CommandError, Holder, enter, in_thread
 
 PYTHON = "/usr/bin/python3"
+SETRESUID, SETRESGID = (117, 119) if platform.machine() == "x86_64" else (147, 149)
+"""Numbers of system calls: x86's own, and the generic ones (asm-generic/unistd.h)."""
 
 File = Union[None, int, IO[str]]
 T = TypeVar("T")
@@ -102,6 +106,17 @@ class Namespace:
         `call(lambda: socket.create_connection(...))` gives one to use from anywhere.
         """
         return in_thread(lambda: enter(self._network_path(), CLONE_NEWNET), function)
+
+    @staticmethod
+    def drop_privileges(identity: int = 65534) -> None:
+        """The calling thread is another user from now on, for good: only of use inside of `call`.
+
+        The bare system calls, as glibc's wrappers change all threads of a process (nptl(7)).
+        """
+        libc = ctypes.CDLL(None, use_errno=True)
+        for number in (SETRESGID, SETRESUID):
+            if libc.syscall(number, identity, identity, identity) != 0:
+                raise OSError(ctypes.get_errno(), "can't become another user")
 
     def _command(self, argv: Sequence[str]) -> List[str]:
         return [
