@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import NamedTuple, NoReturn
 
 from .checks import shown
 from .errors import InputError
 from .model import Options
+from .record import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 PATH = "/etc/libvirt-loopnet.conf"
 

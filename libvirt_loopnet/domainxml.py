@@ -6,9 +6,9 @@ Streamed, without a tree: of 100 KB a hook needs a few attributes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from .errors import InputError
+from .record import NamedTuple
 from .xmledit import Edit, apply_edits, attributes, escape
 from .xmltree import local_name, stream
 

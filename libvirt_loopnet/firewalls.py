@@ -16,10 +16,10 @@ Opened is what guests and host need of each other, and no service of the host bu
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import NamedTuple, Optional
 
 from .errors import HostError
 from .model import NATIVE, Network
+from .record import NamedTuple
 from .ruleset import own_transit
 
 IPTABLES = ("iptables-nft", "iptables-legacy")
@@ -56,7 +56,7 @@ class Firewalls(NamedTuple):
     """(one of IPTABLES, its ``iptables-save -t filter``), where these tables are in use."""
     bridges: frozenset[str] = frozenset()
     """All bridge devices."""
-    firewalld: Optional[Firewalld] = None
+    firewalld: Firewalld | None = None
     problems: tuple[str, ...] = ()
     """What could not be read, one line each."""
 
@@ -164,7 +164,7 @@ class _Path(NamedTuple):
         return (option, value) == ("--ctstate", "INVALID")
 
 
-def _place(chains: dict[str, _Chain], path: _Path) -> Optional[int]:
+def _place(chains: dict[str, _Chain], path: _Path) -> int | None:
     """How many of the other rules come before ours; None if ours aren't needed."""
     if path.builtin not in chains:
         return None
@@ -192,7 +192,7 @@ def _targets(rule: str) -> list[str]:
     return [after for word, after in zip(words, words[1:]) if word in ("-j", "-g")]
 
 
-def _holds(chains: dict[str, _Chain], builtin: str, place: Optional[int], rules: Sequence[str]) -> bool:
+def _holds(chains: dict[str, _Chain], builtin: str, place: int | None, rules: Sequence[str]) -> bool:
     """Is our chain as it should be, and entered before anything could drop?"""
     own = _OURS + builtin
     entries = list(_jumps(chains, own))
@@ -216,9 +216,7 @@ def _plain(rule: str) -> str:
     return " ".join(w for i, w in enumerate(words) if w != "-m" and words[i - 1] != "-m")
 
 
-def _replace(
-    chains: dict[str, _Chain], builtin: str, place: Optional[int], rules: Sequence[str]
-) -> list[str]:
+def _replace(chains: dict[str, _Chain], builtin: str, place: int | None, rules: Sequence[str]) -> list[str]:
     """The line with the colon makes the chain, or empties it."""
     own = _OURS + builtin
     leave = [f"-D {name} {rule}" for name, rule in _jumps(chains, own)]

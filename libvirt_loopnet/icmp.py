@@ -10,9 +10,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 from ipaddress import IPv4Network
-from typing import NamedTuple
 
 from .model import NATIVE, Network
+from .record import NamedTuple
 from .ruleset import chain
 
 # linux/netfilter/nfnetlink.h and nf_tables.h

@@ -7,9 +7,9 @@ on the path of every hook.
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network
-from typing import NamedTuple
 
 from .prefixes import transit_prefix
+from .record import NamedTuple
 
 MAPPED = "mapped"
 NATIVE = "native"

@@ -9,12 +9,12 @@ Undoing a setup is planning for the state before it; no inverse is kept anywhere
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from . import icmp, ruleset
 from .firewalls import Order, orders
 from .lo import plan_lo
 from .prefixes import TRANSIT
+from .record import NamedTuple
 from .state import ROUTE_PROTOCOL, Address, HostState, Observed, Route
 
 IP, NFT, ICMP, SYSCTL, HOSTS = "ip", "nft", "icmp", "sysctl", "hosts"

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
-from typing import NamedTuple
 
 from .checks import is_quotable
 from .firewalls import Firewalls
 from .model import NATIVE, Binding, Guest, Network, Options, Port, Reservation
+from .record import NamedTuple
 from .ruleset import own_transit
 
 ROUTE_PROTOCOL = 127

@@ -6,8 +6,7 @@ document is known to be well-formed here (xmltree read it), so that a scan of on
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from .record import NamedTuple
 from .xmltree import Element
 
 SPACE = b" \t\r\n"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
 from ..model import Network
 from ..plan import Step
+from ..record import Protocol
 from ..state import Observed, Tap
 
 

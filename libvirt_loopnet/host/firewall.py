@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
-from typing import Any
 
 from ..errors import HostError, PrivilegeError
 from ..firewalls import BUILTINS, FIREWALLD, IPTABLES, ZONES, Firewalld, Firewalls, Order, orders
 from ..model import Network
 from . import process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 LEGACY_TABLES = "/proc/net/ip_tables_names"
 """Tables of iptables-legacy that are in use in this network namespace; no such file without it."""

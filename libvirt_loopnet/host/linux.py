@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network
-from typing import Any, Optional, cast
 
 from .. import icmp, ruleset
 from ..errors import HostError, LoopnetError, PrivilegeError
@@ -17,6 +16,10 @@ from ..model import Network
 from ..plan import HOSTS, ICMP, IP, NFT, SYSCTL, Step
 from ..state import ROUTE_PROTOCOL, Address, LoAddress, Observed, Route, Tap
 from . import firewall, names, nfnetlink, process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 SYSCTL_ROOT = "/proc/sys"
 SYSFS_NET = "/sys/class/net"
@@ -188,7 +191,8 @@ def _ip_json(*arguments: str) -> list[dict[str, Any]]:
     result = process.run(["ip", "-j", "-4", *arguments])
     if result.status:
         raise HostError(f"ip {' '.join(arguments)} failed: {_first_line(result.stderr)}")
-    return cast("list[dict[str, Any]]", json.loads(result.stdout or b"[]"))
+    found: list[dict[str, Any]] = json.loads(result.stdout or b"[]")
+    return found
 
 
 def _flatten(links: list[dict[str, Any]]) -> Iterable[tuple[str, dict[str, Any]]]:
@@ -210,7 +214,7 @@ def _address(dev: str, info: dict[str, Any]) -> Address:
 def _route(entry: dict[str, Any]) -> Iterable[Route]:
     if "dev" not in entry:  # multipath, or a device that just went
         return []
-    source: Optional[IPv4Address] = IPv4Address(entry["prefsrc"]) if "prefsrc" in entry else None
+    source = IPv4Address(entry["prefsrc"]) if "prefsrc" in entry else None
     prefix = IPv4Network("0.0.0.0/0" if entry["dst"] == "default" else entry["dst"])
     ours = entry.get("protocol") == str(ROUTE_PROTOCOL)
     kind = entry.get("type", "unicast")

@@ -20,9 +20,9 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address
-from typing import NamedTuple
 
 from ..errors import HostError, InputError, LoopnetError, PrivilegeError
+from ..record import NamedTuple
 from ..reservations import DIRECTORY, lock_file, make_directory
 
 PATH = "/etc/hosts"

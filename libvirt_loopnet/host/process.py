@@ -6,9 +6,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from ..errors import HostError
+from ..record import NamedTuple
 
 PATH = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
 _PACKAGES = {
