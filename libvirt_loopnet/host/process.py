@@ -4,7 +4,7 @@ running them."""
 from __future__ import annotations
 
 import os
-import time
+import select
 from collections.abc import Sequence
 
 from ..errors import HostError
@@ -62,18 +62,24 @@ def run(argv: Sequence[str], stdin: bytes = b"", timeout: float = TIMEOUT) -> Re
 
 
 def _wait(pid: int, name: str, timeout: float) -> int:
-    deadline = time.monotonic() + timeout
-    pause = 0.0002
-    while True:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
-        if time.monotonic() > deadline:
-            os.kill(pid, 9)
-            os.waitpid(pid, 0)
-            raise HostError(f"{name} did not answer within {timeout:.0f} s; try again: loopnet sync")
-        time.sleep(pause)
-        pause = min(pause * 1.2, 0.01)
+    in_time = _wait_for_end(pid, timeout)
+    if not in_time:
+        os.kill(pid, 9)
+    _, status = os.waitpid(pid, 0)
+    if not in_time:
+        raise HostError(f"{name} did not answer within {timeout:.0f} s; try again: loopnet sync")
+    return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+
+
+def _wait_for_end(pid: int, timeout: float) -> bool:
+    """Sleep until the child ends, at most ``timeout`` seconds; did it? It stays a zombie."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(timeout * 1000))
+    finally:
+        os.close(descriptor)
 
 
 def _write(fd: int, data: bytes) -> None:
