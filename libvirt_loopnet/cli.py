@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import NamedTuple, NoReturn, Protocol, cast
 
@@ -50,6 +50,7 @@ VERBS = (
     Verb("convert", "NETWORK", "make a network of libvirt's a loopnet network"),
     Verb("revert", "NETWORK", "put a converted network back as it was"),
     Verb("list", "", "guests and their addresses"),
+    Verb("graph", "", "a picture of networks, guests and addresses, as SVG"),
     Verb("ip", "GUEST", "the address at which the host reaches a guest"),
     Verb("reserve", "GUEST|MAC ADDRESS", "keep an address for a guest"),
     Verb("release", "GUEST|MAC", "give a guest's address back"),
@@ -105,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def help_text() -> str:
     """``loopnet --help``; fits a terminal of 80 by 24."""
-    lines = [f"  {f'{verb.name} {verb.synopsis}'.strip():26} {verb.summary}" for verb in VERBS]
+    lines = [f"  {shown:26} {verb.summary}" for verb, shown in _shown_verbs()]
     return "\n".join(
         (
             "usage: loopnet [--connect URI] COMMAND ...      loopnet COMMAND --help",
@@ -120,6 +121,15 @@ def help_text() -> str:
             "",
         )
     )
+
+
+def _shown_verbs() -> Iterator[tuple[Verb, str]]:
+    """A line each, but one for a verb and its opposite: [un]install-hooks."""
+    names = {verb.name for verb in VERBS}
+    for verb in VERBS:
+        if verb.name.removeprefix("un") == verb.name or verb.name[2:] not in names:
+            both = "[un]" if f"un{verb.name}" in names else ""
+            yield verb, f"{both}{verb.name} {verb.synopsis}".strip()
 
 
 def _run(argv: list[str]) -> int:

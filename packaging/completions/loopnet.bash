@@ -23,6 +23,10 @@ _loopnet() {
         COMPREPLY=($(compgen -W 'mapped native' -- "$cur"))
         return
         ;;
+    --output | -o)
+        _filedir
+        return
+        ;;
     --root)
         _filedir -d
         return
@@ -34,8 +38,8 @@ _loopnet() {
     case $verb in
     '')
         options='--connect --help --version'
-        candidates='define rewrite convert revert list ip reserve release status plan sync watch cleanup
-            doctor install-hooks uninstall-hooks'
+        candidates='define rewrite convert revert list graph ip reserve release status plan sync watch
+            cleanup doctor install-hooks uninstall-hooks'
         ;;
     define) options='--loop-prefix --guest-prefix --mode --print-xml' ;;
     rewrite)
@@ -51,6 +55,7 @@ _loopnet() {
         candidates=$(virsh -q net-list --all --name 2>/dev/null)
         ;;
     list | status | doctor) options='--json' ;;
+    graph) options='--output' ;;
     ip | reserve) candidates=$(_loopnet_guests) ;;
     release)
         options='--dead --yes'

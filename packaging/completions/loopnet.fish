@@ -18,6 +18,7 @@ complete -c loopnet -n __fish_use_subcommand -a rewrite -d 'filter: network XML 
 complete -c loopnet -n __fish_use_subcommand -a convert -d 'make a network of libvirt\'s a loopnet network'
 complete -c loopnet -n __fish_use_subcommand -a revert -d 'put a converted network back as it was'
 complete -c loopnet -n __fish_use_subcommand -a list -d 'guests and their addresses'
+complete -c loopnet -n __fish_use_subcommand -a graph -d 'a picture of networks, guests and addresses, as SVG'
 complete -c loopnet -n __fish_use_subcommand -a ip -d 'the address at which the host reaches a guest'
 complete -c loopnet -n __fish_use_subcommand -a reserve -d 'keep an address for a guest'
 complete -c loopnet -n __fish_use_subcommand -a release -d 'give a guest\'s address back'
@@ -40,6 +41,7 @@ complete -c loopnet -n '__fish_seen_subcommand_from convert revert' -l print-dif
 complete -c loopnet -n '__fish_seen_subcommand_from convert revert' -l restart -d 'restart the network if it is active'
 complete -c loopnet -n '__fish_seen_subcommand_from convert revert' -a '(__loopnet_networks)'
 complete -c loopnet -n '__fish_seen_subcommand_from rewrite' -F
+complete -c loopnet -n '__fish_seen_subcommand_from graph' -s o -l output -rF -d 'write it there'
 complete -c loopnet -n '__fish_seen_subcommand_from list status doctor' -l json -d 'for programs'
 complete -c loopnet -n '__fish_seen_subcommand_from ip reserve release' -a '(__loopnet_guests)'
 complete -c loopnet -n '__fish_seen_subcommand_from release' -l dead -d 'all of guests that libvirt doesn\'t know any more'

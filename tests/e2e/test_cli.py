@@ -8,12 +8,14 @@ import subprocess
 from typing import Any, Dict, Iterator, List, Sequence, Set
 
 import pytest
+from lxml import etree
 
 from tests.sandbox.domain import derived_mac
-from tests.sandbox.world import World, network_xml, template
+from tests.sandbox.world import NATIVE, World, network_xml, template
 
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 MAC = "52:54:00:11:22:33"
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +107,53 @@ def test_from_define_to_an_address(world: World) -> None:
         world.sandbox.start_libvirtd()
     world.sandbox.virsh("net-undefine", "loopnet")
     assert [row["loop_address"] for row in rows(world)] == [None]
+
+
+def test_graph(world: World) -> None:
+    """The picture shows what list shows, and how the host is connected."""
+    empty = words(loopnet(world, "graph"))
+    assert "no loopnet network is defined: loopnet define" in empty
+    world.start()
+    world.start(NATIVE)
+    world.still("vm1")
+    world.still("vm2", ["loopnet", "loopnet-native"])
+    loopnet(world, "reserve", MAC, "127.1.0.77")
+    loopnet(world, "define", "idle")
+    text = loopnet(world, "graph")
+    found = words(text)
+    for row in rows(world):
+        assert {row["name"] or row["mac"], row["loop_address"], row["guest_address"]} <= set(found)
+        assert row["tap"] is None or row["tap"] in found
+    bridges = [network["bridge"] for network in status_json(world, 0)["networks"] if network["active"]]
+    for word in (
+        "127.0.0.1/16", f"uplink0 {world.sandbox.host_address}/24", f"router {world.sandbox.router_address}",
+        f"bridge {bridges[0]}, mapped, active", f"bridge {bridges[1]}, native, active", "247.1.0.77",
+        "the host is 127.1.0.254", "the router is 10.127.1.1",
+    ):  # fmt: skip
+        assert word in found, word
+    assert any(word.endswith(", mapped, not active") for word in found)
+    shown = etree.fromstring(text.encode())
+    dots = [dot.get("class") for dot in shown.iter(f"{SVG}circle")]
+    assert sorted(map(str, dots)) == ["idle", "up", "up", "up"]
+
+    assert loopnet(world, "graph", "-o", "/run/host.svg") == ""
+    assert world.path("/run/host.svg").read_text() == text
+    assert loopnet(world, "graph", prefix=NOBODY) == text
+    assert "/nowhere/x.svg: no such file" in error(world, "graph", "-o", "/nowhere/x.svg", status=2)
+    said = error(world, "graph", "-o", "/run/host.svg", status=5, prefix=NOBODY)
+    assert "/run/host.svg: permission denied" in said
+    world.path("/run/host.svg").unlink()
+    world.clean()
+    done = run(world, "graph")
+    assert done.returncode == 0
+    assert "4 addresses of networks that aren't defined any more are left out" in done.stderr
+
+
+def words(svg: str) -> List[str]:
+    """The texts in a picture."""
+    return [
+        "".join(map(str, element.itertext())) for element in etree.fromstring(svg.encode()).iter(f"{SVG}text")
+    ]
 
 
 def test_a_guest_with_two_nics(world: World) -> None:

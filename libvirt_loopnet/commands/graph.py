@@ -1,0 +1,67 @@
+"""``loopnet graph``: a picture of this host as SVG, for a browser or a wiki.
+
+It shows lo and the uplink, each network with its bridge and prefixes, and each guest with its three
+addresses: as the host calls it (loop), as it sees itself (guest), and between the two (transit).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+
+from ..errors import HostError, InputError, PrivilegeError
+from ..graph import Group, Nic, Picture, render
+from ..host import overview
+from ..reservations import Store
+from .inventory import Entry, Networks, entries, networks
+from .output import note
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--output", "-o", metavar="FILE", default="", help="write it there")
+
+
+def run(arguments: Namespace) -> int:
+    found = networks(arguments.connect)
+    listed = entries(found, Store())
+    text = render(picture(found, listed)).encode()
+    if arguments.output in ("", "-"):
+        sys.stdout.buffer.write(text)
+        sys.stdout.buffer.flush()
+    else:
+        _write(arguments.output, text)
+    lost = sum(1 for entry in listed if entry.network is None)
+    if lost:
+        note(f"{lost} addresses of networks that aren't defined any more are left out; see: loopnet list")
+    return 0
+
+
+def picture(found: Networks, listed: Sequence[Entry]) -> Picture:
+    """What is drawn: guests that are up come first."""
+    groups = []
+    for network in found.known:
+        mine = [entry for entry in listed if entry.network_name == network.name]
+        nics = [_nic(entry) for entry in sorted(mine, key=lambda entry: entry.port is None)]
+        groups.append(Group(network, network in found.active, tuple(nics)))
+    groups.sort(key=lambda group: not group.active)
+    return Picture(socket.gethostname(), overview.lo(), overview.uplinks(), tuple(groups))
+
+
+def _nic(entry: Entry) -> Nic:
+    number, mac, _, name = entry.reservation[:4]
+    return Nic(name or mac, number, entry.tap, entry.port is not None)
+
+
+def _write(path: str, text: bytes) -> None:
+    try:
+        with open(path, "wb") as file:
+            file.write(text)
+    except PermissionError:
+        raise PrivilegeError(f"{path}: permission denied; name a file that you may write") from None
+    except (OSError, ValueError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        kind = HostError if isinstance(error, OSError) and os.path.exists(path) else InputError
+        raise kind(f"{path}: {reason}; name another file") from None
