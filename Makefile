@@ -69,7 +69,7 @@ install:
 	sed 's|@PACKAGE@|$(LIBDIR)|' packaging/loopnet.in >$(DESTDIR)$(PREFIX)/bin/loopnet
 	chmod 755 $(DESTDIR)$(PREFIX)/bin/loopnet
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/share/libvirt-loopnet/hooks hooks/network hooks/qemu
-	install -m 644 xml-templates/*.xml $(DESTDIR)$(PREFIX)/share/libvirt-loopnet
+	install -m 644 xml-templates/*.xml packaging/loopnet.schema.json $(DESTDIR)$(PREFIX)/share/libvirt-loopnet
 	[ -e $(DESTDIR)/etc/libvirt-loopnet.conf ] || \
 		install -m 644 packaging/libvirt-loopnet.conf $(DESTDIR)/etc/libvirt-loopnet.conf
 	@[ -n '$(DESTDIR)' ] || packaging/reload-libvirt

@@ -9,7 +9,7 @@
               gateway, host: addresses of these two, the guest's and the loop address,
               domain, up: NICs plugged in, reserved: NICs that have an address
     lo        object: addresses (array, "127.0.0.1/16"), shrunk, reason
-    rules     true when both of our tables are loaded
+    rules     true when all of our tables are loaded
     hooks     object: network and qemu, each "installed", "missing", "foreign" or "dead"
     drift     array of lines: what ``loopnet sync`` would do
 """

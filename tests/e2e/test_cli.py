@@ -10,6 +10,7 @@ from typing import Any, Dict, Iterator, List, Sequence, Set
 import pytest
 from lxml import etree
 
+from tests import schema
 from tests.sandbox.domain import derived_mac
 from tests.sandbox.world import NATIVE, World, network_xml, template
 
@@ -48,11 +49,13 @@ def error(world: World, *arguments: str, status: int, prefix: Sequence[str] = ()
 
 def rows(world: World, *, prefix: Sequence[str] = ()) -> List[Dict[str, Any]]:
     found: List[Dict[str, Any]] = json.loads(loopnet(world, "list", "--json", prefix=prefix))
+    schema.check("list", found)
     return found
 
 
 def status_json(world: World, status: int) -> Dict[str, Any]:
     found: Dict[str, Any] = json.loads(loopnet(world, "status", "--json", status=status))
+    schema.check("status", found)
     return found
 
 
@@ -109,53 +112,6 @@ def test_from_define_to_an_address(world: World) -> None:
     assert [row["loop_address"] for row in rows(world)] == [None]
 
 
-def test_graph(world: World) -> None:
-    """The picture shows what list shows, and how the host is connected."""
-    empty = words(loopnet(world, "graph"))
-    assert "no loopnet network is defined: loopnet define" in empty
-    world.start()
-    world.start(NATIVE)
-    world.still("vm1")
-    world.still("vm2", ["loopnet", "loopnet-native"])
-    loopnet(world, "reserve", MAC, "127.1.0.77")
-    loopnet(world, "define", "idle")
-    text = loopnet(world, "graph")
-    found = words(text)
-    for row in rows(world):
-        assert {row["name"] or row["mac"], row["loop_address"], row["guest_address"]} <= set(found)
-        assert row["tap"] is None or row["tap"] in found
-    bridges = [network["bridge"] for network in status_json(world, 0)["networks"] if network["active"]]
-    for word in (
-        "127.0.0.1/16", f"uplink0 {world.sandbox.host_address}/24", f"router {world.sandbox.router_address}",
-        f"bridge {bridges[0]}, mapped, active", f"bridge {bridges[1]}, native, active", "247.1.0.77",
-        "the host is 127.1.0.254", "the router is 10.127.1.1",
-    ):  # fmt: skip
-        assert word in found, word
-    assert any(word.endswith(", mapped, not active") for word in found)
-    shown = etree.fromstring(text.encode())
-    dots = [dot.get("class") for dot in shown.iter(f"{SVG}circle")]
-    assert sorted(map(str, dots)) == ["idle", "up", "up", "up"]
-
-    assert loopnet(world, "graph", "-o", "/run/host.svg") == ""
-    assert world.path("/run/host.svg").read_text() == text
-    assert loopnet(world, "graph", prefix=NOBODY) == text
-    assert "/nowhere/x.svg: no such file" in error(world, "graph", "-o", "/nowhere/x.svg", status=2)
-    said = error(world, "graph", "-o", "/run/host.svg", status=5, prefix=NOBODY)
-    assert "/run/host.svg: permission denied" in said
-    world.path("/run/host.svg").unlink()
-    world.clean()
-    done = run(world, "graph")
-    assert done.returncode == 0
-    assert "4 addresses of networks that aren't defined any more are left out" in done.stderr
-
-
-def words(svg: str) -> List[str]:
-    """The texts in a picture."""
-    return [
-        "".join(map(str, element.itertext())) for element in etree.fromstring(svg.encode()).iter(f"{SVG}text")
-    ]
-
-
 def test_a_guest_with_two_nics(world: World) -> None:
     world.start()
     world.define(network_xml("second", "127.9.0.", "10.127.1."))
@@ -200,6 +156,15 @@ def test_drift_is_seen_planned_and_mended(world: World) -> None:
         assert mended == found["drift"], what
         assert loopnet(world, "plan") == "nothing to do\n", what
         assert status_json(world, 0)["ok"] is True, what
+
+
+def test_what_doctor_prints(world: World) -> None:
+    world.start()
+    world.host.sh("ip route del 127.1.0.0/24 table local; ip address add 127.1.0.99/32 dev uplink0")
+    found = json.loads(run(world, "doctor", "--json").stdout)
+    world.host.sh("ip address del 127.1.0.99/32 dev uplink0")
+    schema.check("doctor", found)
+    assert {"drift", "address-taken"} <= {finding["id"] for finding in found}
 
 
 def test_a_guest_leaves_no_drift_behind(world: World) -> None:
@@ -420,3 +385,50 @@ def test_convert_and_revert(world: World) -> None:
     assert "was not converted" in error(world, "revert", "default", status=1)
     assert "virsh net-list" in error(world, "convert", "nowhere", status=1)
     assert loopnet(world, "plan") == "nothing to do\n"
+
+
+def test_graph(world: World) -> None:
+    """The picture shows what list shows, and how the host is connected."""
+    empty = words(loopnet(world, "graph"))
+    assert "no loopnet network is defined: loopnet define" in empty
+    world.start()
+    world.start(NATIVE)
+    world.still("vm1")
+    world.still("vm2", ["loopnet", "loopnet-native"])
+    loopnet(world, "reserve", MAC, "127.1.0.77")
+    loopnet(world, "define", "idle")
+    text = loopnet(world, "graph")
+    found = words(text)
+    for row in rows(world):
+        assert {row["name"] or row["mac"], row["loop_address"], row["guest_address"]} <= set(found)
+        assert row["tap"] is None or row["tap"] in found
+    bridges = [network["bridge"] for network in status_json(world, 0)["networks"] if network["active"]]
+    for word in (
+        "127.0.0.1/16", f"uplink0 {world.sandbox.host_address}/24", f"router {world.sandbox.router_address}",
+        f"bridge {bridges[0]}, mapped, active", f"bridge {bridges[1]}, native, active", "247.1.0.77",
+        "the host is 127.1.0.254", "the router is 10.127.1.1",
+    ):  # fmt: skip
+        assert word in found, word
+    assert any(word.endswith(", mapped, not active") for word in found)
+    shown = etree.fromstring(text.encode())
+    dots = [dot.get("class") for dot in shown.iter(f"{SVG}circle")]
+    assert sorted(map(str, dots)) == ["idle", "up", "up", "up"]
+
+    assert loopnet(world, "graph", "-o", "/run/host.svg") == ""
+    assert world.path("/run/host.svg").read_text() == text
+    assert loopnet(world, "graph", prefix=NOBODY) == text
+    assert "/nowhere/x.svg: no such file" in error(world, "graph", "-o", "/nowhere/x.svg", status=2)
+    said = error(world, "graph", "-o", "/run/host.svg", status=5, prefix=NOBODY)
+    assert "/run/host.svg: permission denied" in said
+    world.path("/run/host.svg").unlink()
+    world.clean()
+    done = run(world, "graph")
+    assert done.returncode == 0
+    assert "4 addresses of networks that aren't defined any more are left out" in done.stderr
+
+
+def words(svg: str) -> List[str]:
+    """The texts in a picture."""
+    return [
+        "".join(map(str, element.itertext())) for element in etree.fromstring(svg.encode()).iter(f"{SVG}text")
+    ]

@@ -297,7 +297,19 @@ def test_status_does_not_import_libvirt() -> None:
 def test_columns_are_aligned() -> None:
     text = output.table(("a", "longer"), [("one", ""), ("x", "2")])
     assert text == "a    longer\none  -\nx    2"
-    assert output.table(("a",), [], bold=True) == "\x1b[1ma\x1b[0m"
+    assert output.table(("a",), [], colour=True) == "\x1b[1ma\x1b[0m"
+    rows = [("up", "up"), ("up", "reserved"), ("up", "odd")]
+    assert output.table(("state", "name"), rows, colour=True).splitlines() == [
+        "\x1b[1mstate  name\x1b[0m",
+        "\x1b[32mup\x1b[0m     up",
+        "\x1b[32mup\x1b[0m     reserved",
+        "\x1b[32mup\x1b[0m     odd",
+    ]
+    assert output.table(("name", "state"), rows, colour=True).splitlines()[1:] == [
+        "up    \x1b[32mup\x1b[0m",
+        "up    \x1b[2mreserved\x1b[0m",
+        "up    odd",
+    ]
 
 
 @pytest.mark.parametrize(("variable", "bold"), [("", True), ("1", False)])

@@ -1,0 +1,63 @@
+"""The shipped JSON Schema: sound, strict enough, and it has the keys that the man page has."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from libvirt_loopnet.commands import list as list_command
+from libvirt_loopnet.doctor import Finding
+from tests import schema
+
+NIC = {
+    "name": "vm1", "network": "loopnet", "mac": "52:54:00:00:00:01", "loop_address": "127.1.0.2",
+    "guest_address": "10.127.1.2", "tap": None, "state": "up",
+}  # fmt: skip
+
+
+def test_what_is_right() -> None:
+    schema.check("list", [])
+    schema.check("list", [NIC, {**NIC, "loop_address": None, "guest_address": None, "tap": "vnet0"}])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"state": "down"}, {"loop_address": "127.1.0.256"}, {"mac": "52:54"}, {"tap": ""}, {"name": None},
+        {"network": ""}, {"more": 1},
+    ],
+)  # fmt: skip
+def test_what_is_wrong(wrong: dict[str, Any]) -> None:
+    with pytest.raises(AssertionError):
+        schema.check("list", [{**NIC, **wrong}])
+
+
+def test_what_is_missing() -> None:
+    for key in NIC:
+        with pytest.raises(AssertionError):
+            schema.check("list", [{name: value for name, value in NIC.items() if name != key}])
+
+
+def test_the_keys_are_those_of_the_code() -> None:
+    definitions = schema.load()["$defs"]
+    assert [*definitions["list"]["items"]["properties"]] == [*list_command.COLUMNS]
+    assert [*definitions["doctor"]["items"]["properties"]] == [*Finding._fields]
+    for item in (definitions["list"]["items"], definitions["doctor"]["items"], definitions["status"]):
+        assert item["required"] == [*item["properties"]]
+
+
+def test_the_man_page_has_them_all() -> None:
+    page = (schema.FILE.parent / "man" / "loopnet.1").read_text()
+    told = set(re.findall(r"^(?:\.It )?\.?Li (\w+)", page, re.MULTILINE))
+    assert set(_keys(schema.load()["$defs"])) <= told
+
+
+def _keys(found: Any) -> Iterator[str]:
+    for name, value in found.items():
+        if name == "properties":
+            yield from value
+        if isinstance(value, dict):
+            yield from _keys(value)
