@@ -272,6 +272,33 @@ class Lab(Sandbox):
         self._boot(guest)
         return guest
 
+    def adopt(self, network: LabNetwork, inner: Lab, name: str) -> LabGuest:
+        """Start ``inner``, a whole host, as a guest: its uplink0 is a NIC on this host's network from now on.
+
+        Its own networks are started afterwards. It asks this host for names.
+        """
+        self._taps += 1
+        mac = nic_mac(self._taps)
+        guest = LabGuest(name, network, mac, 0, f"vnet{self._taps}", inner.host)
+        self.create_port(guest)
+        guest = guest._replace(number=self.reserved(network)[mac])
+        link = [
+            "ip", "link", "add", guest.tap, "address", "fe" + mac[2:], "type", "veth",
+            "peer", "name", "uplink0", "address", mac, "netns", str(inner.pid),
+        ]  # fmt: skip
+        inner.host.sh("ip link delete uplink0")
+        # A process of this machine, as it alone has a number for the other namespace.
+        self.host.call(lambda: subprocess.run(link, check=True, timeout=10))
+        inner.host.sh("echo 0 >/proc/sys/net/ipv6/conf/uplink0/accept_dad")
+        self.host.sh(f"ip link set {guest.tap} master {network.model.bridge} up")
+        self.hook("qemu", guest.name, "start", guest.domain_xml)
+        self._boot(guest, "uplink0")
+        inner.host_address, inner.router_address = guest.address, guest.gateway
+        model = network.model
+        dns = str(model.transit_address(model.host)) if model.mode == NATIVE else guest.gateway
+        inner.path("/etc/resolv.conf").write_text(f"nameserver {dns}\n")
+        return guest
+
     def create_port(self, guest: LabGuest) -> None:
         self.network_hook(guest.network, "port-created", port=guest.port_xml)
         ports = self.path(f"{RUN}/{guest.network.model.name}/ports")
@@ -301,7 +328,7 @@ class Lab(Sandbox):
             f"ip link set {guest.tap} master {guest.network.model.bridge} up"
         )
 
-    def _boot(self, guest: LabGuest) -> None:
+    def _boot(self, guest: LabGuest, device: str = "eth0") -> None:
         native = guest.network.model.mode == NATIVE
         length = guest.network.model.guest_prefix.prefixlen
         lo = (
@@ -311,7 +338,7 @@ class Lab(Sandbox):
         guest.namespace.sh(
             f"ip link set lo up\n{lo if native else ''}"
             "echo 1 >/proc/sys/net/ipv4/conf/all/rp_filter\n"
-            f"ip address add {guest.address}/{length} scope global dev eth0; ip link set eth0 up\n"
+            f"ip address add {guest.address}/{length} scope global dev {device}; ip link set {device} up\n"
             f"ip route add default via {guest.gateway}"
         )
 
