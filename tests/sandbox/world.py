@@ -141,7 +141,7 @@ class World:
         for name in self.running_guests():
             self.sandbox.virsh("destroy", name)
         for name in self._names("list", "--all"):
-            self.sandbox.virsh("undefine", name, "--managed-save")
+            self.sandbox.virsh("undefine", name, "--managed-save", "--snapshots-metadata")
         for name in self.active_networks():
             self.sandbox.virsh("net-destroy", name)
         for name in self._names("net-list", "--all"):
