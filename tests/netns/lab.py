@@ -138,6 +138,8 @@ class Lab(Sandbox):
             rp_filter=rp_filter, ip_forward=True,
         )  # fmt: skip
         self.mode = mode
+        self.environment: list[str] = []
+        """VARIABLE=VALUE for hooks, beside the little that libvirt gives them."""
         self._taps = 0
         self._active: dict[str, LabNetwork] = {}
 
@@ -164,7 +166,7 @@ class Lab(Sandbox):
     ) -> subprocess.CompletedProcess[str]:
         """Call an installed hook as libvirt does: argv, stdin, hardly any environment."""
         path = f"{HOOKS}/{driver}.d/50-loopnet"
-        argv = ["env", "-i", "LC_ALL=C", path, name, operation, "begin", "-"]
+        argv = ["env", "-i", "LC_ALL=C", *self.environment, path, name, operation, "begin", "-"]
         return self.host.run(argv, input=xml, check=check)
 
     def network_hook(

@@ -8,6 +8,7 @@ import random
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +18,7 @@ from tests.sandbox import CHECKOUT, Namespace
 from tests.sandbox.namespaces import PYTHON
 from tests.sandbox.snapshot import Snapshot
 
-from .lab import STATE, Lab, LabNetwork, bound_over, eventually
+from .lab import RUN, STATE, Lab, LabNetwork, bound_over, eventually
 from .looking import assert_same, look
 from .wire import LeakWatch, Prober, Servers, ask_tcp
 
@@ -301,6 +302,55 @@ def test_started_fails_at_any_transaction_of_nft(lab: Lab) -> None:
         lab.remove_bridge(network)
         lab.network_hook(network, "stopped")
     assert failures >= 1
+    assert_same(before, look(lab))
+
+
+# A program of another's, between two of our steps.
+NFT_IS_UNDONE = """\
+#!/bin/sh
+/run/real/nft "$@" || exit
+[ "$*" != '-f -' ] || /run/real/nft 'delete table bridge loopnet' 2>&1 || true
+"""
+
+
+def test_started_fails_when_netlink_refuses(lab: Lab) -> None:
+    """The kernel itself says no to the rules that the hook sends it."""
+    network = lab.network(1)
+    before = look(lab)
+    with bound_over(lab, "/usr/sbin/nft", NFT_IS_UNDONE):
+        lab.make_bridge(network)
+        result = lab.network_hook(network, "started", check=False)
+    assert_refused(result, "netlink refused the ICMP rules: No such file or directory")
+    assert not lab.path("/sys/class/net/virbr1").exists()
+    lab.network_hook(network, "stopped")
+    assert_same(before, look(lab))
+
+
+@pytest.mark.parametrize("jump", ["+4000d", "-4000d"])
+def test_the_clock_jumps(lab: Lab, jump: str) -> None:
+    """Between a guest's event and the moment in which libvirt has it in its files."""
+    network, other = lab.network(1), lab.network(2)
+    (library,) = Path("/usr/lib").glob("*/faketime/libfaketime.so.1")
+    jumped = [f"LD_PRELOAD={library}", f"FAKETIME={jump}", "FAKETIME_DONT_FAKE_MONOTONIC=1"]
+    before = look(lab)
+    lab.start(network)
+    guest = lab.guest(network)
+    lab.path(f"{RUN}/{network.model.name}/ports").rename(lab.path("/run/ports"))
+    try:
+        lab.environment = jumped
+        assert lab.host.run(["env", *jumped, "date", "+%Y"]).stdout != lab.host.run(["date", "+%Y"]).stdout
+        lab.start(other)  # makes all rules anew
+        lab.host.run(["ping", "-c", "1", "-W", "2", guest.loop])
+        lab.network_hook(network, "updated")
+        lab.environment = []
+        lab.network_hook(network, "updated")
+        lab.host.run(["ping", "-c", "1", "-W", "2", guest.loop])
+    finally:
+        lab.environment = []
+        lab.path("/run/ports").rename(lab.path(f"{RUN}/{network.model.name}/ports"))
+    lab.destroy(guest)
+    lab.stop(other)
+    lab.stop(network)
     assert_same(before, look(lab))
 
 
