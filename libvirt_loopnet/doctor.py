@@ -56,6 +56,8 @@ class Facts(NamedTuple):
     ip_forward: bool = True
     lo_managers: tuple[str, ...] = ()
     """Programs that run and may bring lo's /8 back."""
+    networkd_bridges: tuple[tuple[str, str], ...] = ()
+    """(bridge of ours, .network file by which systemd-networkd configures it)."""
     lo_option: str = "shrink"
     selinux_hooks: bool = True
     """False where SELinux is enforced and keeps hooks confined."""
@@ -151,6 +153,17 @@ def _lo(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def _bridges(facts: Facts) -> Iterator[Finding]:
+    for bridge, path in facts.networkd_bridges:
+        yield Finding(
+            "bridge-managed",
+            WARNING,
+            f"systemd-networkd configures {bridge}, as {path} matches it",
+            "it takes guests' taps off their bridge and addresses away, at any time",
+            f"let [Match] in {path} name your own interfaces only; networkctl reload",
+        )
+
+
 def _occupants(facts: Facts) -> Iterator[Finding]:
     for network in facts.networks:
         prefix, host = network.loop_prefix, network.loop_address(network.host)
@@ -207,7 +220,7 @@ def _firewalls(facts: Facts) -> Iterator[Finding]:
         )
 
 
-_CHECKS = (_programs, _hooks, _forwarding, _state, _firewalls, _occupants, _lo)
+_CHECKS = (_programs, _hooks, _forwarding, _state, _firewalls, _bridges, _occupants, _lo)
 
 
 def order(found: Iterable[Finding]) -> int:

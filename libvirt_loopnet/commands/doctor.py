@@ -60,6 +60,7 @@ def look_around() -> doctor.Facts:
         daemons=facts.daemons(map(hookfiles.path, hookfiles.DRIVERS)),
         ip_forward=facts.ip_forward(),
         lo_managers=facts.lo_managers(),
+        networkd_bridges=tuple((n.bridge, f) for n in networks if (f := facts.networkd_file(n.bridge))),
         lo_option=_lo_option(),
         selinux_hooks=facts.selinux_hooks(),
         listeners=facts.listeners(),

@@ -16,6 +16,8 @@ from . import linux, process
 
 DAEMONS = ("libvirtd", "virtnetworkd", "virtqemud", "virtlxcd")
 LO_MANAGERS = ("NetworkManager", "nmstatectl")
+NETWORKD_LINKS = "/run/systemd/netif/links"
+"""What systemd-networkd says of each link, by its index (sd-network.c reads the same)."""
 SELINUX = "/sys/fs/selinux"
 
 
@@ -55,7 +57,17 @@ def daemons(hooks: Iterable[str]) -> tuple[Daemon, ...]:
 def lo_managers() -> tuple[str, ...]:
     """Running programs that may bring lo's /8 back."""
     running = {name for _, name in processes()}
-    return tuple(name for name in LO_MANAGERS if name[:15] in running)
+    found = [name for name in LO_MANAGERS if name[:15] in running]
+    return (*found, "systemd-networkd") if networkd_file("lo") else tuple(found)
+
+
+def networkd_file(dev: str) -> str:
+    """The .network file by which systemd-networkd configures ``dev``; '' if it leaves it alone."""
+    index = _text(f"{linux.SYSFS_NET}/{dev}/ifindex")
+    lines = _text(f"{NETWORKD_LINKS}/{index}").splitlines() if index else []
+    known = dict(line.split("=", 1) for line in lines if "=" in line)
+    managed = known.get("ADMIN_STATE") in ("configuring", "configured", "failed")
+    return known.get("NETWORK_FILE", "") if managed else ""
 
 
 def processes() -> Iterator[tuple[int, str]]:

@@ -34,6 +34,7 @@ def test_a_sound_host() -> None:
         (Facts(selinux_hooks=False), "selinux-hooks", "setsebool"),
         (Facts(networks=(network(1),), ip_forward=False), "ip-forward", "sysctl"),
         (Facts(lo_managers=("NetworkManager",)), "lo-managed", "keep"),
+        (Facts(networkd_bridges=(("virbr1", "/etc/x.network"),)), "bridge-managed", "/etc/x.network"),
         (Facts(networks=(network(1),), addresses=(("lo", ADDRESS),)), "address-taken", "ip address del"),
         (Facts(networks=(network(1),), listeners=(Listener("tcp", ADDRESS, 80),)), "listener", "ss -lnp"),
         (Facts(broken_state=("x is damaged",)), "state-broken", "see"),
