@@ -6,11 +6,12 @@ from collections.abc import Iterable
 
 from . import ruleset
 from .errors import LoopnetError, VerifyError
+from .firewalls import FIREWALLD, IPTABLES, Firewalls
 from .host import Host, linux, runstate
 from .model import Network, Options
 from .plan import ICMP, NFT, SYSCTL, Step, plan
 from .reservations import Store
-from .state import HostState, alias, desire
+from .state import HostState, Observed, alias, desire
 
 
 def survey(
@@ -38,7 +39,15 @@ def survey(
 def planned(host: Host, desired: HostState, *, thorough: bool = False) -> list[Step]:
     """The steps from what the host holds to ``desired``; with ``thorough`` the rules are compared, else
     replaced unseen."""
-    observed = host.observe((n.bridge for n in desired.networks), ruleset=thorough)
+    return _plan(host, _observe(host, desired, thorough), desired, thorough)
+
+
+def _observe(host: Host, desired: HostState, thorough: bool, firewalls: Firewalls | None = None) -> Observed:
+    devices = [network.bridge for network in desired.networks]
+    return host.observe(devices, ruleset=thorough, firewalls=firewalls)
+
+
+def _plan(host: Host, observed: Observed, desired: HostState, thorough: bool) -> list[Step]:
     if not thorough:
         return plan(observed, desired)
     script = ruleset.tables(desired.networks, desired.guests, desired.bindings)
@@ -50,14 +59,20 @@ def converge(host: Host, desired: HostState, *, thorough: bool = False) -> list[
 
     Raises HostError at the first step that fails, VerifyError when the host differs afterwards.
     """
-    steps = planned(host, desired, thorough=thorough)
+    before = _observe(host, desired, thorough)
+    steps = _plan(host, before, desired, thorough)
     host.run(steps)
-    left = [step for step in planned(host, desired, thorough=thorough) if thorough or step.tool not in UNSEEN]
+    # Other firewalls are looked at once more where they were told something.
+    known = None if any(step.tool in OTHERS for step in steps) else before.firewalls
+    after = _plan(host, _observe(host, desired, thorough, known), desired, thorough)
+    left = [step for step in after if thorough or step.tool not in UNSEEN]
     if left:
         raise VerifyError(f"the host is not as planned, still to do: {left[0]}; see: loopnet status")
     return steps
 
 
+OTHERS = (*IPTABLES, FIREWALLD)
+"""Tools that speak to other firewalls."""
 UNSEEN = (NFT, ICMP)
 """Tools whose outcome only a thorough look compares; nft's transaction itself is all or nothing."""
 

@@ -79,9 +79,11 @@ def _is_ours(address: Address, devices: Iterable[str]) -> bool:
 def _replace_tables(observed: Observed, desired: HostState, tables: str | None) -> list[Step]:
     if observed.ruleset is not None and observed.ruleset == tables:
         return []
+    # The kernel takes its time over what is deleted (a grace period of RCU), were it never there.
+    delete = "" if observed.ruleset == "" else ruleset.delete_tables()
     if not desired.networks:
-        return [Step(NFT, ruleset.delete_tables())]
-    script = ruleset.replace_tables(desired.networks, desired.guests, desired.bindings)
+        return [Step(NFT, delete)] if delete else []
+    script = delete + ruleset.tables(desired.networks, desired.guests, desired.bindings)
     quoted = [" ".join(map(str, move)) for network in desired.networks for move in icmp.moves(network)]
     return [Step(NFT, script), *(Step(ICMP, move) for move in quoted)]
 

@@ -61,7 +61,7 @@ class Observed(NamedTuple):
     route_localnet: frozenset[str]
     """Devices on which the sysctl is on, among those that desired state or routes name."""
     ruleset: str | None
-    """Both our tables as nft lists them, '' when absent; None: not asked."""
+    """Our tables as nft lists them, '' when none is there; None: not asked."""
     hosts: tuple[tuple[IPv4Address, tuple[str, ...]], ...] | None
     """Names that our block in /etc/hosts publishes; None: not asked."""
     firewalls: Firewalls = Firewalls()

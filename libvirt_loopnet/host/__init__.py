@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from ..firewalls import Firewalls
 from ..model import Network
 from ..plan import Step
 from ..record import Protocol
@@ -13,8 +14,13 @@ from ..state import Observed, Tap
 class Host(Protocol):
     """What planning and applying need of a machine; tests have one that only prints."""
 
-    def observe(self, devices: Iterable[str], *, ruleset: bool = False) -> Observed:
-        """Read what the kernel holds; route_localnet of ``devices``; our tables only if ``ruleset``."""
+    def observe(
+        self, devices: Iterable[str], *, ruleset: bool = False, firewalls: Firewalls | None = None
+    ) -> Observed:
+        """Read what the kernel holds; route_localnet of ``devices``; our tables only if ``ruleset``.
+
+        Other firewalls are not looked at where they are known: ``firewalls``.
+        """
 
     def canonical(self, networks: Sequence[Network], script: str) -> str:
         """How nft would list our tables after ``script``; nothing is changed."""

@@ -29,10 +29,13 @@ _DBUS_TIMEOUT = "10"
 _METHODS = {"--change-interface": "changeZoneOfInterface", "--remove-interface": "removeInterface"}
 
 
-def observe() -> Firewalls:
+def observe(chains: str | None = None) -> Firewalls:
     """What other firewalls there are, and what they hold. What can't be read is told, not raised:
-    a network must come down whatever another firewall does."""
-    chains = _nft_chains()
+    a network must come down whatever another firewall does.
+
+    ``chains`` is what nft_chains() said, if it was asked already.
+    """
+    chains = nft_chains() or "" if chains is None else chains
     problems: list[str] = []
     saved: list[tuple[str, str]] = []
     for tool, used in zip(IPTABLES, (_has_builtin(chains), _has_legacy())):
@@ -76,12 +79,13 @@ def remove(devices: Collection[str] = ()) -> list[Order]:
 # --- iptables ------------------------------------------------------------------------------------
 
 
-def _nft_chains() -> str:
-    """All chains, without rules; '' where nft can't be asked, which others will complain of."""
+def nft_chains() -> str | None:
+    """All of nft's chains, without rules; None where it can't be asked, which others will complain of."""
     try:
-        return process.run(["nft", "list", "chains"]).stdout.decode(errors="replace")
+        result = process.run(["nft", "list", "chains"])
     except HostError:
-        return ""
+        return None
+    return None if result.status else result.stdout.decode(errors="replace")
 
 
 def _has_builtin(chains: str) -> bool:

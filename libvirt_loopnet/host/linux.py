@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address
 
 from .. import icmp, ruleset
 from ..errors import HostError, LoopnetError, PrivilegeError
+from ..firewalls import Firewalls
 from ..model import Network
 from ..plan import HOSTS, ICMP, IP, NFT, SYSCTL, Step
-from ..state import ROUTE_PROTOCOL, Address, LoAddress, Observed, Route, Tap
-from . import firewall, names, nfnetlink, process
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
+from ..state import Observed, Tap
+from . import firewall, iproute, names, nfnetlink, process
 
 SYSCTL_ROOT = "/proc/sys"
 SYSFS_NET = "/sys/class/net"
@@ -28,18 +25,20 @@ SYSFS_NET = "/sys/class/net"
 class Linux:
     """Host as ruled by the kernel this runs on, in the network namespace this runs in."""
 
-    def observe(self, devices: Iterable[str], *, ruleset: bool = False) -> Observed:
-        addresses, routes = _ip_json("address"), _ip_json("route", "show", "table", "local")
-        read_routes = frozenset(route for entry in routes for route in _route(entry))
-        looked_at = {*devices, *(r.dev for r in read_routes if r.ours and r.dev != "lo")}
+    def observe(
+        self, devices: Iterable[str], *, ruleset: bool = False, firewalls: Firewalls | None = None
+    ) -> Observed:
+        chains = firewall.nft_chains() if firewalls is None else None
+        seen = iproute.look()
+        looked_at = {*devices, *(r.dev for r in seen.routes if r.ours and r.dev != "lo")}
         return Observed(
-            lo=tuple(_lo(info) for dev, info in _flatten(addresses) if dev == "lo"),
-            addresses=frozenset(_address(dev, info) for dev, info in _flatten(addresses) if dev != "lo"),
-            routes=read_routes,
+            lo=seen.lo,
+            addresses=seen.addresses,
+            routes=seen.routes,
             route_localnet=frozenset(dev for dev in looked_at if _route_localnet(dev)),
-            ruleset=_list_tables() if ruleset else None,
+            ruleset=_list_tables() if ruleset else _empty_or_unknown(chains),
             hosts=tuple(names.published()),
-            firewalls=firewall.observe(),
+            firewalls=firewall.observe(chains) if firewalls is None else firewalls,
             macs=frozenset((dev, _sysfs(dev, "address")) for dev in looked_at),
         )
 
@@ -185,48 +184,18 @@ def _last_line(text: bytes) -> str:
 # --- reading -------------------------------------------------------------------------------------
 
 
-def _ip_json(*arguments: str) -> list[dict[str, Any]]:
-    import json  # 7 ms that guest events, which read no addresses, don't pay
-
-    result = process.run(["ip", "-j", "-4", *arguments])
-    if result.status:
-        raise HostError(f"ip {' '.join(arguments)} failed: {_first_line(result.stderr)}")
-    found: list[dict[str, Any]] = json.loads(result.stdout or b"[]")
-    return found
-
-
-def _flatten(links: list[dict[str, Any]]) -> Iterable[tuple[str, dict[str, Any]]]:
-    return [(link["ifname"], info) for link in links if "ifname" in link for info in link["addr_info"]]
-
-
-def _lo(info: dict[str, Any]) -> LoAddress:
-    parts = [f"scope {info['scope']}"]
-    for key, word in (("broadcast", "brd"), ("label", "label"), ("protocol", "proto")):
-        if key in info and (key, info[key]) != ("label", "lo"):
-            parts.append(f"{word} {info[key]}")
-    return LoAddress(IPv4Address(info["local"]), info["prefixlen"], " ".join(parts))
-
-
-def _address(dev: str, info: dict[str, Any]) -> Address:
-    return Address(dev, IPv4Address(info["local"]), info["prefixlen"], bool(info.get("noprefixroute")))
-
-
-def _route(entry: dict[str, Any]) -> Iterable[Route]:
-    if "dev" not in entry:  # multipath, or a device that just went
-        return []
-    source = IPv4Address(entry["prefsrc"]) if "prefsrc" in entry else None
-    prefix = IPv4Network("0.0.0.0/0" if entry["dst"] == "default" else entry["dst"])
-    ours = entry.get("protocol") == str(ROUTE_PROTOCOL)
-    kind = entry.get("type", "unicast")
-    return [Route(kind, prefix, entry["dev"], source, ours, entry.get("metric", 0))]
-
-
 def _route_localnet(dev: str) -> bool:
     try:
         with open(f"{SYSCTL_ROOT}/net/ipv4/conf/{dev}/route_localnet") as file:
             return file.read().strip() == "1"
     except OSError:
         return False
+
+
+def _empty_or_unknown(chains: str | None) -> str | None:
+    """What is known of our tables by the list of all chains: '' when none is there."""
+    heads = {f"table {family} {table} {{" for family, table in ruleset.TABLES}
+    return None if chains is None or heads.intersection(chains.splitlines()) else ""
 
 
 def _list_tables() -> str:

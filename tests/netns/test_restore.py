@@ -213,6 +213,7 @@ ALWAYS_FAILS = "#!/bin/sh\necho 'Error: Could not process rule: Device or resour
 IP_FAILS_ONCE = """\
 #!/bin/sh
 case $* in *-batch*) ;; *) exec /run/real/ip "$@" ;; esac
+options=${*%-batch -}
 number=0
 while read -r line || [ -n "$line" ]; do
     number=$((number + 1))
@@ -222,7 +223,7 @@ while read -r line || [ -n "$line" ]; do
         printf 'RTNETLINK answers: Device or resource busy\\nCommand failed -:%s\\n' $number >&2
         exit 1
     fi
-    /run/real/ip $line || { echo "Command failed -:$number" >&2; exit 1; }
+    /run/real/ip $options $line || { echo "Command failed -:$number" >&2; exit 1; }
 done
 """
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Optional
 
+from libvirt_loopnet.firewalls import Firewalls
 from libvirt_loopnet.model import Network
 from libvirt_loopnet.plan import HOSTS, ICMP, IP, NFT, SYSCTL, Step
 from libvirt_loopnet.state import Address, LoAddress, Observed, Route, Tap
@@ -35,7 +36,9 @@ class FakeHost:
 
     # --- Host
 
-    def observe(self, devices: Iterable[str], *, ruleset: bool = False) -> Observed:
+    def observe(
+        self, devices: Iterable[str], *, ruleset: bool = False, firewalls: Optional[Firewalls] = None
+    ) -> Observed:
         return Observed(
             tuple(self.lo),
             frozenset(self.addresses),
