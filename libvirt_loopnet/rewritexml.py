@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from .definition import host_attributes, own_attributes, own_metadata, start_tag
 from .dhcpoptions import DIRECTORY, DNSMASQ_NAMESPACE, OPTION_TAG, OPTIONS_TAG, dnsmasq_options
-from .model import Network, Reservation
+from .model import NATIVE, Network, Reservation
 from .netelement import ipv4_elements, own_element, place, prefixes_of
 from .xmledit import Edit, element_end, raw_tag
 from .xmleditor import Editor
@@ -106,7 +106,7 @@ def _routes(editor: Editor, network: Network, old: Network | None) -> None:
 
 def _options(editor: Editor, network: Network, old: Network | None) -> None:
     wanted = [*dnsmasq_options(network), *_replaced(editor.root, network)]
-    former = dnsmasq_options(old) if old else ()
+    former = (*dnsmasq_options(old), *_replaced(editor.root, old), *_boot(editor.root, None)) if old else ()
     given = []
     for options in editor.root.all(OPTIONS_TAG):
         for option in options.all(OPTION_TAG):
@@ -130,10 +130,7 @@ def _is_ours(option: str) -> bool:
 def _replaced(root: Element, network: Network) -> list[str]:
     """Options in the place of what libvirt writes only for a prefix with <range> or <host>."""
     ip = ipv4_elements(root)[0]
-    options = []
-    for bootp in (bootp for dhcp in ip.all("dhcp") for bootp in dhcp.all("bootp")):
-        server = f",,{bootp.get('server')}" if bootp.get("server") else ""
-        options.append(f"dhcp-boot={bootp.get('file')}{server}")
+    options = _boot(root, network)
     if ip.get("localPtr") == "yes" and network.guest_prefix.prefixlen % 8 == 0:
         octets = str(network.guest_prefix.network_address).split(".")
         reverse = ".".join(reversed(octets[: network.guest_prefix.prefixlen // 8]))
@@ -141,6 +138,20 @@ def _replaced(root: Element, network: Network) -> list[str]:
     dns = root.first("dns")
     if dns is not None and dns.get("enable") == "no":
         options.append("port=0")
+    return options
+
+
+def _boot(root: Element, network: Network | None) -> list[str]:
+    """What a guest boots from the network; where no server is named, it is the host.
+
+    dnsmasq would name the address that it serves DHCP from. In native mode that is the host number, with
+    which guests begin nothing but DHCP.
+    """
+    host = f",,{network.guest_address(network.gateway)}" if network and network.mode == NATIVE else ""
+    options = []
+    for bootp in (bootp for dhcp in ipv4_elements(root)[0].all("dhcp") for bootp in dhcp.all("bootp")):
+        server = f",,{bootp.get('server')}" if bootp.get("server") else host
+        options.append(f"dhcp-boot={bootp.get('file')}{server}")
     return options
 
 

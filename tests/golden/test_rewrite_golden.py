@@ -20,6 +20,7 @@ INPUTS = sorted(DIRECTORY.glob("*.in.xml"))
 SCHEMA = Path("/usr/share/libvirt/schemas/network.rng")
 
 OPTIONS: dict[str, Callable[[bytes], Rewritten]] = {
+    "netboot": lambda xml: rewrite_network(rewrite_network(xml).xml, mode="native"),
     "native": lambda xml: rewrite_network(xml, mode="native"),
     "moved": lambda xml: rewrite_network(xml, mode="mapped", loop_prefix=IPv4Network("127.10.0.0/16")),
     "ptr": lambda xml: rewrite_network(xml, taken=[("other", IPv4Network("127.1.0.0/16"))], occupied=[253]),
