@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from contextlib import suppress
 
 from . import ruleset
 from .errors import LoopnetError, VerifyError
@@ -80,6 +81,9 @@ UNSEEN = (NFT, ICMP)
 def force(host: Host, desired: HostState) -> list[str]:
     """Get as near to ``desired`` as the host lets us: go on after errors, return them, one line each."""
     errors: list[str] = []
+    with suppress(LoopnetError):
+        host.run(_planned_or_none(host, desired, errors))
+        return errors
     unguarded = False
     for step in _planned_or_none(host, desired, errors):
         if step.tool == NFT and unguarded:  # the guards stay while a bridge may carry 127.x
@@ -92,7 +96,7 @@ def force(host: Host, desired: HostState) -> list[str]:
     return errors
 
 
-def _planned_or_none(host: Host, desired: HostState, errors: list[str]) -> Iterable[Step]:
+def _planned_or_none(host: Host, desired: HostState, errors: list[str]) -> Sequence[Step]:
     try:
         return planned(host, desired)
     except LoopnetError as error:

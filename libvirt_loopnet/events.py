@@ -15,7 +15,7 @@ from .apply import converge, force, survey
 from .checks import check_device
 from .domainxml import Nic, move_networks, parse_domain
 from .errors import ConflictError, HostError, InputError, LoopnetError
-from .host import dnsmasq, linux, names, runstate
+from .host import dnsmasq, iproute, linux, names, process, runstate
 from .log import warn
 from .model import Binding, Guest, Network, Options, Port, Reservation
 from .netxml import missing_options, parse_hook, parse_hosts
@@ -28,8 +28,9 @@ from .state import alias, host_names
 
 def network_start(data: bytes) -> None:
     """Before libvirt makes the bridge: refuse what can't work, and lay out what dnsmasq reads."""
-    network, store, host = _network(data), Store(), linux.Linux()
-    options = config.load()
+    network, store = _network(data), Store()
+    config.load()  # network_started will need it
+    process.find("nft")  # and this
     missing = missing_options(data, network)
     if missing:
         raise InputError(
@@ -39,17 +40,14 @@ def network_start(data: bytes) -> None:
     with store.locked():
         others = [other for other in runstate.active_networks() if other.name != network.name]
         check_overlap(network.name, network.loop_prefix, [(o.name, o.loop_prefix) for o in others])
-        _check_addresses(host, network)
-        desired = survey(host, store, options)
-        active = (*desired.networks, network)
-        linux.check_nft(ruleset.replace_tables(active, desired.guests, desired.bindings))
+        _check_addresses(network)
         dnsmasq.sync_hosts(network, _with_own_hosts(store, network, data))
 
 
-def _check_addresses(host: linux.Linux, network: Network) -> None:
-    observed = host.observe(())
-    taken = [("lo", entry.address) for entry in observed.lo]
-    taken += [(a.dev, a.address) for a in observed.addresses if a.dev != network.bridge]
+def _check_addresses(network: Network) -> None:
+    seen = iproute.look()
+    taken = [("lo", entry.address) for entry in seen.lo]
+    taken += [(a.dev, a.address) for a in seen.addresses if a.dev != network.bridge]
     for dev, address in taken:
         if address in network.loop_prefix or address in network.transit_prefix:
             raise ConflictError(

@@ -100,13 +100,6 @@ def nft(script: str) -> None:
         raise HostError(f"nft refused the rules: {_first_line(result.stderr)}")
 
 
-def check_nft(script: str) -> None:
-    """Would nft take ``script``? Changes nothing. Raises HostError."""
-    result = process.run(["nft", "-c", "-f", "-"], script.encode())
-    if result.status:
-        raise HostError(f"nft would refuse the rules: {_first_line(result.stderr)}")
-
-
 # --- doing ---------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket  # what socket is made of; socket itself takes as long to import as Python to start
 import os
 import struct
 
@@ -13,20 +14,25 @@ _TIMEOUT = 10.0
 
 def transact(messages: bytes, acknowledgements: int) -> None:
     """Send a batch and read its acknowledgements. Raises HostError with the kernel's first refusal."""
-    import socket  # 2 ms that guests' events, which change elements only, don't pay
-
     try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as netlink:
-            netlink.settimeout(_TIMEOUT)
-            # Room for the answers of a large batch: a few dozen bytes each, plus their overhead
-            netlink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 21)
-            netlink.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 21)
-            netlink.bind((0, 0))
-            netlink.send(messages)
-            while acknowledgements > 0:
-                acknowledgements -= _read(netlink.recv(1 << 16))
+        netlink = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW, NETLINK_NETFILTER)
+        try:
+            _exchange(netlink, messages, acknowledgements)
+        finally:
+            netlink.close()
     except OSError as error:
         raise HostError(f"netlink refused the ICMP rules: {error.strerror or error}") from None
+
+
+def _exchange(netlink: _socket.socket, messages: bytes, acknowledgements: int) -> None:
+    netlink.settimeout(_TIMEOUT)
+    # Room for the answers of a large batch: a few dozen bytes each, plus their overhead
+    netlink.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVBUF, 1 << 21)
+    netlink.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, 1 << 21)
+    netlink.bind((0, 0))
+    netlink.send(messages)
+    while acknowledgements > 0:
+        acknowledgements -= _read(netlink.recv(1 << 16))
 
 
 def _read(data: bytes) -> int:
