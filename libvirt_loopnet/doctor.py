@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
+from .dhcphosts import Problem
 from .foreign import Obstacle
 from .model import Network
 
@@ -50,6 +51,8 @@ class Facts(NamedTuple):
     missing_programs: tuple[str, ...] = ()
     nft_refusal: str = ""
     """Why nft or the kernel doesn't take our rules; '' if it does."""
+    problems: tuple[Problem, ...] = ()
+    """What stands in <dhcp> of our networks and can't be followed."""
     hooks: tuple[tuple[str, str], ...] = ()
     """(driver, state) of each installed hook that isn't in order."""
     daemons: tuple[Daemon, ...] = ()
@@ -188,6 +191,17 @@ def _occupants(facts: Facts) -> Iterator[Finding]:
                 )
 
 
+def _definitions(facts: Facts) -> Iterator[Finding]:
+    for problem in facts.problems:
+        yield Finding(
+            "dhcp",
+            WARNING,
+            problem.what,
+            "the network isn't started again as it is defined",
+            problem.command,
+        )
+
+
 def _state(facts: Facts) -> Iterator[Finding]:
     for line in facts.broken_state:
         yield Finding("state-broken", ERROR, line, "its network's guests can't start", "see the message")
@@ -220,7 +234,7 @@ def _firewalls(facts: Facts) -> Iterator[Finding]:
         )
 
 
-_CHECKS = (_programs, _hooks, _forwarding, _state, _firewalls, _bridges, _occupants, _lo)
+_CHECKS = (_programs, _hooks, _forwarding, _definitions, _state, _firewalls, _bridges, _occupants, _lo)
 
 
 def order(found: Iterable[Finding]) -> int:

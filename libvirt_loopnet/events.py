@@ -8,11 +8,12 @@ for every live port.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 
 from . import config, pool, ruleset
 from .apply import converge, force, survey
 from .checks import check_device
+from .dhcphosts import parse_static
 from .domainxml import Nic, move_networks, parse_domain
 from .errors import ConflictError, HostError, InputError, LoopnetError
 from .host import dnsmasq, iproute, linux, names, process, runstate
@@ -57,8 +58,13 @@ def _check_addresses(network: Network) -> None:
 
 
 def _with_own_hosts(store: Store, network: Network, data: bytes) -> Iterable[Reservation]:
-    """The network's reservations, joined by those that its definition brings along."""
-    reservations = list(store.load(network.name))
+    """The network's reservations, joined by those that its definition brings along.
+
+    What ``<host>`` says goes first, being what libvirt itself would do; ours is for new NICs.
+    """
+    reservations, errors = _declared(network, store, data, live=())
+    if errors:
+        raise InputError(errors[0])
     known = {kept.mac for kept in reservations}
     for given in parse_hosts(data):
         if given.mac and given.mac not in known:
@@ -80,6 +86,8 @@ def network_started(data: bytes) -> None:
     with store.locked():
         try:
             converge(host, survey(host, store, options, starting=network))
+            if dnsmasq.drop_static_hosts(network):
+                dnsmasq.reload(network.name)
             runstate.note_network(network, data)
         except LoopnetError:
             for error in [*_undo_start(host, store, options, network)]:
@@ -97,13 +105,34 @@ def _undo_start(host: linux.Linux, store: Store, options: Options, network: Netw
     )
 
 
+def _declared(
+    network: Network, store: Store, data: bytes, live: Container[str]
+) -> tuple[list[Reservation], list[str]]:
+    """The network's reservations as its ``<host>`` entries want them, and what can't be as they want it."""
+    static = parse_static(data, network)
+    reservations, errors = pool.declare(network, store.load(network.name), static.hosts, live)
+    return reservations, [*map(str, static.problems), *errors]
+
+
 def network_updated(data: bytes) -> None:
-    """virsh net-update: libvirt has rewritten dnsmasq's configuration; see that ours still holds."""
-    network, store, host = _network(data), Store(), linux.Linux()
+    """virsh net-update: reserve what new ``<host>`` entries ask for, and see that all of ours still holds.
+
+    libvirt has changed definition and dnsmasq by now. What can't be followed fails: libvirt tells the user
+    if the network is inactive, and else goes on (networkUpdate() in bridge_driver.c), as do we.
+    """
+    network, store = _network(data), Store()
     with store.locked():
-        converge(host, survey(host, store, config.load(), starting=network))
-        if dnsmasq.sync_hosts(network, store.load(network.name)):
-            dnsmasq.reload(network.name)
+        live = {port.mac for port in runstate.live_ports(network.name)}
+        reservations, errors = _declared(network, store, data, live)
+        store.save(network.name, reservations)
+        if runstate.is_active(network.name):
+            host = linux.Linux()
+            converge(host, survey(host, store, config.load(), starting=network))
+            changed = dnsmasq.sync_hosts(network, reservations)
+            if dnsmasq.drop_static_hosts(network) or changed:
+                dnsmasq.reload(network.name)
+    if errors:
+        raise InputError("; ".join(errors))
 
 
 def network_stopped(data: bytes) -> None:
@@ -152,7 +181,9 @@ def port_created(data: bytes) -> None:
     try:
         with store.locked():
             runstate.note_port(port, data)  # first: replacing all rules must include it
-            _admit(network, port, store)
+            # one in use keeps what it has
+            number = None if known else parse_static(data, network).number(port.mac)
+            _admit(network, port, store, number)
     except LoopnetError as error:
         if not known:
             _attempts(lambda: runstate.note_deleted(port))
@@ -165,16 +196,16 @@ def _is_known(port: Port) -> bool:
     return any(known.mac == port.mac for known in runstate.live_ports(port.network))
 
 
-def _admit(network: Network, port: Port, store: Store) -> None:
+def _admit(network: Network, port: Port, store: Store, number: int | None) -> None:
     before = store.load(network.name)
-    after, kept = pool.reserve(network, before, port.mac, port.owner_uuid, port.owner)
+    after, kept = pool.reserve(network, before, port.mac, port.owner_uuid, port.owner, number)
     store.save(network.name, after)
     others = [reservation for reservation in after if reservation.mac != kept.mac]
     if others == [reservation for reservation in before if reservation.mac != kept.mac]:
         changed = dnsmasq.add_host(network, kept)
     else:  # a name went from one guest to another
         changed = dnsmasq.sync_hosts(network, after)
-    if changed:
+    if dnsmasq.drop_static_hosts(network) or changed:
         dnsmasq.reload(network.name)
     guest = Guest(network.name, kept.mac, kept.number, kept.name)
     _change_elements(ruleset.add_elements([network], [guest], []), store)
@@ -253,7 +284,10 @@ def _change_elements(script: str, store: Store) -> None:
 
 
 def guest_start(data: bytes) -> None:
-    """The taps are there, the CPUs don't run yet: tie each tap to its NIC's MAC and address."""
+    """The taps are there, the CPUs don't run yet: tie each tap to its NIC's MAC and address.
+
+    Or a restarted daemon has found the guest running; it has written what dnsmasq reads anew by then.
+    """
     domain = parse_domain(data)
     store = Store()
     with store.locked():
@@ -267,6 +301,8 @@ def guest_start(data: bytes) -> None:
                 linux.set_alias(nic.tap, alias(domain.name, network, number))
                 runstate.note_tap(network.name, nic.mac, nic.tap)
                 bindings.append(Binding(network.name, nic.tap, nic.mac))
+                if dnsmasq.drop_static_hosts(network):
+                    dnsmasq.reload(network.name)
         if bindings:
             _change_elements(ruleset.add_elements(networks.values(), [], bindings), store)
 

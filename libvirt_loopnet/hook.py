@@ -27,7 +27,7 @@ OPERATIONS: dict[tuple[str, str], tuple[str, bool]] = {
     # (driver, operation): (function in events, may it refuse?)
     ("network", "start"): ("network_start", REFUSE),
     ("network", "started"): ("network_started", REFUSE),  # after undoing everything itself
-    ("network", "updated"): ("network_updated", NEVER),
+    ("network", "updated"): ("network_updated", REFUSE),  # too late to undo, but the user is told
     ("network", "stopped"): ("network_stopped", NEVER),
     ("network", "port-created"): ("port_created", REFUSE),
     ("network", "plugged"): ("port_created", REFUSE),  # until libvirt 5.5

@@ -5,7 +5,7 @@ Every function is linear in the number of reservations; a /12 has 2^20 of them.
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 from .checks import check_mac
 from .errors import ConflictError, InputError, PoolFullError
@@ -59,6 +59,33 @@ def reserve(
     name = _name(others, guest_name, uuid.lower(), chosen) if guest_name else kept_name
     reservation = Reservation(chosen, mac, owner, name)
     return sorted([*others, reservation]), reservation
+
+
+def declare(
+    network: Network, reservations: Sequence[Reservation], hosts: Iterable[Reservation], live: Container[str]
+) -> tuple[list[Reservation], list[str]]:
+    """All reservations, with those for ``hosts``, by MAC address, as these ask for; errors, one line each.
+
+    NICs that are ``live`` keep what they have, and so do those whose number is another's. The rest may
+    exchange numbers. A new NIC gets the name its host has.
+    """
+    old = {each.mac: each for each in reservations}
+    moving = [host for host in hosts if host.mac not in live]
+    moving = [host for host in moving if host.mac not in old or old[host.mac].number != host.number]
+    moving.sort(key=lambda host: host.mac not in old)  # names that are kept go before new ones
+    macs = {host.mac for host in moving}
+    after, errors = [each for each in reservations if each.mac not in macs], []
+    for host in moving:
+        known = old.get(host.mac, host)
+        try:
+            after, _ = reserve(network, after, host.mac, known.uuid, known.name, host.number)
+        except InputError as error:
+            errors.append(str(error))
+            if host.mac in old:
+                numbers = {each.number for each in after}
+                number = None if known.number in numbers else known.number
+                after, _ = reserve(network, after, host.mac, known.uuid, known.name, number)
+    return after, errors
 
 
 def _check_nic(network: Network, mac: str) -> str:

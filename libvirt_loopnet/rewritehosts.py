@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Network
 
 from .checks import check_mac, shown
+from .dhcphosts import padded_mac
 from .labels import dns_label
 from .model import Network, Reservation
 from .netelement import ipv4_elements, place
@@ -52,12 +53,7 @@ def _convert(
             f"{what} has no MAC address: once its guest runs, give it the address with "
             f"loopnet reserve GUEST {draft.loop_address(number)}"
         )
-    return Reservation(number, check_mac(what, _padded(mac)) if mac else "", "", label)
-
-
-def _padded(mac: str) -> str:
-    """libvirt's virMacAddrParse takes 0:16:3e:… for 00:16:3e:…"""
-    return ":".join(part.zfill(2) for part in mac.split(":"))
+    return Reservation(number, check_mac(what, padded_mac(mac)) if mac else "", "", label)
 
 
 def _keep(draft: Network, host: Reservation, kept: list[Reservation], warnings: list[str]) -> None:

@@ -20,7 +20,8 @@ def publish(store: Store, network_name: str) -> None:
 def mend(store: Store, network: Network) -> list[str]:
     """Make the files of an active network agree with its reservations; a line a change."""
     lines = [f"dnsmasq: {path}" for path in stale_files(store, [network])]
-    if dnsmasq.sync_hosts(network, store.load(network.name)):
+    changed = dnsmasq.sync_hosts(network, store.load(network.name))
+    if dnsmasq.drop_static_hosts(network) or changed:
         dnsmasq.reload(network.name)
         return lines or [f"dnsmasq: names in network {network.name}"]
     return lines
@@ -37,6 +38,8 @@ def stale_files(store: Store, networks: Iterable[Network]) -> Iterator[str]:
                 yield f"{directory}/{entry}"
         if _read(f"{directory}-hosts") != names.foreign():
             yield f"{directory}-hosts"
+        if dnsmasq.static_hosts(network):
+            yield dnsmasq.static_hosts_file(network.name)
 
 
 def _wanted(network: Network, reservations: Sequence[Reservation]) -> dict[str, str]:

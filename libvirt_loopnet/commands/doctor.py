@@ -17,10 +17,12 @@ from functools import partial
 from ipaddress import IPv4Address
 
 from .. import config, doctor
+from ..dhcphosts import Problem, parse_static
 from ..errors import LoopnetError
 from ..host import facts, firewall, foreign, linux, runstate
 from ..reservations import Store
 from . import hookfiles
+from .inventory import DEFINITIONS, read_or_nothing
 from .output import print_json
 from .privileges import require_root
 from .status import gather
@@ -54,6 +56,7 @@ def look_around() -> doctor.Facts:
     broken, drift = _state(bool(missing))
     return doctor.Facts(
         networks=tuple(networks),
+        problems=_problems(),
         missing_programs=missing,
         nft_refusal="" if missing else facts.nft_refusal(),
         hooks=tuple(item for item in hooks.items() if item[1] != hookfiles.INSTALLED),
@@ -70,6 +73,16 @@ def look_around() -> doctor.Facts:
         drift=drift,
         broken_state=broken,
     )
+
+
+def _problems() -> tuple[Problem, ...]:
+    """Of networks as they are defined, and as they run."""
+    found: list[Problem] = []
+    for directory in (DEFINITIONS, runstate.RUN):
+        for network in runstate.active_networks(directory):
+            data = read_or_nothing(f"{directory}/{network.name}.xml")
+            found += parse_static(data, network).problems
+    return tuple(dict.fromkeys(found))
 
 
 def _state(blind: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -79,6 +79,15 @@ def networks_of_files(run: str = runstate.RUN, definitions: str = DEFINITIONS) -
     return Networks(tuple(active), tuple(inactive), tuple(ports))
 
 
+def read_or_nothing(path: str) -> bytes:
+    """A file of libvirt's, b'' if there is none."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
 def _networks_of_libvirt(uri: str) -> Networks:
     from ..connection import connect
 

@@ -13,13 +13,14 @@ from typing import NamedTuple
 
 from .. import pool
 from ..checks import check_mac, shown
+from ..dhcphosts import parse_static
 from ..domainxml import parse_domain
 from ..errors import ConflictError, InputError, NotFoundError
 from ..host import runstate
 from ..model import Network, Reservation
 from ..reservations import Store
 from .dnsmasqfiles import publish
-from .inventory import Entry, entries, find, networks_of_files
+from .inventory import DEFINITIONS, Entry, entries, find, networks_of_files, read_or_nothing
 from .privileges import require_root
 
 
@@ -45,6 +46,7 @@ def run(arguments: Namespace) -> int:
     network, number = place(address, found.known, mine)
     # libvirt is asked before the lock: it may be waiting for a hook that waits for the lock
     nic = _nic(arguments.guest, network, mine, arguments.connect)
+    _refuse_static(network, nic.mac, number)
     kept = keep(network, nic, number)
     print(
         f"{kept.name or kept.mac} has {network.loop_address(number)} in network {network.name}; "
@@ -75,6 +77,19 @@ def _refuse_live(network: Network, before: Sequence[Reservation], nic: Nic) -> N
         f"guest {shown(port.owner)} is running and has {now} in network {network.name}; shut it "
         "down first, then try again"
     )
+
+
+def _refuse_static(network: Network, mac: str, number: int) -> None:
+    """A ``<host>`` in the network's XML would have its way at the next start."""
+    for directory in (runstate.RUN, DEFINITIONS):
+        wanted = parse_static(read_or_nothing(f"{directory}/{network.name}.xml"), network).number(mac)
+        if wanted is not None and wanted != number:
+            address = network.loop_address(number)
+            raise ConflictError(
+                f"network {network.name} has <host mac='{mac}'> for {network.loop_address(wanted)} in its "
+                f"definition, which goes first; change it: virsh net-update {network.name} modify "
+                f"ip-dhcp-host \"<host mac='{mac}' ip='{address}'/>\""
+            )
 
 
 def _address(text: str) -> IPv4Address:

@@ -18,6 +18,9 @@ Seen with dnsmasq 2.90, which watches the directory through inotify:
 * As names, "ignore", "infinite" and lease times ("10", "7d") are taken for something else; with
   the domain appended they are names.
 
+libvirt's own entries, ``<host>`` in the network's XML, come in NAME.hostsfile; we keep reservations for
+them, and drop_static_hosts() takes them out there: in the guest prefix, each would be a duplicate of ours.
+
 The host's names, which libvirt's dnsmasq takes from /etc/hosts, it gets as a copy without ours,
 NAME.loopnet-hosts: to a guest, 127.1.0.5 is itself.
 
@@ -33,6 +36,7 @@ from contextlib import suppress
 
 from ..errors import HostError
 from ..model import Network, Reservation
+from ..netelement import place
 from ..reservations import state_error
 from . import names
 
@@ -82,6 +86,39 @@ def add_host(network: Network, reservation: Reservation, root: str = ROOT) -> bo
         return _update(f"{directory}/{_file_name(reservation)}", _line(network, reservation))
     except OSError as error:
         raise state_error(error.filename or directory, error) from None
+
+
+def static_hosts_file(network_name: str, root: str = ROOT) -> str:
+    """The file in which libvirt passes ``<host>`` entries on, anew whenever it likes."""
+    return os.path.join(root, network_name + ".hostsfile")
+
+
+def static_hosts(network: Network, root: str = ROOT) -> list[bytes]:
+    """The lines in that file for addresses of ours. Raises StateError."""
+    path = static_hosts_file(network.name, root)
+    try:
+        lines = (_read(path) or b"").splitlines(keepends=True)
+    except OSError as error:
+        raise state_error(path, error) from None
+    return [line for line in lines if _has_address_of(network, line)]
+
+
+def drop_static_hosts(network: Network, root: str = ROOT) -> bool:
+    """Take those lines out; for what it returns and raises see sync_hosts()."""
+    path = static_hosts_file(network.name, root)
+    dropped = static_hosts(network, root)
+    if not dropped:
+        return False
+    try:
+        lines = (_read(path) or b"").splitlines(keepends=True)
+        return _update(path, b"".join(line for line in lines if line not in dropped))
+    except OSError as error:
+        raise state_error(error.filename or path, error) from None
+
+
+def _has_address_of(network: Network, line: bytes) -> bool:
+    fields = line.decode("ascii", "replace").strip().split(",")
+    return any(place(field, (network.loop_prefix, network.guest_prefix)) is not None for field in fields)
 
 
 def remove(network_name: str, root: str = ROOT) -> None:

@@ -6,6 +6,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
+from libvirt_loopnet.dhcphosts import Problem
 from libvirt_loopnet.doctor import ERROR, NOTE, Daemon, Facts, Finding, Listener, findings, order
 from libvirt_loopnet.foreign import Obstacle
 from tests.unit.test_plan import network
@@ -37,6 +38,7 @@ def test_a_sound_host() -> None:
         (Facts(networkd_bridges=(("virbr1", "/etc/x.network"),)), "bridge-managed", "/etc/x.network"),
         (Facts(networks=(network(1),), addresses=(("lo", ADDRESS),)), "address-taken", "ip address del"),
         (Facts(networks=(network(1),), listeners=(Listener("tcp", ADDRESS, 80),)), "listener", "ss -lnp"),
+        (Facts(problems=(Problem("<range> is for nobody", "virsh net-update"),)), "dhcp", "virsh net-update"),
         (Facts(broken_state=("x is damaged",)), "state-broken", "see"),
         (Facts(drift=("ip route add",)), "drift", "loopnet sync"),
         (Facts(obstacles=(Obstacle("ip x y", "drop", ("DNS",), ("nft insert",)),)), "firewall", "nft insert"),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from libvirt_loopnet.errors import ConflictError, InputError, PoolFullError
 from libvirt_loopnet.model import Network, Reservation
-from libvirt_loopnet.pool import allocate, reserve
+from libvirt_loopnet.pool import allocate, declare, reserve
 
 UUID_A = "4dea22b3-1d52-d8f3-2516-782e98ab3fa0"
 UUID_B = "4dea22b3-1d52-d8f3-2516-782e98ab3fa1"
@@ -190,3 +190,51 @@ def test_the_largest_pool_is_full_at_some_time() -> None:
     held = [Reservation(number, "", "", "") for number in range(2, 2**20 - 2)]
     with pytest.raises(PoolFullError, match=r"all 1048572 addresses of 127\.16\.0\.0/12 "):
         allocate(network(12), held)
+
+
+# --- what a definition's <host> entries ask for
+
+
+def held(*numbers: int) -> list[Reservation]:
+    return [Reservation(number, mac(number), "", f"vm{number}") for number in numbers]
+
+
+def test_declared_numbers_are_exchanged_and_names_kept() -> None:
+    hosts = [
+        Reservation(3, mac(2), "", "other"),
+        Reservation(2, mac(3), "", ""),
+        Reservation(9, mac(9), "", "new"),
+    ]
+    after, errors = declare(network(), held(2, 3, 4), hosts, ())
+    assert errors == []
+    assert after == [
+        Reservation(2, mac(3), "", "vm3"),
+        Reservation(3, mac(2), "", "vm2"),
+        Reservation(4, mac(4), "", "vm4"),
+        Reservation(9, mac(9), "", "new"),
+    ]
+    assert declare(network(), after, hosts, ()) == (after, [])
+
+
+def test_declared_numbers_of_others_and_of_live_nics_stay() -> None:
+    hosts = [Reservation(3, mac(2), "", ""), Reservation(4, mac(5), "", "")]
+    after, errors = declare(network(), held(2, 3, 4), hosts, {mac(2)})
+    assert after == held(2, 3, 4)
+    assert len(errors) == 1
+    assert "127.1.0.4 is reserved for vm4" in errors[0]
+    after, errors = declare(network(), held(2, 3, 4), hosts, ())
+    assert after == held(2, 3, 4)
+    assert len(errors) == 2
+
+
+@given(st.dictionaries(st.integers(2, 8), st.integers(2, 8)), st.sets(st.integers(2, 8)))
+def test_declared_hosts_never_break_the_store(wanted: dict[int, int], live: set[int]) -> None:
+    hosts = [Reservation(number, mac(index), "", "") for index, number in wanted.items()]
+    before = held(*range(2, 7))
+    after, errors = declare(network(), before, hosts, {mac(index) for index in live})
+    assert len({each.number for each in after}) == len({each.mac for each in after}) == len(after)
+    assert {each.mac for each in before} <= {each.mac for each in after}
+    assert {each for each in before if int(each.mac[-2:], 16) in live} <= set(after)
+    if len(set(wanted.values())) == len(wanted) and not live and not set(wanted.values()) - set(wanted):
+        assert errors == []
+        assert set(hosts) <= {each._replace(name="") for each in after}
