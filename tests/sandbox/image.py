@@ -60,7 +60,7 @@ def guest_image() -> GuestImage:
     if directory.is_dir():
         return image
     cache.mkdir(parents=True, exist_ok=True)
-    with _locked(cache / "lock"):
+    with locked(cache / "lock"):
         if not directory.is_dir():
             with tempfile.TemporaryDirectory(prefix="build-", dir=cache) as name:
                 build = Path(name)
@@ -83,7 +83,7 @@ def _recipe_digest() -> str:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -91,7 +91,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _build(packages: Path, unpacked: Path, result: Path) -> None:
     for package in _download(packages):
-        _command(["dpkg-deb", "--extract", str(package), str(unpacked)])
+        command(["dpkg-deb", "--extract", str(package), str(unpacked)])
     kernels = list(unpacked.glob("boot/vmlinuz-*"))
     if len(kernels) != 1:
         raise ImageError(f"{KERNEL_PACKAGE}: expected one kernel, found {len(kernels)}")
@@ -110,21 +110,21 @@ def _download(directory: Path) -> List[Path]:
             _download_now(directory)
         except ImageError:
             # Old package lists name files that the mirror no longer has.
-            _command(["apt-get", "update", "-q"])
+            command(["apt-get", "update", "-q"])
             _download_now(directory)
         found = [sorted(directory.glob(f"{stem}_*.deb")) for stem in stems]
     return [files[-1] for files in found]
 
 
 def _download_now(directory: Path) -> None:
-    depends = _command(["apt-cache", "depends", "--important", KERNEL_PACKAGE])
+    depends = command(["apt-cache", "depends", "--important", KERNEL_PACKAGE])
     kernel = re.search(r"Depends: (linux-image-\S+)", depends)
     if kernel is None:
         raise ImageError(f"{KERNEL_PACKAGE}: no kernel package known; is this Debian?")
     with tempfile.TemporaryDirectory(dir=directory) as name:
         names = [kernel.group(1), *PACKAGES]
         # _apt, the user apt would switch to, cannot write into root's cache directory.
-        _command(["apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", *names], name)
+        command(["apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", *names], name)
         for path in Path(name).glob("*.deb"):
             path.rename(directory / path.name)
 
@@ -137,7 +137,7 @@ def _write_initramfs(archive: CpioWriter, unpacked: Path) -> None:
 
     busybox = next(unpacked.glob("*bin/busybox"), unpacked / "usr/bin/busybox")
     archive.file("bin/busybox", busybox.read_bytes(), 0o755)
-    for applet in _command([str(busybox), "--list"]).split():
+    for applet in command([str(busybox), "--list"]).split():
         if applet != "busybox":
             archive.symlink(f"bin/{applet}", "busybox")
 
@@ -184,7 +184,7 @@ def _in_load_order(unpacked: Path, names: Sequence[str]) -> List[Path]:
     return order
 
 
-def _command(argv: Sequence[str], directory: str = "/") -> str:
+def command(argv: Sequence[str], directory: str = "/") -> str:
     """Runs a command; its standard output. Raises ImageError with what it printed."""
     try:
         done = subprocess.run(

@@ -1,0 +1,80 @@
+"""Debian packages that a sandbox has and the machine need not: daemons to test with.
+
+Installing them would start their services on the machine, on all its addresses. They are downloaded,
+unpacked into the cache and laid over /usr of the sandbox; nothing runs before a test starts it.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+import shlex
+import shutil
+import tempfile
+from pathlib import Path
+from typing import List, Sequence, Tuple
+
+from .image import ImageError, cache_directory, command, locked
+from .sandbox import Sandbox
+
+
+def provide(sandbox: Sandbox, *names: str) -> None:
+    """Let the sandbox have these packages and what they depend on: the files, no service, no user.
+
+    Raises ImageError when they cannot be had.
+    """
+    wanted = _missing(names)
+    if not wanted:
+        return
+    tree = _unpacked(names, wanted)
+    sandbox.host.sh(f"mount -t overlay -o lowerdir={shlex.quote(f'{tree}:/usr')} overlay /usr")
+
+
+@functools.cache
+def _missing(names: Tuple[str, ...]) -> List[str]:
+    """The packages, with versions, that apt would install."""
+    told = _apt("--simulate", *names)
+    return sorted(re.findall(r"^Inst (\S+ .*?\(\S+)", told, re.MULTILINE))
+
+
+def _unpacked(names: Tuple[str, ...], wanted: Sequence[str]) -> Path:
+    """Their /usr, in the cache."""
+    cache = cache_directory()
+    digest = hashlib.sha256("\n".join(wanted).encode()).hexdigest()[:12]
+    tree = cache / f"packages-{digest}"
+    cache.mkdir(parents=True, exist_ok=True)
+    with locked(cache / "lock"):
+        if not tree.is_dir():
+            with tempfile.TemporaryDirectory(prefix="build-", dir=cache) as name:
+                build = Path(name)
+                (build / "archives/partial").mkdir(parents=True)
+                (build / "root/usr").mkdir(parents=True)
+                _download(f"-oDir::Cache::archives={build}/archives", *names)
+                for package in sorted((build / "archives").glob("*.deb")):
+                    command(["dpkg-deb", "--extract", str(package), str(build / "root")])
+                _merge(build / "root")
+                (build / "root/usr").rename(tree)
+    return tree
+
+
+def _download(*arguments: str) -> None:
+    try:
+        _apt("--download-only", *arguments)
+    except ImageError:
+        # Old package lists name files that the mirror no longer has.
+        command(["apt-get", "update", "-q"])
+        _apt("--download-only", *arguments)
+
+
+def _merge(root: Path) -> None:
+    """Debian's /bin, /sbin and /lib are links into /usr; some packages have files there all the same."""
+    for name in ("bin", "sbin", "lib", "lib64"):
+        if (root / name).is_dir():
+            shutil.copytree(root / name, root / "usr" / name, symlinks=True, dirs_exist_ok=True)
+
+
+def _apt(*arguments: str) -> str:
+    """apt-get install, which locks nothing, as it installs nothing."""
+    options = ["-qq", "--yes", "--no-install-recommends", "-oDebug::NoLocking=1"]
+    return command(["apt-get", "install", *options, *arguments])
