@@ -6,13 +6,13 @@ libvirt knows nothing of loopnet, so what ``<host>`` asks for is kept as reserva
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from .checks import check_mac, shown
 from .errors import InputError
 from .labels import dns_label
 from .model import Network, Reservation
 from .netelement import ipv4_elements, network_element, place
+from .record import NamedTuple
 from .xmltree import Element, parse
 
 
