@@ -20,7 +20,7 @@ from .host import dnsmasq, iproute, linux, names, process, runstate
 from .log import warn
 from .model import Binding, Guest, Network, Options, Port, Reservation
 from .netxml import missing_options, parse_hook, parse_hosts
-from .prefixes import check_overlap
+from .prefixes import LOOPBACK, check_overlap
 from .reservations import Store
 from .state import alias, host_names
 
@@ -41,11 +41,11 @@ def network_start(data: bytes) -> None:
     with store.locked():
         others = [other for other in runstate.active_networks() if other.name != network.name]
         check_overlap(network.name, network.loop_prefix, [(o.name, o.loop_prefix) for o in others])
-        _check_addresses(network)
+        _check_addresses(network, {network.bridge, *(other.bridge for other in others)})
         dnsmasq.sync_hosts(network, _with_own_hosts(store, network, data))
 
 
-def _check_addresses(network: Network) -> None:
+def _check_addresses(network: Network, bridges: set[str]) -> None:
     seen = iproute.look()
     taken = [("lo", entry.address) for entry in seen.lo]
     taken += [(a.dev, a.address) for a in seen.addresses if a.dev != network.bridge]
@@ -54,6 +54,12 @@ def _check_addresses(network: Network) -> None:
             raise ConflictError(
                 f"network {network.name}: {address} on {dev} is inside {network.loop_prefix}; "
                 f"take it away (ip address del {address} dev {dev}) or choose another loop prefix"
+            )
+        if dev != "lo" and address in LOOPBACK and dev not in bridges and linux.routes_loopback(dev):
+            # A guest of a native network: no rule of ours could tell what it gets there from an attack.
+            raise ConflictError(
+                f"network {network.name}: this host itself is at {address} on {dev}, and loopnet's rules would "
+                "cut it off; give it a NIC on a network that is not in 127.0.0.0/8 (loopnet's mode mapped, say)"
             )
 
 

@@ -76,6 +76,11 @@ def is_device(name: str) -> bool:
     return os.path.exists(f"{SYSFS_NET}/{name}")
 
 
+def routes_loopback(dev: str) -> bool:
+    """Does the kernel take 127/8 on device ``dev`` for ordinary addresses? (IN_DEV_ROUTE_LOCALNET)"""
+    return _route_localnet("all") or _route_localnet(dev)
+
+
 def delete_device(name: str) -> None:
     """Delete the network device ``name``, if it is there. Raises HostError."""
     if is_device(name):

@@ -91,9 +91,12 @@ def nest(request: pytest.FixtureRequest) -> Iterator[Nest]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_leaks(nest: Nest) -> Iterator[None]:
+def nothing_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     """Neither the LAN nor any wire between hosts ever carries an address of 127/8 or 247/8."""
     yield
+    if "nest" not in request.fixturenames:
+        return
+    nest = request.getfixturevalue("nest")
     assert [leak for watch in nest.leaks for leak in watch.take(settle=0)] == []
 
 
@@ -274,22 +277,22 @@ def test_outer_host_is_a_lan_like_any_other_to_its_guest(nest: Nest) -> None:
         ears = Ears(nest, stack)
         wire = stack.enter_context(Capture(outer.host, tap))
 
-        def attack(sources: list[str]) -> set[str]:
-            for source, target in itertools.product(sources, TARGETS):
+        def attack(sources: list[str], targets: list[tuple[str, int]]) -> set[str]:
+            for source, target in itertools.product(sources, targets):
                 packet = frames.udp_packet((source, 4000), target, b"x")
                 wire.send(frames.ethernet(bridge, mac, frames.IP, packet))
             return ears.heard()
 
         bridge = outer.path("/sys/class/net/virbr1/address").read_text().strip()
-        assert attack([*FORGED, "10.127.1.254", INTERNET]) == set()
+        assert attack([*FORGED, "10.127.1.254", INTERNET], TARGETS) == set()
         # It is our rules that keep it out, not luck.
         middle.host.sh("nft delete table ip loopnet; for conf in all uplink0; do\n"
                        "echo 0 >/proc/sys/net/ipv4/conf/$conf/rp_filter; done")  # fmt: skip
         try:
-            assert "middle local from 10.127.1.254" in attack(["10.127.1.254"])
+            assert attack(["10.127.1.254"], TARGETS[:1]) == {"middle local from 10.127.1.254"}
         finally:
             middle.host.run(["loopnet", "sync"])
-        assert attack(["10.127.1.254"]) == set()
+        assert attack(["10.127.1.254"], TARGETS) == set()
     time.sleep(SETTLE)
     assert nest.leaks[2].take()  # the attack itself, on the wire to the middle host
 
@@ -309,6 +312,33 @@ def test_leaf_gets_at_no_host(nest: Nest) -> None:
         packet = frames.udp_packet((leaf.address, 4000), (leaf.gateway, ANY_PORT), b"x")
         wire.send(frames.ethernet(leaf.mac, mac, frames.IP, packet))
         assert ears.heard() == {"inner any from 247.1.0.2"}
+
+
+# --- hosts with an uplink in 127/8 -------------------------------------------------------------------
+
+
+def test_a_native_guest_can_be_no_host() -> None:
+    """Its uplink has an address that no uplink may have: it is told so, and not cut off."""
+    with Lab("native") as outer, Lab() as inner, Servers() as servers:
+        network = outer.network(1)
+        outer.start(network)
+        outer.adopt(network, inner, "vm")
+        servers.both(inner.host, ("0.0.0.0", PORT))
+        for index, why in ((3, "cut it off"), (1, "is inside 127.1.0.0/24")):
+            refused = inner.network_hook(inner.network(index), "start", check=False)
+            assert refused.returncode != 0
+            assert why in refused.stderr
+            assert "127.1.0.2 on uplink0" in refused.stderr
+        assert ask_tcp(outer.host, ("127.1.0.2", PORT))[0] == "127.1.0.254"
+        assert ask_udp(inner.host, (INTERNET, 7))[1] == outer.host_address
+
+
+def test_an_address_in_127_that_nobody_routes_is_no_obstacle() -> None:
+    with Lab() as lab:
+        lab.host.sh("ip link add other0 type veth peer name other1; ip address add 127.200.0.1/32 dev other0")
+        lab.start(lab.network(1))
+        lab.start(lab.network(2))
+        lab.stop(lab.network(1))
 
 
 # --- the end --------------------------------------------------------------------------------------
