@@ -317,6 +317,24 @@ def _number(store: Store, nic: Nic) -> int | None:
     return next((kept.number for kept in store.load(nic.network) if kept.mac == nic.mac), None)
 
 
+def guest_arrives(data: bytes) -> None:
+    """A running guest is about to come from another host: its address must be known here.
+
+    It goes on with the address it has, and no DHCP server is asked. Which one that is, its XML doesn't say,
+    and any other number would cut it off.
+    """
+    moved = {source for source, _ in config.load().move}
+    networks = {network.name for network in runstate.active_networks()} - moved  # in another, it asks anew
+    domain, store = parse_domain(data), Store()
+    for nic in domain.nics:
+        if nic.network in networks and _number(store, nic) is None:
+            raise ConflictError(
+                f"guest {domain.name} brings {nic.mac} to network {nic.network}, where no address is reserved "
+                f"for it; reserve here the one it has there: loopnet reserve {nic.mac} ADDRESS"
+            )
+    guest_move(data)
+
+
 def guest_move(data: bytes) -> None:
     """A guest comes back from a file or another host: put its NICs where the configuration says.
 

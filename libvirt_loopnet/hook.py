@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 NAMESPACE = b"https://libvirt-loopnet.org/xml/network/"
 STATE = "/var/lib/libvirt-loopnet"
+NOTES = "/run/libvirt-loopnet"
+"""There while a loopnet network is active (host/runstate.py)."""
 LIMIT = 8 << 20
 """Bytes of XML; libvirt's own limit for a domain is 10 MB (VIR_NET_MESSAGE_STRING_MAX is 4 MB)."""
 
@@ -35,7 +37,7 @@ OPERATIONS: dict[tuple[str, str], tuple[str, bool]] = {
     ("network", "unplugged"): ("port_deleted", NEVER),
     ("qemu", "start"): ("guest_start", REFUSE),
     ("qemu", "reconnect"): ("guest_start", NEVER),
-    ("qemu", "migrate"): ("guest_move", REFUSE),
+    ("qemu", "migrate"): ("guest_arrives", REFUSE),
     ("qemu", "restore"): ("guest_move", REFUSE),
 }
 """All others (qemu prepare, started, stopped, release, attach) pass unseen; hooks/ lists these too."""
@@ -66,6 +68,8 @@ def _arguments(argv: list[str]) -> tuple[str, str, str]:
 def _is_ours(driver: str, operation: str, data: bytes) -> bool:
     if driver == "network":
         return NAMESPACE in data
+    if operation == "migrate" and _exists(NOTES):
+        return True
     if operation in ("migrate", "restore"):
         return _exists("/etc/libvirt-loopnet.conf")
     return any(_mentions(data, entry) for entry in _stored_networks())
