@@ -226,6 +226,8 @@ def _ip_from_guest(network: Network) -> list[str]:
         "udp sport 67 drop",  # no guest is a DHCP server
         # A rebinding client broadcasts with its address, which rp_filter=1 would take for the LAN's.
         f"ip daddr 255.255.255.255 udp dport 67 {to_transit} accept",
+        # A native guest has route_localnet on: what listens on its loopback is no other guest's business.
+        f"ether daddr != {network.bridge_mac} ip daddr {LOCAL[0]} ip daddr != {network.guest_prefix} drop",
         f"ether daddr != {network.bridge_mac} accept",
         "icmp type redirect drop",
         f"ip daddr {network.guest_address(network.host)} icmp type {ICMP_ERRORS}"

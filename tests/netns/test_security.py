@@ -303,6 +303,24 @@ for _who in ("bound", "loose"):
     )  # fmt: skip
 
 
+def loopback_of_guest(who: str) -> Callable[[Arena], object]:
+    """A native guest takes 127/8 from its NIC: the host keeps others from its loopback."""
+
+    def attack(arena: Arena) -> object:
+        me, victim = attacker_of(arena, who), arena.victim
+        for destination in ("127.0.0.1", "127.0.0.53", "127.200.0.1"):
+            for to_mac in (victim.mac, frames.BROADCAST):
+                arena.datagram(me, me.address, destination, GUEST_PORT, to_mac=to_mac)
+        return arena.reached() & {victim.name}
+
+    return attack
+
+
+for _who in ("bound", "loose"):
+    add(_who, "to-loopback-of-guest", "sends to 127.0.0.1 of", "another guest", loopback_of_guest(_who),
+        bites=("mapped", "native"))  # fmt: skip
+
+
 # --- ARP -----------------------------------------------------------------------------------------
 
 CLAIMS: dict[str, tuple[str, Callable[[Arena], Sequence[str]]]] = {
