@@ -60,6 +60,7 @@ VERBS = (
     Verb("watch", "", "the same whenever something changes, until ended"),
     Verb("cleanup", "", "take everything of loopnet off the host"),
     Verb("doctor", "", "what on this host is in the way, and the cure"),
+    Verb("guest-setup", "--format F", "what a guest of a native network needs"),
     Verb("install-hooks", "", "let libvirt run loopnet's hooks"),
     Verb("uninstall-hooks", "", "take them away again"),
 )
@@ -116,7 +117,6 @@ def help_text() -> str:
             "",
             f"  {'--connect URI':26} libvirt's, by default {DEFAULT_URI}",
             f"  {'--version, --help':26} version {__version__}; this text",
-            "",
             "status: 0 done, 1 differs, not found; 2 input; 4 host refused; 5 permission",
             "",
         )

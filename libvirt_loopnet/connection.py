@@ -136,6 +136,18 @@ class Connection:
         found = (_or_gone(_domain_info, handle) for handle in handles)
         return sorted(info for info in found if info is not None)
 
+    def domain_definition(self, name: str) -> bytes:
+        """The definition of a domain, passwords and all, to be changed and defined anew."""
+        flags = _flag("VIR_DOMAIN_XML_INACTIVE") | _flag("VIR_DOMAIN_XML_SECURE")
+        with _errors():
+            xml: str = self._handle.lookupByName(name).XMLDesc(flags)
+        return xml.encode()
+
+    def define_domain(self, xml: bytes) -> None:
+        """Define a domain anew, checked by libvirt's schema first; a running one goes on as it is."""
+        with _errors():
+            self._handle.defineXMLFlags(xml.decode(), _flag("VIR_DOMAIN_DEFINE_VALIDATE"))
+
     def update_device(self, uuid: str, xml: bytes) -> None:
         """Change a device of a running domain."""
         with _errors():

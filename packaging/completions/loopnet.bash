@@ -27,11 +27,19 @@ _loopnet() {
         _filedir
         return
         ;;
+    --format)
+        COMPREPLY=($(compgen -W 'cloud-init networkd networkmanager ifupdown sysctl smbios' -- "$cur"))
+        return
+        ;;
+    --domain)
+        COMPREPLY=($(compgen -W "$(virsh -q list --all --name 2>/dev/null)" -- "$cur"))
+        return
+        ;;
     --root)
         _filedir -d
         return
         ;;
-    --loop-prefix | --guest-prefix | --gateway) return ;;
+    --loop-prefix | --guest-prefix | --gateway | --mac) return ;;
     esac
 
     local options= candidates=
@@ -39,7 +47,7 @@ _loopnet() {
     '')
         options='--connect --help --version'
         candidates='define rewrite convert revert list graph ip reserve release status plan sync watch
-            cleanup doctor install-hooks uninstall-hooks'
+            cleanup doctor guest-setup install-hooks uninstall-hooks'
         ;;
     define) options='--loop-prefix --guest-prefix --mode --print-xml' ;;
     rewrite)
@@ -60,6 +68,10 @@ _loopnet() {
     release)
         options='--dead --yes'
         candidates=$(_loopnet_guests)
+        ;;
+    guest-setup)
+        options='--format --mac --domain'
+        candidates=$(virsh -q net-list --all --name 2>/dev/null)
         ;;
     plan | sync | watch | cleanup) ;;
     install-hooks | uninstall-hooks) options='--root' ;;

@@ -28,6 +28,7 @@ complete -c loopnet -n __fish_use_subcommand -a sync -d 'bring the host to what 
 complete -c loopnet -n __fish_use_subcommand -a watch -d 'the same whenever something changes, until ended'
 complete -c loopnet -n __fish_use_subcommand -a cleanup -d 'take everything of loopnet off the host'
 complete -c loopnet -n __fish_use_subcommand -a doctor -d 'what on this host is in the way, and the cure'
+complete -c loopnet -n __fish_use_subcommand -a guest-setup -d 'what a guest of a native network needs'
 complete -c loopnet -n __fish_use_subcommand -a install-hooks -d 'let libvirt run loopnet\'s hooks'
 complete -c loopnet -n __fish_use_subcommand -a uninstall-hooks -d 'take them away again'
 
@@ -46,4 +47,8 @@ complete -c loopnet -n '__fish_seen_subcommand_from list status doctor' -l json 
 complete -c loopnet -n '__fish_seen_subcommand_from ip reserve release' -a '(__loopnet_guests)'
 complete -c loopnet -n '__fish_seen_subcommand_from release' -l dead -d 'all of guests that libvirt doesn\'t know any more'
 complete -c loopnet -n '__fish_seen_subcommand_from release' -l yes -d 'with --dead: do it'
+complete -c loopnet -n '__fish_seen_subcommand_from guest-setup' -l format -x -a 'cloud-init networkd networkmanager ifupdown sysctl smbios' -d 'for which program of the guest'
+complete -c loopnet -n '__fish_seen_subcommand_from guest-setup' -l mac -x -d 'networkd, smbios: for this NIC alone'
+complete -c loopnet -n '__fish_seen_subcommand_from guest-setup' -l domain -x -a '(virsh -q list --all --name 2>/dev/null)' -d 'smbios: define this guest so'
+complete -c loopnet -n '__fish_seen_subcommand_from guest-setup' -a '(__loopnet_networks)'
 complete -c loopnet -n '__fish_seen_subcommand_from install-hooks uninstall-hooks' -l root -x -a '(__fish_complete_directories)' -d 'install below this directory'

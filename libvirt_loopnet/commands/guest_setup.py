@@ -1,0 +1,102 @@
+"""``loopnet guest-setup``: what a guest of a native network needs, printed for its own configuration.
+
+Such a guest has an address in 127.0.0.0/8 itself, and must be told that it may. One of these::
+
+  cloud-init      user data for its first boot
+  networkd        a .network file of systemd-networkd
+  networkmanager  a hook for NetworkManager's dispatcher
+  ifupdown        a hook for ifupdown, dhclient or dhcpcd
+  sysctl          a file for sysctl.d: enough where there is no ip rule and no dhclient
+  smbios          XML for its definition, where systemd 252 or later finds it; nothing in the image
+                  is changed. --domain puts it into the definition of that guest
+
+Guests of mapped networks need nothing of this. libvirt-loopnet(7) has a table of what was tried.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from .. import guestsetup, guestsmbios
+from ..checks import check_mac, shown
+from ..domainxml import parse_domain
+from ..errors import InputError, NotFoundError
+from ..model import NATIVE, Network
+from .inventory import networks
+from .privileges import require_root
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("network", metavar="NETWORK", nargs="?", default="", help="by default the native one")
+    parser.add_argument("--format", choices=guestsetup.FORMATS, required=True, help="see above")
+    parser.add_argument("--mac", metavar="MAC", default="", help="networkd, smbios: for this NIC alone")
+    parser.add_argument("--domain", metavar="GUEST", default="", help="smbios: define this guest so")
+
+
+def run(arguments: Namespace) -> int:
+    kind, mac = arguments.format, arguments.mac
+    if mac and kind not in guestsetup.WITH_PREFIX:
+        raise InputError(f"--mac goes with --format networkd or smbios; {kind} asks for no NIC")
+    if arguments.domain and kind != guestsetup.SMBIOS:
+        raise InputError("--domain goes with --format smbios; the others are for the guest itself")
+    if arguments.domain and mac:
+        raise InputError("--mac and --domain exclude each other; a guest's definition has its MAC addresses")
+    if mac:
+        mac = check_mac("--mac", mac)
+    if arguments.domain:
+        return _define(arguments.domain, arguments.network, arguments.connect)
+    print(_text(kind, arguments.network, mac, arguments.connect), end="")
+    return 0
+
+
+def _text(kind: str, name: str, mac: str, uri: str) -> str:
+    if kind in guestsetup.WITH_PREFIX:
+        network = choose(networks(uri).known, name)
+        if kind == guestsetup.NETWORKD:
+            return guestsetup.networkd(network.name, network.guest_prefix, mac)
+        return guestsmbios.fragment(guestsetup.credentials([(network.name, network.guest_prefix, mac)]))
+    if name:
+        choose(networks(uri).known, name)
+    if kind == guestsetup.CLOUD_INIT:
+        return guestsetup.cloud_init()
+    return guestsetup.sysctl() if kind == guestsetup.SYSCTL else guestsetup.hook(kind)
+
+
+def choose(known: tuple[Network, ...], name: str) -> Network:
+    """The native network called ``name``, or the only one. Raises NotFoundError, InputError."""
+    if name:
+        found = next((network for network in known if network.name == name), None)
+        if found is None:
+            raise NotFoundError(f"there is no loopnet network {shown(name)}; see: loopnet status")
+        if found.mode != NATIVE:
+            raise InputError(f"network {found.name} is mapped: its guests need no preparation")
+        return found
+    native = [network for network in known if network.mode == NATIVE]
+    if not native:
+        raise NotFoundError("there is no native network; define one with: loopnet define NAME --mode native")
+    if len(native) > 1:
+        names = ", ".join(network.name for network in native)
+        raise InputError(f"there are several native networks; name one of {names}")
+    return native[0]
+
+
+def _define(guest: str, name: str, uri: str) -> int:
+    from ..connection import connect
+
+    require_root("guest-setup --domain")
+    known = networks(uri).known
+    native = {n.name: n for n in ([choose(known, name)] if name else known) if n.mode == NATIVE}
+    with connect(uri) as connection:
+        before = connection.domain_definition(guest)
+        nics = [nic for nic in parse_domain(before).nics if nic.network in native]
+        if not nics:
+            where = f"network {name}" if name else "a native network"
+            raise NotFoundError(f"guest {shown(guest)} has no NIC on {where}; see: virsh domiflist {guest}")
+        wanted = [(nic.network, native[nic.network].guest_prefix, nic.mac) for nic in nics]
+        after = guestsmbios.add(before, guestsetup.credentials(wanted))
+        if after != before:
+            connection.define_domain(after)
+    done = "is prepared" if after != before else "was prepared already"
+    names = ", ".join(dict.fromkeys(nic.network for nic in nics))
+    print(f"guest {guest} {done} for {names}; its next start takes it")
+    return 0
