@@ -51,7 +51,7 @@ def _observe(host: Host, desired: HostState, thorough: bool, firewalls: Firewall
 def _plan(host: Host, observed: Observed, desired: HostState, thorough: bool) -> list[Step]:
     if not thorough:
         return plan(observed, desired)
-    script = ruleset.tables(desired.networks, desired.guests, desired.bindings)
+    script = ruleset.tables(desired.networks, desired.guests, desired.bindings, desired.published)
     return plan(observed, desired, host.canonical(desired.networks, script) if script else "")
 
 

@@ -54,6 +54,8 @@ VERBS = (
     Verb("ip", "GUEST", "the address at which the host reaches a guest"),
     Verb("reserve", "GUEST|MAC ADDRESS", "keep an address for a guest"),
     Verb("release", "GUEST|MAC", "give a guest's address back"),
+    Verb("publish", "GUEST PORTS", "let the LAN reach a guest's port, as 8080:80"),
+    Verb("unpublish", "GUEST PORTS", "keep the LAN from it again"),
     Verb("status", "", "networks, lo, rules, hooks; is all as it should be?"),
     Verb("plan", "", "what sync would run; changes nothing"),
     Verb("sync", "", "bring the host to what it should be"),
@@ -110,13 +112,12 @@ def help_text() -> str:
     lines = [f"  {shown:26} {verb.summary}" for verb, shown in _shown_verbs()]
     return "\n".join(
         (
-            "usage: loopnet [--connect URI] COMMAND ...      loopnet COMMAND --help",
-            "Guests of libvirt at stable addresses out of 127.0.0.0/8.",
+            "usage: loopnet [--connect URI] COMMAND ...    loopnet --version | COMMAND --help",
+            f"Guests of libvirt at stable addresses out of 127.0.0.0/8. Version {__version__}.",
             "",
             *lines,
             "",
             f"  {'--connect URI':26} libvirt's, by default {DEFAULT_URI}",
-            f"  {'--version, --help':26} version {__version__}; this text",
             "status: 0 done, 1 differs, not found; 2 input; 4 host refused; 5 permission",
             "",
         )

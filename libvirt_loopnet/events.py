@@ -215,6 +215,8 @@ def _admit(network: Network, port: Port, store: Store, number: int | None) -> No
         dnsmasq.reload(network.name)
     guest = Guest(network.name, kept.mac, kept.number, kept.name)
     _change_elements(ruleset.add_elements([network], [guest], []), store)
+    if kept.published and kept.number not in {old.number for old in before if old.mac == kept.mac}:
+        converge(linux.Linux(), survey(linux.Linux(), store, config.load()))  # its ports lead elsewhere now
     if config.load().names == "hosts":
         names.publish(_names_with(network, after, guest))
 

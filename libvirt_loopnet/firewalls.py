@@ -73,12 +73,21 @@ class Order(NamedTuple):
         return f"{self.tool}-restore --noflush <<END\n{self.text}END"
 
 
-def orders(observed: Firewalls, networks: Sequence[Network], devices: Collection[str] = ()) -> list[Order]:
+def orders(
+    observed: Firewalls,
+    networks: Sequence[Network],
+    devices: Collection[str] = (),
+    published: Collection[str] = (),
+) -> list[Order]:
     """What brings other firewalls from ``observed`` to what ``networks`` need; none when they have it.
 
     ``devices`` names bridges that were ours: those are taken out of our zone even if they are gone.
+    ``published`` names networks that have a published port. firewalld needs nothing for those: it lets
+    pass what was redirected (``ct status dnat accept``, unless StrictForwardPorts is set).
     """
-    scripts = [(tool, script(saved, networks, observed.bridges)) for tool, saved in observed.iptables]
+    scripts = [
+        (tool, script(saved, networks, observed.bridges, published)) for tool, saved in observed.iptables
+    ]
     found = [Order(tool, text) for tool, text in scripts if text]
     if observed.firewalld:
         bridges = [network.bridge for network in networks]
@@ -111,7 +120,12 @@ class _Chain(NamedTuple):
     """As after ``-A CHAIN``."""
 
 
-def script(saved: str, networks: Sequence[Network], bridges: Collection[str] = ()) -> str:
+def script(
+    saved: str,
+    networks: Sequence[Network],
+    bridges: Collection[str] = (),
+    published: Collection[str] = (),
+) -> str:
     """From what ``iptables-save -t filter`` says to what ``networks`` need, as input for
     ``iptables-restore --noflush``; '' when it is so already. Without networks all of ours goes.
 
@@ -123,6 +137,8 @@ def script(saved: str, networks: Sequence[Network], bridges: Collection[str] = (
     for builtin in BUILTINS:
         place = _place(chains, _Path(builtin, ours, {*bridges} - ours)) if networks else None
         rules = [] if place is None else [*_RULES[builtin](networks)]
+        if builtin == "FORWARD" and rules:
+            rules = [*_inwards(network for network in networks if network.name in published), *rules]
         if not _holds(chains, builtin, place, rules):
             lines += _replace(chains, builtin, place, rules)
     return "".join(f"{line}\n" for line in ("*filter", *lines, "COMMIT")) if lines else ""
@@ -253,6 +269,13 @@ def _forward(networks: Sequence[Network]) -> Iterable[str]:
         yield f"-o {_device(network)} -j RETURN"
     for network in networks:
         yield f"-s {network.transit_prefix} -i {_device(network)} -j ACCEPT"
+
+
+def _inwards(networks: Iterable[Network]) -> Iterable[str]:
+    """To published ports; which these are, table ip loopnet knows, and drops all else."""
+    for network in networks:
+        match = f"-d {network.transit_prefix} -o {_device(network)}"
+        yield f"{match} -m conntrack --ctstate DNAT -j ACCEPT"
 
 
 def _output(networks: Iterable[Network]) -> Iterable[str]:

@@ -73,6 +73,34 @@ class Network(NamedTuple):
         return range(1, self.loop_prefix.num_addresses - 1)
 
 
+PROTOCOLS = ("tcp", "udp")
+ANY_ADDRESS = IPv4Address("0.0.0.0")
+
+
+class Publication(NamedTuple):
+    """A port of a guest that others than the host may reach, at a port of the host."""
+
+    protocol: str
+    address: IPv4Address
+    """Of the host; ANY_ADDRESS for all that it has."""
+    port: int
+    """The host's."""
+    guest_port: int
+
+    def __str__(self) -> str:
+        """As it is given to ``loopnet publish``."""
+        address = "" if self.address == ANY_ADDRESS else f"{self.address}:"
+        return f"{address}{self.port}:{self.guest_port}/{self.protocol}"
+
+
+class Published(NamedTuple):
+    """A publication, and the guest that it leads to."""
+
+    network: str
+    number: int
+    publication: Publication
+
+
 class Reservation(NamedTuple):
     """A host number kept for a NIC for good."""
 
@@ -83,6 +111,8 @@ class Reservation(NamedTuple):
     """UUID of the domain, '' when reserved by hand for a MAC address."""
     name: str
     """The guest's name as a DNS label, unique in its network; '' when it has none."""
+    published: tuple[Publication, ...] = ()
+    """Sorted."""
 
 
 class Port(NamedTuple):

@@ -50,7 +50,7 @@ def plan(observed: Observed, desired: HostState, tables: str | None = None) -> l
         *_remove(observed, desired),
         *_replace_tables(observed, desired, tables),
         *_add(observed, desired),
-        *(Step(*order) for order in orders(observed.firewalls, desired.networks, desired.gone)),
+        *(Step(*order) for order in _orders(observed, desired)),
         *_hosts(observed, desired),
     ]
 
@@ -83,7 +83,7 @@ def _replace_tables(observed: Observed, desired: HostState, tables: str | None) 
     delete = "" if observed.ruleset == "" else ruleset.delete_tables()
     if not desired.networks:
         return [Step(NFT, delete)] if delete else []
-    script = delete + ruleset.tables(desired.networks, desired.guests, desired.bindings)
+    script = delete + ruleset.tables(desired.networks, desired.guests, desired.bindings, desired.published)
     quoted = [" ".join(map(str, move)) for network in desired.networks for move in icmp.moves(network)]
     return [Step(NFT, script), *(Step(ICMP, move) for move in quoted)]
 
@@ -113,6 +113,11 @@ def _add(observed: Observed, desired: HostState) -> list[Step]:
         for bridge in bridges
         if bridge not in observed.route_localnet
     ]
+
+
+def _orders(observed: Observed, desired: HostState) -> list[Order]:
+    published = {each.network for each in desired.published}
+    return orders(observed.firewalls, desired.networks, desired.gone, published)
 
 
 def _hosts(observed: Observed, desired: HostState) -> list[Step]:

@@ -57,7 +57,7 @@ def reserve(
     owner = uuid.lower() or (old.uuid if old else "")
     kept_name = old.name if old else ""
     name = _name(others, guest_name, uuid.lower(), chosen) if guest_name else kept_name
-    reservation = Reservation(chosen, mac, owner, name)
+    reservation = Reservation(chosen, mac, owner, name, old.published if old else ())
     return sorted([*others, reservation]), reservation
 
 

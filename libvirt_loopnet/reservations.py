@@ -7,14 +7,16 @@
         NAME.reservations              0644  NAME percent-encoded, see file_name()
         .new                           what is being written; a stale one is removed
 
-    # libvirt-loopnet reservations, version 1
-    5 52:54:00:12:34:56 4dea22b3-1d52-d8f3-2516-782e98ab3fa0 vm1
-    7 52:54:00:00:00:07 - -
+    # libvirt-loopnet reservations, version 2
+    5 52:54:00:12:34:56 4dea22b3-1d52-d8f3-2516-782e98ab3fa0 vm1 8080:80/tcp,192.0.2.7:53:53/udp
+    7 52:54:00:00:00:07 - - -
     # end 2
 
-A line is NUMBER MAC UUID NAME, '-' for none. The last line counts them, so that a file cut short
-is seen. Readers need no lock, since a file is replaced as a whole; a file that isn't what was
-written is never repaired or overwritten, since guests would change their addresses.
+A line is NUMBER MAC UUID NAME PUBLISHED, '-' for none. Version 1 has no PUBLISHED, and is written
+where nothing is, so that those who publish nothing can go back to an older release. The last line
+counts them, so that a file cut short is seen. Readers need no lock, since a file is replaced as a
+whole; a file that isn't what was written is never repaired or overwritten, since guests would change
+their addresses.
 """
 
 from __future__ import annotations
@@ -28,13 +30,14 @@ from contextlib import contextmanager, suppress
 
 from .checks import shown
 from .errors import InputError, LoopnetError, PrivilegeError, StateError
-from .model import Reservation
+from .model import Publication, Reservation
 
 DIRECTORY = "/var/lib/libvirt-loopnet"
 
 _SUFFIX = ".reservations"
 _FORMAT = "# libvirt-loopnet reservations, version "
-_HEADER = _FORMAT + "1"
+_VERSIONS = {"1": 4, "2": 5}
+"""Versions of the format, and how many fields a line has."""
 _SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 _HEX = frozenset("0123456789abcdef")
 _LABEL = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
@@ -154,8 +157,14 @@ def network_name(file_name: str) -> str:
 def render(reservations: Iterable[Reservation]) -> str:
     """The text of a file, by host number."""
     ordered = sorted(reservations)
-    lines = [f"{n} {mac} {uuid or '-'} {name or '-'}" for n, mac, uuid, name in ordered]
-    return "\n".join([_HEADER, *lines, f"# end {len(lines)}", ""])
+    version = "2" if any(each.published for each in ordered) else "1"
+    lines = [" ".join(_fields(each)[: _VERSIONS[version]]) for each in ordered]
+    return "\n".join([_FORMAT + version, *lines, f"# end {len(lines)}", ""])
+
+
+def _fields(reservation: Reservation) -> list[str]:
+    number, mac, uuid, name, published = reservation
+    return [str(number), mac, uuid or "-", name or "-", ",".join(map(str, sorted(published))) or "-"]
 
 
 def parse(text: str, path: str) -> tuple[Reservation, ...]:
@@ -164,35 +173,61 @@ def parse(text: str, path: str) -> tuple[Reservation, ...]:
     Raises StateError unless it is, line by line, what render() writes.
     """
     lines = text.split("\n")
-    _check_frame(lines, path)
-    reservations = tuple(_parse_line(line, path, index) for index, line in enumerate(lines[1:-2], start=2))
+    fields = _check_frame(lines, path)
+    reservations = tuple(
+        _parse_line(line, path, index, fields) for index, line in enumerate(lines[1:-2], start=2)
+    )
     _check_distinct(reservations, path)
     return reservations
 
 
-def _check_frame(lines: list[str], path: str) -> None:
-    if lines[0] != _HEADER:
-        version = lines[0].removeprefix(_FORMAT)
+def _check_frame(lines: list[str], path: str) -> int:
+    """How many fields its lines have."""
+    version = lines[0].removeprefix(_FORMAT)
+    if version not in _VERSIONS or version == lines[0]:
         if version.isdigit():
             raise StateError(
-                f"{path} has format version {version[:20]}, this libvirt-loopnet knows 1 only; "
+                f"{path} has format version {version[:20]}, this libvirt-loopnet knows 1 and 2 only; "
                 "upgrade libvirt-loopnet"
             )
-        raise StateError(f"{path}: line 1 is not {_HEADER!r}; {_MEND}")
+        raise StateError(f"{path}: line 1 is not {_FORMAT + '1'!r}; {_MEND}")
     if len(lines) < 3 or lines[-1] or not lines[-2].startswith("# end "):
         raise StateError(f"{path} is cut short: its last line is not '# end COUNT'; {_MEND}")
     count = len(lines) - 3
     if lines[-2] != f"# end {count}":
         raise StateError(f"{path} has {count} reservations, its last line is {lines[-2][:40]!r}; {_MEND}")
+    return _VERSIONS[version]
 
 
-def _parse_line(line: str, path: str, index: int) -> Reservation:
+def _parse_line(line: str, path: str, index: int, count: int) -> Reservation:
     fields = line.split(" ")
-    if len(fields) == 4:
-        number, mac, uuid, name = fields
-        if _is_number(number) and _is_mac(mac) and _is_uuid(uuid) and _is_label(name):
-            return Reservation(int(number), mac, "" if uuid == "-" else uuid, "" if name == "-" else name)
-    raise StateError(f"{path}: line {index} is not NUMBER MAC UUID NAME: {line[:80]!r}; {_MEND}")
+    if len(fields) == count:
+        number, mac, uuid, name = fields[:4]
+        published = _published(fields[4]) if count > 4 else ()
+        if (
+            published is not None
+            and _is_number(number)
+            and _is_mac(mac)
+            and _is_uuid(uuid)
+            and _is_label(name)
+        ):
+            owner = "" if uuid == "-" else uuid
+            return Reservation(int(number), mac, owner, "" if name == "-" else name, published)
+    words = " ".join(("NUMBER", "MAC", "UUID", "NAME", "PUBLISHED")[:count])
+    raise StateError(f"{path}: line {index} is not {words}: {line[:80]!r}; {_MEND}")
+
+
+def _published(text: str) -> tuple[Publication, ...] | None:
+    """None unless it is what _fields() writes."""
+    if text == "-":
+        return ()
+    from .publications import parse_publication
+
+    try:
+        found = tuple(parse_publication(word) for word in text.split(","))
+    except InputError:
+        return None
+    return found if text == ",".join(map(str, sorted(found))) else None
 
 
 def _is_number(text: str) -> bool:
@@ -222,6 +257,13 @@ def _check_distinct(reservations: Sequence[Reservation], path: str) -> None:
             ordered = sorted(map(str, values))
             twice = next(a for a, b in zip(ordered, ordered[1:]) if a == b)
             raise StateError(f"{path}: {what} {twice} stands there twice; {_MEND}")
+    ports = [port for each in reservations for port in each.published]
+    if len(ports) > 1:
+        from .publications import clash
+
+        twice_published = clash(ports)
+        if twice_published:
+            raise StateError(f"{path}: {twice_published} claims a port that stands there already; {_MEND}")
 
 
 def _read(path: str) -> str | None:

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network
 
-from .model import NATIVE, NONE, SERVICES, Binding, Guest, Network
+from .model import ANY_ADDRESS, NATIVE, NONE, SERVICES, Binding, Guest, Network, Published
 from .prefixes import TRANSIT
 
 TABLES = (("bridge", "loopnet"), ("arp", "loopnet"), ("ip", "loopnet"))
@@ -41,16 +41,26 @@ def delete_tables() -> str:
     return "".join(f"add table {f} {t}\ndelete table {f} {t}\n" for f, t in TABLES)
 
 
-def replace_tables(networks: Sequence[Network], guests: Sequence[Guest], bindings: Sequence[Binding]) -> str:
+def replace_tables(
+    networks: Sequence[Network],
+    guests: Sequence[Guest],
+    bindings: Sequence[Binding],
+    published: Sequence[Published] = (),
+) -> str:
     """The nft script that puts our tables in place of whatever was there, in one transaction."""
-    return delete_tables() + tables(networks, guests, bindings)
+    return delete_tables() + tables(networks, guests, bindings, published)
 
 
-def tables(networks: Sequence[Network], guests: Sequence[Guest], bindings: Sequence[Binding]) -> str:
+def tables(
+    networks: Sequence[Network],
+    guests: Sequence[Guest],
+    bindings: Sequence[Binding],
+    published: Sequence[Published] = (),
+) -> str:
     """Our tables for these active ``networks``; '' when there are none."""
     if not networks:
         return ""
-    made = _bridge_table(networks) + _ip_table(networks) + _arp_table(networks)
+    made = _bridge_table(networks) + _ip_table(networks, published) + _arp_table(networks)
     return made + add_elements(networks, guests, bindings)
 
 
@@ -278,7 +288,7 @@ def _move(field: str, prefix: IPv4Network) -> str:
 # --- table ip: guards and masquerade -------------------------------------------------------------
 
 
-def _ip_table(networks: Sequence[Network]) -> str:
+def _ip_table(networks: Sequence[Network], published: Sequence[Published]) -> str:
     bridges = _set(f'"{n.bridge}"' for n in networks)
     guard = _drop_local("ip saddr", "ip daddr")
 
@@ -305,6 +315,7 @@ table ip loopnet {{
 		type filter hook forward priority -10; policy accept;
 		iifname vmap {dispatch("forward")}
 		iifname {bridges} drop
+{_forward_published(bridges, bool(published))}\
 		oifname {bridges} ct state established,related accept
 		oifname {bridges} drop
 	}}
@@ -314,6 +325,7 @@ table ip loopnet {{
 	}}
 	chain source-nat {{
 		type nat hook postrouting priority 100; policy accept;
+{_answerable(networks) if published else ""}\
 		ip saddr {TRANSIT} oifname != {bridges} masquerade
 	}}
 	chain postrouting {{
@@ -322,7 +334,8 @@ table ip loopnet {{
 		oifname "lo" accept
 {guard}	}}
 """
-    return head + "".join(_ip_chains(network, bridges) for network in networks) + "}\n"
+    inwards = _published_chains(networks, bridges, published) if published else ""
+    return head + "".join(_ip_chains(network, bridges) for network in networks) + inwards + "}\n"
 
 
 def _ip_chains(network: Network, bridges: str) -> str:
@@ -403,6 +416,80 @@ def _drop_local(*fields: str) -> str:
 
 def _set(elements: Iterable[str]) -> str:
     return f"{{ {', '.join(elements)} }}"
+
+
+# --- published ports -----------------------------------------------------------------------------
+
+
+def _published_chains(networks: Sequence[Network], bridges: str, published: Sequence[Published]) -> str:
+    """What comes for a port of the host's goes to a guest's transit address instead.
+
+    Only what comes for an address of the host's, from the LAN or from the host itself; guests find there
+    what the host has. 127/8 is spared: answers could not come back to it.
+    """
+    by_name = {network.name: network for network in networks}
+    here: list[str] = []
+    anywhere: list[str] = []
+    targets: set[str] = set()
+    for name, number, (protocol, address, port, guest_port) in published:
+        guest = by_name[name].transit_address(number)
+        element = f"{protocol} . {port} : {guest} . {guest_port}"
+        if address == ANY_ADDRESS:
+            anywhere.append(element)
+        else:
+            here.append(f"{address} . {element}")
+        targets.add(f"{guest} . {protocol} . {guest_port}")
+    service, at = "inet_proto . inet_service", "ipv4_addr . inet_service"
+    return f"""\
+	map published {{
+		type ipv4_addr . {service} : {at}
+{_listed(here)}	}}
+	map published-anywhere {{
+		type {service} : {at}
+{_listed(anywhere)}	}}
+	set published-to {{
+		type ipv4_addr . {service}
+{_listed(sorted(targets))}	}}
+	chain published {{
+		meta l4proto {{ tcp, udp }} dnat ip to ip daddr . meta l4proto . th dport map @published
+		meta l4proto {{ tcp, udp }} dnat ip to meta l4proto . th dport map @published-anywhere
+	}}
+	chain from-lan {{
+		type nat hook prerouting priority -100; policy accept;
+		iifname {bridges} accept
+		fib daddr type local jump published
+	}}
+	chain from-host {{
+		type nat hook output priority -100; policy accept;
+{_spare_local()}		fib daddr type local jump published
+	}}
+"""
+
+
+def _spare_local() -> str:
+    return "".join(f"\t\tip daddr {prefix} accept\n" for prefix in LOCAL)
+
+
+def _listed(elements: Sequence[str]) -> str:
+    return f"\t\telements = {_set(elements)}\n" if elements else ""
+
+
+def _forward_published(bridges: str, published: bool) -> str:
+    """What isn't published any more is dropped though it is established, so that it ends at once."""
+    inwards = f"oifname {bridges} ct direction original ct status dnat meta l4proto {{ tcp, udp }}"
+    accept = f"\t\t{inwards} ip daddr . meta l4proto . th dport @published-to accept\n"
+    return f"{accept if published else ''}\t\t{inwards} drop\n"
+
+
+def _answerable(networks: Iterable[Network]) -> str:
+    """A client whose address is in the guest prefix is at home there to the guest, which would look for it
+    on its own wire; so it hears the gateway instead. All others keep their address."""
+    return "".join(
+        f'\t\toifname "{n.bridge}" ip saddr {n.guest_prefix} ct status dnat'
+        f" snat to {n.transit_address(n.gateway)}\n"
+        for n in networks
+        if n.mode != NATIVE
+    )
 
 
 # --- table arp: the host's neighbours ------------------------------------------------------------

@@ -11,7 +11,8 @@ from ipaddress import IPv4Address, IPv4Network
 
 from .checks import is_quotable
 from .firewalls import Firewalls
-from .model import NATIVE, Binding, Guest, Network, Options, Port, Reservation
+from .model import NATIVE, Binding, Guest, Network, Options, Port, Published, Reservation
+from .publications import published
 from .record import NamedTuple
 from .ruleset import own_transit
 
@@ -77,6 +78,7 @@ class HostState(NamedTuple):
     bindings: tuple[Binding, ...] = ()
     shrink_lo: bool = False
     hosts: tuple[tuple[IPv4Address, tuple[str, ...]], ...] = ()
+    published: tuple[Published, ...] = ()
     gone: tuple[str, ...] = ()
     """Bridges that were ours: other firewalls have to forget them, although they are no more."""
 
@@ -155,6 +157,7 @@ def desire(
         bindings=tuple(sorted(_bindings(active, guests, taps))),
         shrink_lo=bool(active) and options.lo == "shrink",
         hosts=host_names(active, guests) if options.names == "hosts" else (),
+        published=published(active, reservations),
     )
 
 

@@ -51,8 +51,10 @@ def picture(found: Networks, listed: Sequence[Entry]) -> Picture:
 
 
 def _nic(entry: Entry) -> Nic:
-    number, mac, _, name = entry.reservation[:4]
-    return Nic(name or mac, number, entry.tap, entry.port is not None)
+    number, mac, _, name, published = entry.reservation
+    # without blanks the longest fits into a card
+    notes = (f"{p.address}:{p.port}→{p.guest_port}/{p.protocol}" for p in published)
+    return Nic(name or mac, number, entry.tap, entry.port is not None, tuple(notes))
 
 
 def _write(path: str, text: bytes) -> None:

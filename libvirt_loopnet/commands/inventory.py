@@ -168,7 +168,7 @@ def _is_further(entry: Entry, names: set[tuple[str, str]]) -> bool:
 
     pool.reserve() calls it LABEL, in another network, or LABEL-NUMBER.
     """
-    number, _, uuid, name = entry.reservation
+    number, _, uuid, name = entry.reservation[:4]
     return (uuid, name) in names or (uuid, name.removesuffix(f"-{number}")) in names
 
 

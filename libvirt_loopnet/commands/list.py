@@ -9,17 +9,21 @@
     guest_address  the address in the guest, likewise
     tap            the host's device for the NIC, null while there is none
     state          "up" while it is plugged in, else "reserved"
+    published      array of objects: protocol, host_address (null: all), host_port, guest_port
 """
 
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
+from ..model import ANY_ADDRESS, Publication
 from ..reservations import Store
 from .inventory import Entry, entries, networks
 from .output import print_json, print_table
 
 COLUMNS = ("name", "network", "mac", "loop_address", "guest_address", "tap", "state")
+PUBLISHED = "published"
+"""A column of its own where anything is."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -27,12 +31,31 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    rows = [_row(entry) for entry in entries(networks(arguments.connect), Store())]
+    listed = entries(networks(arguments.connect), Store())
     if arguments.json:
-        print_json([dict(zip(COLUMNS, row)) for row in rows])
+        print_json([_as_json(entry) for entry in listed])
+        return 0
+    rows = [[cell or "" for cell in _row(entry)] for entry in listed]
+    if any(entry.reservation.published for entry in listed):
+        ports = (" ".join(map(str, entry.reservation.published)) for entry in listed)
+        print_table((*COLUMNS, PUBLISHED), ([*row, each] for row, each in zip(rows, ports)))
     else:
-        print_table(COLUMNS, ([cell or "" for cell in row] for row in rows))
+        print_table(COLUMNS, rows)
     return 0
+
+
+def _as_json(entry: Entry) -> dict[str, object]:
+    return {
+        **dict(zip(COLUMNS, _row(entry))),
+        PUBLISHED: [as_json(each) for each in entry.reservation.published],
+    }
+
+
+def as_json(publication: Publication) -> dict[str, object]:
+    """A publication as ``--json`` prints it."""
+    protocol, address, port, guest_port = publication
+    where = None if address == ANY_ADDRESS else str(address)
+    return {"protocol": protocol, "host_address": where, "host_port": port, "guest_port": guest_port}
 
 
 def _row(entry: Entry) -> tuple[str | None, ...]:

@@ -12,6 +12,7 @@ from ..reservations import Store
 from .dnsmasqfiles import publish
 from .inventory import Entry, entries, find, networks_of_files
 from .privileges import require_root
+from .publish import put_into_effect
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -72,6 +73,8 @@ def _release(chosen: Sequence[Entry]) -> None:
             macs = {entry.reservation.mac for entry in chosen if entry.network_name == name}
             store.save(name, [kept for kept in store.load(name) if kept.mac not in macs])
             publish(store, name)
+        if any(entry.reservation.published for entry in chosen):
+            put_into_effect(store)
     for entry in chosen:
         print(f"released {line(entry)}")
 
@@ -87,6 +90,6 @@ def _refuse_live(entry: Entry) -> None:
 
 def line(entry: Entry) -> str:
     """Whose address it is."""
-    number, mac, _, name = entry.reservation
+    number, mac, _, name = entry.reservation[:4]
     where = entry.loop_address or f"host number {number}"
     return f"{where} of {name or mac} in network {entry.network_name}"

@@ -22,6 +22,7 @@ from ..reservations import Store
 from .dnsmasqfiles import publish
 from .inventory import DEFINITIONS, Entry, entries, find, networks_of_files, read_or_nothing
 from .privileges import require_root
+from .publish import put_into_effect
 
 
 class Nic(NamedTuple):
@@ -64,6 +65,8 @@ def keep(network: Network, nic: Nic, number: int) -> Reservation:
         if kept not in before:
             _refuse_live(network, before, nic)
             store.save(network.name, after)
+            if kept.published:
+                put_into_effect(store)
         publish(store, network.name)
     return kept
 

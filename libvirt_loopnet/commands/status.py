@@ -10,6 +10,8 @@
               domain, up: NICs plugged in, reserved: NICs that have an address
     lo        object: addresses (array, "127.0.0.1/16"), shrunk, reason
     rules     true when all of our tables are loaded
+    published array of objects, as with list, and: guest (its name, or MAC address), network, active
+              (the network is)
     hooks     object: network and qemu, each "installed", "missing", "foreign" or "dead"
     drift     array of lines: what ``loopnet sync`` would do
 """
@@ -27,8 +29,10 @@ from ..reservations import Store
 from . import hookfiles
 from .drift import Look, brief, broken, look
 from .inventory import Entry, entries, networks_of_files
+from .list import as_json
 from .output import print_json, print_table
 from .privileges import require_root
+from .publish import line_of
 
 COLUMNS = ("network", "state", "mode", "bridge", "loop_prefix", "guest_prefix", "up", "reserved")
 _HOOKS = {
@@ -91,6 +95,16 @@ def _as_json(status: Status) -> dict[str, object]:
             "reason": _reason(seen),
         },
         "rules": _has_rules(seen),
+        "published": [
+            {
+                "guest": entry.reservation.name or entry.reservation.mac,
+                "network": entry.network_name,
+                "active": entry.network in status.active,
+                **as_json(each),
+            }
+            for entry in status.entries
+            for each in entry.reservation.published
+        ],
         "hooks": status.hooks,
         "drift": status.drift,
     }
@@ -133,11 +147,20 @@ def _print(status: Status) -> None:
     print(f"        {_reason(seen)}")
     wanted = "" if seen.desired.networks else "; none are needed"
     print(f"rules:  {'loaded' if _has_rules(seen) else 'not loaded'}{wanted}")
+    for line in _ports(status):
+        print(f"port:   {line}")
     for driver, state in status.hooks.items():
         print(f"hook:   {driver} {_HOOKS[state]}")
     print(f"drift:  {'repair it with: loopnet sync' if status.drift else 'none'}")
     for line in status.drift:
         print(f"        {line}")
+
+
+def _ports(status: Status) -> Iterator[str]:
+    for entry in status.entries:
+        active = "" if entry.network in status.active else ", once its network is active"
+        for each in entry.reservation.published:
+            yield f"{line_of(each, entry.reservation, entry)}{active}"
 
 
 def _sorted(status: Status) -> list[Network]:

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address
 
 from ..doctor import Daemon, Listener
 from ..errors import HostError
-from ..model import MAPPED, Network
+from ..model import ANY_ADDRESS, MAPPED, Network
 from ..prefixes import parse_prefix
 from ..ruleset import tables
 from . import linux, process
@@ -92,8 +92,9 @@ def selinux_hooks() -> bool:
 
 
 def listeners() -> tuple[Listener, ...]:
-    """TCP and UDP sockets that wait on an IPv4 address of their own (/proc/net/{tcp,udp})."""
+    """TCP and UDP sockets that wait on an IPv4 address (/proc/net/{tcp,udp}); :: is all of these, too."""
     found = [*_sockets("tcp", "0A"), *_sockets("udp", "07")]
+    found += [*_sockets6("tcp", "0A"), *_sockets6("udp", "07")]
     return tuple(sorted(set(found)))
 
 
@@ -104,6 +105,14 @@ def _sockets(protocol: str, state: str) -> Iterator[Listener]:
             address, _, port = fields[1].partition(":")
             octets = bytes.fromhex(address)[::-1]
             yield Listener(protocol, IPv4Address(octets), int(port, 16))
+
+
+def _sockets6(protocol: str, state: str) -> Iterator[Listener]:
+    for line in _text(f"/proc/net/{protocol}6").splitlines()[1:]:
+        fields = line.split()
+        address, _, port = fields[1].partition(":") if len(fields) > 3 else ("", "", "")
+        if port and fields[3] == state and not address.strip("0"):
+            yield Listener(protocol, ANY_ADDRESS, int(port, 16))
 
 
 def _stat(path: str) -> list[os.stat_result]:

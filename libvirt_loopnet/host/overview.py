@@ -1,4 +1,4 @@
-"""lo and the ways out of the host, for graph.py; anybody may look."""
+"""lo, the host's addresses and its ways out, for graph.py and ``loopnet publish``; anybody may look."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ def uplinks() -> tuple[Uplink, ...]:
             if device:
                 found.setdefault(device, Uplink(device, addresses.get(device, ()), hop.get("gateway", "")))
     return tuple(found.values())
+
+
+def own_addresses() -> frozenset[str]:
+    """The IPv4 addresses of all devices. Raises HostError."""
+    return frozenset(each.partition("/")[0] for found in _addresses().values() for each in found)
 
 
 def _addresses() -> dict[str, tuple[str, ...]]:

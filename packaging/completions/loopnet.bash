@@ -46,8 +46,8 @@ _loopnet() {
     case $verb in
     '')
         options='--connect --help --version'
-        candidates='define rewrite convert revert list graph ip reserve release status plan sync watch
-            cleanup doctor guest-setup install-hooks uninstall-hooks'
+        candidates='define rewrite convert revert list graph ip reserve release publish unpublish
+            status plan sync watch cleanup doctor guest-setup install-hooks uninstall-hooks'
         ;;
     define) options='--loop-prefix --guest-prefix --mode --print-xml' ;;
     rewrite)
@@ -72,6 +72,11 @@ _loopnet() {
     guest-setup)
         options='--format --mac --domain'
         candidates=$(virsh -q net-list --all --name 2>/dev/null)
+        ;;
+    publish) candidates=$(_loopnet_guests) ;;
+    unpublish)
+        options='--all'
+        candidates=$(_loopnet_guests)
         ;;
     plan | sync | watch | cleanup) ;;
     install-hooks | uninstall-hooks) options='--root' ;;

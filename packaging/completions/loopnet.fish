@@ -22,6 +22,8 @@ complete -c loopnet -n __fish_use_subcommand -a graph -d 'a picture of networks,
 complete -c loopnet -n __fish_use_subcommand -a ip -d 'the address at which the host reaches a guest'
 complete -c loopnet -n __fish_use_subcommand -a reserve -d 'keep an address for a guest'
 complete -c loopnet -n __fish_use_subcommand -a release -d 'give a guest\'s address back'
+complete -c loopnet -n __fish_use_subcommand -a publish -d 'let the LAN reach a guest\'s port, as 8080:80'
+complete -c loopnet -n __fish_use_subcommand -a unpublish -d 'keep the LAN from it again'
 complete -c loopnet -n __fish_use_subcommand -a status -d 'networks, lo, rules, hooks; is all as it should be?'
 complete -c loopnet -n __fish_use_subcommand -a plan -d 'what sync would run; changes nothing'
 complete -c loopnet -n __fish_use_subcommand -a sync -d 'bring the host to what it should be'
@@ -44,7 +46,8 @@ complete -c loopnet -n '__fish_seen_subcommand_from convert revert' -a '(__loopn
 complete -c loopnet -n '__fish_seen_subcommand_from rewrite' -F
 complete -c loopnet -n '__fish_seen_subcommand_from graph' -s o -l output -rF -d 'write it there'
 complete -c loopnet -n '__fish_seen_subcommand_from list status doctor' -l json -d 'for programs'
-complete -c loopnet -n '__fish_seen_subcommand_from ip reserve release' -a '(__loopnet_guests)'
+complete -c loopnet -n '__fish_seen_subcommand_from ip reserve release publish unpublish' -a '(__loopnet_guests)'
+complete -c loopnet -n '__fish_seen_subcommand_from unpublish' -l all -d 'all of the guest\'s'
 complete -c loopnet -n '__fish_seen_subcommand_from release' -l dead -d 'all of guests that libvirt doesn\'t know any more'
 complete -c loopnet -n '__fish_seen_subcommand_from release' -l yes -d 'with --dead: do it'
 complete -c loopnet -n '__fish_seen_subcommand_from guest-setup' -l format -x -a 'cloud-init networkd networkmanager ifupdown sysctl smbios' -d 'for which program of the guest'

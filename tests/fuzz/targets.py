@@ -210,7 +210,8 @@ def check_reservations(data: bytes) -> bool:
         return False
     except LoopnetError as error:
         return refused(error)
-    assert reservations.render(found) == text or list(found) != sorted(found)
+    if any(each.published for each in found) or "version 1" in text:
+        assert reservations.render(found) == text or list(found) != sorted(found)
     return True
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from libvirt_loopnet.errors import InputError, LoopnetError, PrivilegeError, StateError
-from libvirt_loopnet.model import Reservation
+from libvirt_loopnet.model import ANY_ADDRESS, PROTOCOLS, Publication, Reservation
+from libvirt_loopnet.publications import clash
 from libvirt_loopnet.reservations import Store, file_name, network_name, parse, render, state_error
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,17 +44,21 @@ def mac_of(number: int) -> str:
     return f"52:54:00:{number >> 16:02x}:{number >> 8 & 255:02x}:{number & 255:02x}"
 
 
-reservations = st.lists(
+addresses = st.just(ANY_ADDRESS) | st.integers(0x0A000000, 0x0A0000FF).map(IPv4Address)
+ports = st.integers(1, 65535)
+publications = st.builds(Publication, st.sampled_from(PROTOCOLS), addresses, ports, ports)
+reservations: st.SearchStrategy[list[Reservation]] = st.lists(
     st.builds(
         Reservation,
         st.integers(1, 2**23 - 2),
         st.integers(0, 2**24 - 1).map(mac_of),
         st.just("") | st.uuids().map(str),
         st.from_regex(r"\A([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?\Z"),
+        st.just(()) | st.lists(publications, max_size=3, unique=True).map(lambda them: tuple(sorted(them))),
     ),
     max_size=30,
     unique_by=(lambda each: each.number, lambda each: each.mac),
-)
+).filter(lambda held: clash(port for each in held for port in each.published) is None)
 
 
 @pytest.fixture
@@ -64,6 +70,45 @@ def test_the_file_reads_as_documented(store: Store) -> None:
     save(store, "loopnet", B, A)
     assert (Path(store.directory) / "loopnet.reservations").read_text() == TEXT
     assert store.load("loopnet") == (A, B)
+
+
+PUBLISHED = f"""\
+# libvirt-loopnet reservations, version 2
+5 52:54:00:12:34:56 {UUID} vm1 8080:80/tcp,192.0.2.7:53:5353/udp
+7 52:54:00:00:00:07 - - -
+# end 2
+"""
+WEB = Publication("tcp", ANY_ADDRESS, 8080, 80)
+DNS = Publication("udp", IPv4Address("192.0.2.7"), 53, 5353)
+
+
+def test_what_is_published_makes_it_version_2(store: Store) -> None:
+    """And only that, so that those who publish nothing can go back to an older release."""
+    path = Path(store.directory) / "loopnet.reservations"
+    save(store, "loopnet", A, B)
+    assert path.read_text() == TEXT
+    save(store, "loopnet", A._replace(published=(WEB, DNS)), B)
+    assert path.read_text() == PUBLISHED
+    assert store.load("loopnet") == (A._replace(published=(WEB, DNS)), B)
+    save(store, "loopnet", A, B)
+    assert path.read_text() == TEXT
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("8080:80/tcp", "8080:80"), ("8080:80/tcp", "08080:80/tcp"), ("8080:80/tcp", "0.0.0.0:8080:80/tcp"),
+        ("8080:80/tcp", "80800:80/tcp"), ("8080:80/tcp,", ","), ("/udp", "/sctp"),
+        ("8080:80/tcp,192.0.2.7:53:5353/udp", "192.0.2.7:53:5353/udp,8080:80/tcp"), (" - -\n", " -\n"),
+        ("192.0.2.7:53:5353/udp", "192.0.2.7:8080:5353/tcp"), (" - - -\n", " - - 8080:1/tcp\n"),
+        ("192.0.2.7", "127.0.0.1"), (" - - -\n", " - - - -\n"), (" - - -\n", " - - \n"),
+    ],
+)  # fmt: skip
+def test_damaged_publications(right: str, wrong: str) -> None:
+    assert right in PUBLISHED
+    text = PUBLISHED.replace(right, wrong, 1)
+    with pytest.raises(StateError, match=r"^x(: |).*(line [23]|claims a port)"):
+        parse(text, "x")
 
 
 @given(reservations)
@@ -132,7 +177,9 @@ def test_a_stale_temporary_file_is_removed(store: Store) -> None:
         (lambda text: text[:60], "cut short"),
         (lambda text: text.replace("# end 2\n", ""), "cut short"),
         (lambda text: text.replace("7 52:54:00:00:00:07 - -\n", ""), "has 1 reservations"),
-        (lambda text: text.replace("version 1", "version 2"), "upgrade libvirt-loopnet"),
+        (lambda text: text.replace("version 1", "version 3"), "has format version 3"),
+        (lambda text: text.replace("version 1", "version 99"), "upgrade libvirt-loopnet"),
+        (lambda text: text.replace("version 1", "version 2"), "line 2 is not NUMBER MAC UUID NAME PUBLISHED"),
         (lambda text: text.replace("7 52", "5 52"), "host number 5 stands there twice"),
         (
             lambda text: text.replace("52:54:00:00:00:07", A.mac),
@@ -344,6 +391,8 @@ while True:
     with store.locked():
         store.save("loopnet", [Reservation(n, f"52:54:00:00:00:{n:02x}", "", f"v{count}")
                                for n in range(1, 100)])
+    if count == 1:
+        print("ready", flush=True)
 """
 
 

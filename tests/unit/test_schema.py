@@ -15,6 +15,7 @@ from tests import schema
 NIC = {
     "name": "vm1", "network": "loopnet", "mac": "52:54:00:00:00:01", "loop_address": "127.1.0.2",
     "guest_address": "10.127.1.2", "tap": None, "state": "up",
+    "published": [{"protocol": "tcp", "host_address": None, "host_port": 8080, "guest_port": 80}],
 }  # fmt: skip
 
 
@@ -27,7 +28,7 @@ def test_what_is_right() -> None:
     "wrong",
     [
         {"state": "down"}, {"loop_address": "127.1.0.256"}, {"mac": "52:54"}, {"tap": ""}, {"name": None},
-        {"network": ""}, {"more": 1},
+        {"network": ""}, {"more": 1}, {"published": [{}]}, {"published": None},
     ],
 )  # fmt: skip
 def test_what_is_wrong(wrong: dict[str, Any]) -> None:
@@ -43,7 +44,7 @@ def test_what_is_missing() -> None:
 
 def test_the_keys_are_those_of_the_code() -> None:
     definitions = schema.load()["$defs"]
-    assert [*definitions["list"]["items"]["properties"]] == [*list_command.COLUMNS]
+    assert [*definitions["list"]["items"]["properties"]] == [*list_command.COLUMNS, "published"]
     assert [*definitions["doctor"]["items"]["properties"]] == [*Finding._fields]
     for item in (definitions["list"]["items"], definitions["doctor"]["items"], definitions["status"]):
         assert item["required"] == [*item["properties"]]

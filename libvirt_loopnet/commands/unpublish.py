@@ -1,0 +1,66 @@
+"""``loopnet unpublish``: close a port that ``loopnet publish`` opened; connections end at once.
+
+PORT alone will do where it is no other's: the host's port, as in ``loopnet unpublish vm1 8080``.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from ..checks import shown
+from ..errors import InputError, NotFoundError
+from ..model import Publication, Reservation
+from ..publications import parse_publication
+from ..reservations import Store
+from .inventory import entries, find, networks_of_files
+from .privileges import require_root
+from .publish import line_of, load, put_into_effect, save
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("guest", metavar="GUEST|MAC", help="a guest's name or its MAC address")
+    parser.add_argument(
+        "ports",
+        metavar="[HOST-ADDRESS:]PORT[:PORT][/udp]",
+        nargs="?",
+        default="",
+        help="as loopnet list has it",
+    )
+    parser.add_argument("--all", action="store_true", help="all of the guest's")
+
+
+def run(arguments: Namespace) -> int:
+    require_root("unpublish")
+    if arguments.all == bool(arguments.ports):
+        raise InputError("give one publication, or --all; see: loopnet unpublish --help")
+    found = find(entries(networks_of_files(), Store()), arguments.guest)
+    store = Store()
+    closed = []
+    with store.locked():
+        current = [(entry, load(store, entry)) for entry in found]
+        for entry, kept in current:
+            gone = kept.published if arguments.all else _meant(arguments.ports, kept)
+            if gone:
+                save(store, entry, kept, [each for each in kept.published if each not in gone])
+                closed += [line_of(each, kept, entry) for each in gone]
+        if closed:
+            put_into_effect(store)
+    if not closed:
+        what = "nothing" if arguments.all else f"no {arguments.ports[:60]}"
+        raise NotFoundError(f"{what} of guest {shown(arguments.guest)} is published; see: loopnet list")
+    print("\n".join(f"unpublished {line}" for line in closed))
+    return 0
+
+
+def _meant(ports: str, kept: Reservation) -> tuple[Publication, ...]:
+    """What ``ports`` names: in full, or by the host's port. Raises InputError."""
+    bare, slash, protocol = ports.partition("/")
+    if ":" in bare:
+        exact = parse_publication(ports)
+        return tuple(each for each in kept.published if each == exact)
+    wanted = parse_publication(f"{bare}:{bare}{slash}{protocol}")
+    found = [each for each in kept.published if each.port == wanted.port]
+    found = [each for each in found if not slash or each.protocol == protocol]
+    if len(found) > 1:
+        raise InputError(f"{ports} can be any of {', '.join(map(str, found))}; say which")
+    return tuple(found)

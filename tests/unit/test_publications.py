@@ -1,0 +1,148 @@
+"""How publications are written, which exclude each other, and what rules they make."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from libvirt_loopnet import pool, ruleset
+from libvirt_loopnet.errors import ConflictError, InputError
+from libvirt_loopnet.firewalls import Firewalls, orders
+from libvirt_loopnet.model import ANY_ADDRESS, NATIVE, Options, Publication, Published, Reservation
+from libvirt_loopnet.publications import check_free, clash, overlap, parse_publication, published
+from libvirt_loopnet.state import desire
+from tests.unit.test_plan import network
+
+HERE = IPv4Address("192.0.2.7")
+WEB = Publication("tcp", ANY_ADDRESS, 8080, 80)
+DNS = Publication("udp", HERE, 53, 5353)
+VM1 = Reservation(2, "52:54:00:00:00:02", "", "vm1", (WEB, DNS))
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("8080:80", WEB), ("8080:80/tcp", WEB), ("0.0.0.0:8080:80", WEB), ("192.0.2.7:53:5353/udp", DNS),
+        ("1:65535", Publication("tcp", ANY_ADDRESS, 1, 65535)),
+    ],
+)  # fmt: skip
+def test_what_is_understood(text: str, meant: Publication) -> None:
+    assert parse_publication(text) == meant
+    assert parse_publication(str(meant)) == meant
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "is no publication"), ("80", "is no publication"), ("1:2:3:4", "is no publication"),
+        (":80", "'' is no port"), ("80:", "'' is no port"), ("0:80", "'0' is no port"),
+        ("65536:1", "'65536' is no port"), ("1:65536", "'65536' is no port"), ("080:80", "'080' is no port"),
+        ("-1:80", "'-1' is no port"), ("+1:80", "is no port"), ("1 :80", "is no port"), ("٣:80", "is no port"),
+        ("²:80", "is no port"), ("http:80", "'http' is no port"), ("80:80/", "protocol ''"),
+        ("80:80/TCP", "'TCP' is neither tcp nor udp"), ("80:80/sctp", "neither"), ("80:80/udp/tcp", "neither"),
+        ("x:80:80", "'x' is no IPv4 address"), ("1.2.3:80:80", "no IPv4 address"), ("[::1]:80:80", "publication"),
+        ("01.2.3.4:80:80", "no IPv4 address"), (":80:80", "'' is no IPv4 address"),
+        ("127.0.0.1:80:80", "reaches the guest already"), ("247.1.0.1:80:80", "loopnet uses"),
+        ("224.0.0.1:80:80", "multicast"), ("255.255.255.255:80:80", "broadcast"), ("0.0.0.1:80:80", "no host can"),
+        ("8080:80\n", "is no port"), ("x" * 9999, "is no publication"), ("8080:80\x1b[1m", "is no port"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(text: str, says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_publication(text)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "\x1b" not in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+@given(st.text(max_size=30) | st.text("0123456789.:/tcpud-", max_size=30))
+def test_any_text_is_refused_or_comes_back(text: str) -> None:
+    try:
+        found = parse_publication(text)
+    except InputError as error:
+        lines = str(error).splitlines()
+    else:
+        lines = [str(found)]
+        assert parse_publication(lines[0]) == found
+        assert 0 < found.port < 65536 > found.guest_port > 0
+        assert set(lines[0]) <= set("0123456789.:/tcpud")
+    assert len(lines) == 1
+
+
+def test_overlap() -> None:
+    assert overlap(WEB, WEB._replace(guest_port=1))
+    assert overlap(WEB, WEB._replace(address=HERE))
+    assert overlap(WEB._replace(address=HERE), WEB)
+    assert not overlap(WEB, WEB._replace(port=1))
+    assert not overlap(WEB, WEB._replace(protocol="udp"))
+    assert not overlap(DNS, DNS._replace(address=HERE + 1))
+    assert clash([WEB, DNS]) is None
+    assert clash([DNS, WEB, WEB._replace(address=HERE)]) == WEB._replace(address=HERE)
+
+
+def test_what_is_taken() -> None:
+    kept = {"net1": (VM1,), "net2": ()}
+    check_free(DNS._replace(address=HERE + 1), kept)
+    with pytest.raises(ConflictError) as caught:
+        check_free(WEB._replace(address=HERE, guest_port=1), kept)
+    assert str(caught.value) == (
+        "192.0.2.7:8080:1/tcp can't be published: 8080:80/tcp of vm1 in network net1 is; "
+        "first: loopnet unpublish vm1 8080:80/tcp"
+    )
+
+
+def test_what_is_published() -> None:
+    one, two = network(1), network(2)
+    other = Reservation(3, "52:54:00:00:00:03", "", "vm2", (DNS, Publication("tcp", HERE, 8080, 1)))
+    kept = {"net1": (VM1,), "net2": (other,), "gone": (other,)}
+    assert published([two, one], kept) == (Published("net1", 2, WEB), Published("net1", 2, DNS))
+    assert published([two], kept) == tuple(Published("net2", 3, each) for each in other.published)
+    # numbers that a changed definition gave to others, or took away
+    assert published([one._replace(gateway=2)], kept) == ()
+    assert published([one._replace(host=2)], kept) == ()
+    assert published([one], {"net1": (VM1._replace(number=255),)}) == ()
+
+
+def test_a_reservation_keeps_them() -> None:
+    after, kept = pool.reserve(network(1), [VM1], VM1.mac, "", "other")
+    assert kept == VM1._replace(name="other")
+    after, kept = pool.reserve(network(1), after, VM1.mac, "", "", 9)
+    assert kept.published == VM1.published
+    assert after == [kept]
+
+
+def test_rules_are_few_and_only_where_wanted() -> None:
+    networks = [network(1), network(2, NATIVE)]
+    without = ruleset.tables(networks, [], [])
+    assert "dnat ip" not in without
+    assert "hook prerouting priority -100" not in without
+    one = ruleset.tables(networks, [], [], [Published("net1", 2, WEB)])
+    ports = [Published("net1", 2, Publication("tcp", ANY_ADDRESS, n, n)) for n in range(1, 500)]
+    many = ruleset.tables(networks, [], [], ports)
+    assert len(many.splitlines()) == len(one.splitlines())
+    assert "tcp . 8080 : 247.1.0.2 . 80" in one
+    assert 'oifname "virbr1" ip saddr 10.127.1.0/24 ct status dnat snat to 247.1.0.1' in one
+    assert one.count("snat to") == 1  # none for native: no client has 127.x
+
+
+def test_it_is_part_of_what_should_be() -> None:
+    state = desire([network(1)], {"net1": [VM1]}, [], [], Options())
+    assert state.published == (Published("net1", 2, WEB), Published("net1", 2, DNS))
+
+
+def test_iptables_lets_it_in_where_it_would_drop() -> None:
+    dropping = Firewalls((("iptables-nft", "*filter\n:FORWARD DROP [0:0]\nCOMMIT\n"),))
+    (without,) = orders(dropping, [network(1), network(2)])
+    assert "DNAT" not in without.text
+    (order,) = orders(dropping, [network(1), network(2)], (), {"net1"})
+    assert (
+        "-A LOOPNET_FORWARD -d 247.1.0.0/24 -o virbr1 -m conntrack --ctstate DNAT -j ACCEPT\n" in order.text
+    )
+    assert order.text.count("DNAT") == 1
+    assert order.text.index("DNAT") < order.text.index("RETURN")
+    accepting = Firewalls((("iptables-nft", "*filter\n:FORWARD ACCEPT [0:0]\nCOMMIT\n"),))
+    assert orders(accepting, [network(1)], (), {"net1"}) == []
