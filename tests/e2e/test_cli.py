@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import subprocess
 from typing import Any, Dict, Iterator, List, Sequence, Set
 
@@ -384,6 +385,100 @@ def test_convert_and_revert(world: World) -> None:
     assert world.sandbox.virsh("net-dumpxml", "--inactive", "default") == before
     assert "was not converted" in error(world, "revert", "default", status=1)
     assert "virsh net-list" in error(world, "convert", "nowhere", status=1)
+    assert loopnet(world, "plan") == "nothing to do\n"
+
+
+def test_publish(world: World) -> None:
+    """The LAN reaches a real guest, across restarts of the guest, its network and the daemon."""
+    world.start()
+    guest = world.boot("web")[0]
+    there = f"http://{world.sandbox.host_address}:8080/"
+    fetch = f"curl -sS --max-time 10 --retry 20 --retry-delay 1 --retry-all-errors {there}"
+
+    def reached() -> bool:
+        return "hello from web" in world.sandbox.lan.sh(f"{fetch} || true")
+
+    def closed() -> bool:
+        return world.sandbox.lan.run(["curl", "-s", "--max-time", "5", there], check=False).returncode != 0
+
+    assert closed()
+    said = loopnet(world, "publish", "web", "8080:80")
+    assert said == "published port 80/tcp of web (127.1.0.2) at port 8080 of all addresses of this host\n"
+    assert loopnet(world, "publish", "web", "8080:80") == said
+    assert reached()
+    assert "hello from web" in world.host.sh(f"curl -sS --max-time 10 {there}")
+    assert rows(world)[0]["published"] == [
+        {"protocol": "tcp", "host_address": None, "host_port": 8080, "guest_port": 80}
+    ]
+    assert status_json(world, 0)["published"][0]["guest"] == "web"
+    assert "port:   port 80/tcp of web (127.1.0.2) at port 8080 of all" in loopnet(world, "status")
+    header, line = loopnet(world, "list").splitlines()
+    assert header.split()[-1] == "published"
+    assert line.split()[-1] == "8080:80/tcp"
+    assert "0.0.0.0:8080→80/tcp" in words(loopnet(world, "graph"))
+
+    world.sandbox.stop_libvirtd()
+    world.sandbox.start_libvirtd()
+    assert reached()
+    guest.destroy()
+    world.boot("web")
+    assert reached()
+    world.sandbox.virsh("destroy", "web")
+    world.sandbox.virsh("net-destroy", "loopnet")
+    assert closed()
+    assert "dnat ip to" not in world.host.sh("nft list ruleset")
+    assert "once its network is active" in loopnet(world, "status")
+    world.sandbox.virsh("net-start", "loopnet")
+    world.boot("web")
+    assert reached()
+    assert loopnet(world, "plan") == "nothing to do\n"
+
+    said = loopnet(world, "unpublish", "web", "8080")
+    assert said == "unpublished port 80/tcp of web (127.1.0.2) at port 8080 of all addresses of this host\n"
+    assert closed()
+
+
+def test_what_can_not_be_published(world: World) -> None:
+    world.start()
+    world.still("vm1")
+    world.still("two", ["loopnet", "loopnet"])
+    loopnet(world, "publish", "vm1", "8080:80")
+    for arguments, status, says in (
+        (("vm2", "1:1"), 1, "no guest 'vm2' has an address; start it once"),
+        (("two", "1:1"), 2, "guest 'two' has 2 NICs; say which: 52:54:00:"),
+        (("vm1", "80"), 2, "is no publication; write it as PORT:PORT"),
+        (("vm1", "8080:81"), 2, "8080:80/tcp of vm1 in network loopnet is; first: loopnet unpublish vm1"),
+        (("two-4", "192.0.2.1:8080:80"), 2, "8080:80/tcp of vm1 in network loopnet is"),
+        (("vm1", "127.0.0.1:80:80"), 2, "reaches the guest already"),
+    ):
+        done = run(world, "publish", *arguments)
+        assert (done.returncode, done.stdout) == (status, ""), done.stderr
+        assert says in done.stderr.splitlines()[-1]
+    for arguments, status, says in (
+        (("vm1",), 2, "give one publication, or --all"),
+        (("vm1", "80", "--all"), 2, "give one publication, or --all"),
+        (("vm1", "8081"), 1, "no 8081 of guest 'vm1' is published; see: loopnet list"),
+        (("vm1", "8080:81"), 1, "no 8080:81 of guest 'vm1' is published"),
+        (("two", "--all"), 1, "nothing of guest 'two' is published"),
+    ):
+        assert says in error(world, "unpublish", *arguments, status=status)
+    assert "needs root" in error(world, "publish", "vm1", "1:1", status=5, prefix=NOBODY)
+
+    listener = world.host.call(lambda: socket.create_server(("0.0.0.0", 8090)))
+    with listener:
+        done = run(world, "publish", "vm1", "8090:80")
+        assert "warning: a program of this host listens on 0.0.0.0 port 8090/tcp" in done.stderr
+    done = run(world, "publish", "vm1", "192.0.2.1:8091:80")
+    assert "warning: 192.0.2.1 is no address of this host now" in done.stderr
+    assert loopnet(world, "plan") == "nothing to do\n"
+    loopnet(world, "publish", "vm1", "8080:80/udp")
+    assert "can be any of 8080:80/tcp, 8080:80/udp" in error(world, "unpublish", "vm1", "8080", status=2)
+    assert "80/udp" in loopnet(world, "unpublish", "vm1", "8080/udp")
+    assert loopnet(world, "unpublish", "vm1", "--all").count("unpublished ") == 3
+    world.sandbox.virsh("destroy", "vm1")
+    loopnet(world, "publish", "vm1", "8080:80")
+    loopnet(world, "release", "vm1")
+    assert "dnat ip to" not in world.host.sh("nft list ruleset")
     assert loopnet(world, "plan") == "nothing to do\n"
 
 

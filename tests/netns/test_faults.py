@@ -13,7 +13,7 @@ import pytest
 
 from tests.netns.lab import Lab, LabGuest, LabNetwork
 from tests.netns.looking import look
-from tests.netns.wire import Prober
+from tests.netns.wire import Prober, Servers, ask_tcp
 from tests.sandbox import CHECKOUT
 
 TOOL = """#!/bin/sh
@@ -75,6 +75,16 @@ def faults() -> Iterator[tuple[str, int]]:
     yield "after", 0
     for lines in (1, 3):
         yield "lines", lines
+
+
+def calls(lab: Lab, event: Event) -> int:
+    """How often ``event`` calls the tools."""
+    many = 1000
+    arm(lab, many, "never")
+    event()
+    left = int(lab.path("/dev/shm/fault/plan").read_text().split()[0])
+    disarm(lab)
+    return many - left
 
 
 def strike_everywhere(lab: Lab, event: Event, recover: Event) -> int:
@@ -213,6 +223,30 @@ def test_sync(lab: Lab, running: tuple[LabNetwork, LabGuest]) -> None:
     with Prober(lab.host) as prober:
         assert strike_everywhere(lab, mend, recover) >= 10
     assert not prober.errors
+
+
+@pytest.mark.parametrize("verb", ["publish", "unpublish"])
+def test_publish(lab: Lab, running: tuple[LabNetwork, LabGuest], verb: str) -> None:
+    """What is stored comes first, and the next look opens or closes the port accordingly."""
+    _, guest = running
+    with Servers() as servers:
+        servers.tcp(guest.namespace, ("0.0.0.0", 80))
+        lab.host.run(["loopnet", "publish", guest.name, "8080:80"])
+        last = calls(lab, lambda: lab.host.run(["loopnet", "unpublish", guest.name, "--all"])) - 1
+        for strike in (("before", 0), ("before", last // 2), ("after", last // 2), ("before", last)):
+            if verb == "unpublish":
+                lab.host.run(["loopnet", "publish", guest.name, "8080:80"])
+            arm(lab, strike[1], strike[0])
+            lab.host.run(["loopnet", verb, guest.name, "8080:80"], check=False)
+            assert struck(lab), strike
+            disarm(lab)
+            sync(lab)
+            if verb == "publish":
+                ask_tcp(lab.lan, (lab.host_address, 8080))
+                lab.host.run(["loopnet", "unpublish", guest.name, "--all"])
+            with pytest.raises(ConnectionRefusedError):
+                ask_tcp(lab.lan, (lab.host_address, 8080))
+            answers(lab, guest)
 
 
 def answers(lab: Lab, guest: LabGuest) -> None:

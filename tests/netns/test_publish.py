@@ -230,7 +230,7 @@ def test_it_lasts(stage: Stage, lab: Lab) -> None:
         assert is_open(lab, HOST_PORT)
     lab.stop(stage.first)
     assert not is_open(lab, HOST_PORT)
-    assert "dnat" not in lab.rules()
+    assert "dnat ip to" not in lab.rules()
     lab.host.sh(f"ip link delete {again.tap}; ip link delete {stage.neighbour.tap}")
     lab.start(stage.first)
     anew = lab.guest(stage.first, guest.mac, name=guest.name)
@@ -273,7 +273,7 @@ def test_a_release_unpublishes(stage: Stage, lab: Lab) -> None:
         assert is_open(lab, HOST_PORT)
     lab.destroy(again)
     loopnet(lab, "release", guest.mac)
-    assert "dnat" not in lab.rules()
+    assert "dnat ip to" not in lab.rules()
     anew = lab.guest(stage.first, guest.mac, name=guest.name)
     with Servers() as servers:
         servers.tcp(anew.namespace, ("0.0.0.0", PORT))
