@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from .dhcphosts import Problem
 from .foreign import Obstacle
-from .model import Network
+from .model import ANY_ADDRESS, Network, Publication
+from .prefixes import LOOPBACK
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 
@@ -72,6 +73,8 @@ class Facts(NamedTuple):
     firewall_problems: tuple[str, ...] = ()
     """One line for each other firewall that could not be spoken to."""
     drift: tuple[str, ...] = ()
+    published: tuple[tuple[str, Publication], ...] = ()
+    """(guest, what of it) of active networks."""
     broken_state: tuple[str, ...] = ()
     """One line for each file of ours that can't be read."""
 
@@ -202,6 +205,40 @@ def _definitions(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def rival(publication: Publication, listeners: Iterable[Listener]) -> Listener | None:
+    """A program of the host that others reach no more, since a guest has the port. What listens on
+    127/8 is spared."""
+    for socket in listeners:
+        same = (socket.protocol, socket.port) == (publication.protocol, publication.port)
+        anywhere = ANY_ADDRESS in (publication.address, socket.address)
+        if same and socket.address not in LOOPBACK and (anywhere or socket.address == publication.address):
+            return socket
+    return None
+
+
+def _published(facts: Facts) -> Iterator[Finding]:
+    own = {address for _, address in facts.addresses} | {ANY_ADDRESS}
+    for guest, publication in facts.published:
+        socket = rival(publication, facts.listeners)
+        if socket:
+            yield Finding(
+                "published-listener",
+                WARNING,
+                f"a program of this host listens on {socket.address} port {socket.port}/{socket.protocol}, "
+                f"which is published for guest {guest}: {publication}",
+                "others reach the guest there, not the program",
+                f"loopnet unpublish {guest} {publication}",
+            )
+        if facts.addresses and publication.address not in own:
+            yield Finding(
+                "published-address",
+                NOTE,
+                f"{publication} of guest {guest} is published at an address that this host hasn't now",
+                "nobody reaches the guest there",
+                "ip -4 address",
+            )
+
+
 def _state(facts: Facts) -> Iterator[Finding]:
     for line in facts.broken_state:
         yield Finding("state-broken", ERROR, line, "its network's guests can't start", "see the message")
@@ -234,7 +271,9 @@ def _firewalls(facts: Facts) -> Iterator[Finding]:
         )
 
 
-_CHECKS = (_programs, _hooks, _forwarding, _definitions, _state, _firewalls, _bridges, _occupants, _lo)
+_CHECKS = (
+    _programs, _hooks, _forwarding, _definitions, _state, _firewalls, _bridges, _occupants, _published, _lo,
+)  # fmt: skip
 
 
 def order(found: Iterable[Finding]) -> int:

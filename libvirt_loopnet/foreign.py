@@ -8,7 +8,7 @@ isn't understood counts as not matching: better a drop that is missed than one t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, NamedTuple, Optional
 
@@ -39,6 +39,8 @@ class Packet(NamedTuple):
     ports: tuple[int, int]
     """Source, destination."""
     state: str = "new"
+    status: str = ""
+    """What ct status has of it."""
 
 
 class Obstacle(NamedTuple):
@@ -68,22 +70,27 @@ class Drop(NamedTuple):
         return Obstacle(where, rule, tuple(dict.fromkeys(packet.what for packet in self.packets)), mend)
 
 
-def packets(networks: Iterable[Network], uplink: str, bridged: bool) -> list[Packet]:
+def packets(
+    networks: Iterable[Network], uplink: str, bridged: bool, published: Collection[str] = ()
+) -> list[Packet]:
     """What must pass for ``networks``; ``uplink`` is the device of the default route, '' for none.
 
-    ``bridged``: br_netfilter shows rules for IP what goes from guest to guest.
+    ``bridged``: br_netfilter shows rules for IP what goes from guest to guest. ``published`` names the
+    networks that have published ports.
     """
     found: list[Packet] = []
     for network in networks:
         found += [*_to_host(network), *_from_host(network)]
         found += _internet(network, uplink) if uplink else ()
         found += [_among_guests(network)] if bridged else ()
+        found += [_from_lan(network, uplink)] if uplink and network.name in published else ()
     return found
 
 
 _NO_DHCP, _NO_DNS, _NO_PING = "guests get no DHCP", "guests get no DNS", "guests can't ping the gateway"
 _NO_GUEST, _NO_INTERNET = "the host doesn't reach guests", "guests don't reach the internet"
 _NOT_AMONG = "guests don't reach each other"
+_NO_LAN = "the LAN doesn't reach published ports"
 _NOBODY, _EVERYBODY = IPv4Address("0.0.0.0"), IPv4Address("255.255.255.255")
 
 
@@ -128,6 +135,16 @@ def _among_guests(network: Network) -> Packet:
     match, guest = f'iifname "{bridge}" ip saddr {network.guest_prefix}', _guest(network)
     here, there = network.guest_address(guest), network.guest_address(guest + 1)
     return Packet(_NOT_AMONG, hooks, match, bridge, bridge, here, there, "tcp", (_CLIENT, 22))
+
+
+def _from_lan(network: Network, uplink: str) -> Packet:
+    hooks, bridge, guest = (
+        ("forward", "postrouting"),
+        network.bridge,
+        network.transit_address(_guest(network)),
+    )
+    match, ports = f'oifname "{bridge}" ct status dnat', (_CLIENT, 80)
+    return Packet(_NO_LAN, hooks, match, uplink, bridge, _ANYWHERE, guest, "tcp", ports, status="dnat")
 
 
 def _guest(network: Network) -> int:
@@ -252,8 +269,8 @@ def _value(left: Json, packet: Packet) -> Any:
         return _META[it["key"]](packet) if it["key"] in _META else None
     if kind == "payload":
         return _payload(it.get("protocol"), it.get("field"), packet)
-    if kind == "ct" and it["key"] in ("state", "mark"):
-        return packet.state if it["key"] == "state" else 0
+    if kind == "ct" and it["key"] in ("state", "status", "mark"):
+        return {"state": packet.state, "status": packet.status, "mark": 0}[it["key"]]
     if kind == "fib" and it["result"] == "type" and it["flags"] == ["daddr"]:
         broadcast = packet.destination == IPv4Address("255.255.255.255")
         return "broadcast" if broadcast else "unicast" if packet.oif else "local"

@@ -12,7 +12,8 @@ Changes nothing. Status 1 if there is more than notes. ``--json`` prints an arra
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from ipaddress import IPv4Address
 
@@ -20,6 +21,7 @@ from .. import config, doctor
 from ..dhcphosts import Problem, parse_static
 from ..errors import LoopnetError
 from ..host import facts, firewall, foreign, linux, runstate
+from ..model import Network, Publication
 from ..reservations import Store
 from . import hookfiles
 from .inventory import DEFINITIONS, read_or_nothing
@@ -54,6 +56,7 @@ def look_around() -> doctor.Facts:
     hooks = {driver: hookfiles.state(driver) for driver in hookfiles.DRIVERS}
     networks = runstate.active_networks()
     broken, drift = _state(bool(missing))
+    ports = _published(networks)
     return doctor.Facts(
         networks=tuple(networks),
         problems=_problems(),
@@ -68,9 +71,10 @@ def look_around() -> doctor.Facts:
         selinux_hooks=facts.selinux_hooks(),
         listeners=facts.listeners(),
         addresses=() if missing else _addresses({network.bridge for network in networks}),
-        obstacles=() if missing else tuple(foreign.obstacles(networks)),
+        obstacles=() if missing else tuple(foreign.obstacles(networks, {network for network, _, _ in ports})),
         firewall_problems=() if missing else firewall.observe().problems,
         drift=drift,
+        published=tuple((guest, publication) for _, guest, publication in ports),
         broken_state=broken,
     )
 
@@ -94,6 +98,15 @@ def _state(blind: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
     ]
     broken = tuple(line for load in loads for line in _complaint(load))
     return broken, () if broken or blind else tuple(gather().drift)
+
+
+def _published(networks: Sequence[Network]) -> list[tuple[str, str, Publication]]:
+    """(network, guest, what of it)"""
+    store = Store()
+    with suppress(LoopnetError):  # told of already
+        kept = [(network.name, each) for network in networks for each in store.load(network.name)]
+        return [(name, each.name or each.mac, port) for name, each in kept for port in each.published]
+    return []
 
 
 def _complaint(load: Callable[[], object]) -> list[str]:

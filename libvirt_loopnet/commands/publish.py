@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 
 from .. import apply, config
 from ..checks import shown
+from ..doctor import rival
 from ..errors import InputError, NotFoundError
 from ..host import facts, linux, overview, runstate
 from ..model import ANY_ADDRESS, Publication, Reservation
-from ..prefixes import LOOPBACK
 from ..publications import check_free, parse_publication
 from ..reservations import Store
 from .inventory import Entry, entries, find, networks_of_files
@@ -99,12 +99,9 @@ def doubts(wanted: Publication) -> Iterator[str]:
     """What makes one wonder about it."""
     if wanted.address != ANY_ADDRESS and str(wanted.address) not in overview.own_addresses():
         yield f"{wanted.address} is no address of this host now; the port can be reached once it is"
-    for socket in facts.listeners():
-        same = (socket.protocol, socket.port) == (wanted.protocol, wanted.port)
-        anywhere = ANY_ADDRESS in (wanted.address, socket.address)
-        if same and socket.address not in LOOPBACK and (anywhere or socket.address == wanted.address):
-            yield (
-                f"a program of this host listens on {socket.address} port {socket.port}/{socket.protocol}; "
-                f"while this is published others reach the guest instead; see: ss -lnp sport {socket.port}"
-            )
-            return
+    socket = rival(wanted, facts.listeners())
+    if socket:
+        yield (
+            f"a program of this host listens on {socket.address} port {socket.port}/{socket.protocol}; "
+            f"while this is published others reach the guest instead; see: ss -lnp sport {socket.port}"
+        )

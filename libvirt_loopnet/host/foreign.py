@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from ..errors import HostError
@@ -17,11 +17,12 @@ BRIDGED = "/proc/sys/net/bridge/bridge-nf-call-iptables"
 """Docker and Kubernetes have it on; absent without the module br_netfilter."""
 
 
-def obstacles(networks: Sequence[Network]) -> list[Obstacle]:
-    """What tables of others, which we don't put rules into, keep ``networks`` from. Raises HostError."""
+def obstacles(networks: Sequence[Network], published: Collection[str] = ()) -> list[Obstacle]:
+    """What tables of others, which we don't put rules into, keep ``networks`` from; ``published`` names
+    those that have published ports. Raises HostError."""
     ruleset = json.loads(_nft("-j", "list", "ruleset"))["nftables"]
     known = _spoken_to(firewall.observe(), ruleset)
-    found = drops(ruleset, packets(networks, _uplink(), _is_bridged()), known)
+    found = drops(ruleset, packets(networks, _uplink(), _is_bridged(), published), known)
     return [drop.obstacle(_rule_text(drop)) for drop in found]
 
 

@@ -454,14 +454,14 @@ def test_what_can_not_be_published(world: World) -> None:
         done = run(world, "publish", *arguments)
         assert (done.returncode, done.stdout) == (status, ""), done.stderr
         assert says in done.stderr.splitlines()[-1]
-    for arguments, status, says in (
-        (("vm1",), 2, "give one publication, or --all"),
-        (("vm1", "80", "--all"), 2, "give one publication, or --all"),
-        (("vm1", "8081"), 1, "no 8081 of guest 'vm1' is published; see: loopnet list"),
-        (("vm1", "8080:81"), 1, "no 8080:81 of guest 'vm1' is published"),
-        (("two", "--all"), 1, "nothing of guest 'two' is published"),
+    for words_given, status, says in (
+        ("vm1", 2, "give one publication, or --all"),
+        ("vm1 80 --all", 2, "give one publication, or --all"),
+        ("vm1 8081", 1, "no 8081 of guest 'vm1' is published; see: loopnet list"),
+        ("vm1 8080:81", 1, "no 8080:81 of guest 'vm1' is published"),
+        ("two --all", 1, "nothing of guest 'two' is published"),
     ):
-        assert says in error(world, "unpublish", *arguments, status=status)
+        assert says in error(world, "unpublish", *words_given.split(), status=status)
     assert "needs root" in error(world, "publish", "vm1", "1:1", status=5, prefix=NOBODY)
 
     listener = world.host.call(lambda: socket.create_server(("0.0.0.0", 8090)))
@@ -471,6 +471,13 @@ def test_what_can_not_be_published(world: World) -> None:
     done = run(world, "publish", "vm1", "192.0.2.1:8091:80")
     assert "warning: 192.0.2.1 is no address of this host now" in done.stderr
     assert loopnet(world, "plan") == "nothing to do\n"
+    listener = world.host.call(lambda: socket.create_server(("", 8080), family=socket.AF_INET6))
+    with listener:
+        found = json.loads(run(world, "doctor", "--json").stdout)
+    schema.check("doctor", found)
+    told = {finding["id"]: finding["what"] for finding in found}
+    assert "listens on 0.0.0.0 port 8080/tcp" in told["published-listener"]
+    assert "192.0.2.1:8091:80/tcp" in told["published-address"]
     loopnet(world, "publish", "vm1", "8080:80/udp")
     assert "can be any of 8080:80/tcp, 8080:80/udp" in error(world, "unpublish", "vm1", "8080", status=2)
     assert "80/udp" in loopnet(world, "unpublish", "vm1", "8080/udp")

@@ -310,6 +310,32 @@ def test_beside_a_firewall_that_drops(stage: Stage, tool: str) -> None:
     lab.host.sh("nft delete table ip filter 2>/dev/null || true")
 
 
+def test_the_doctor_names_a_table_that_drops(stage: Stage) -> None:
+    """And what it says mends it."""
+    lab, guest = stage.lab, stage.guest
+    loopnet(lab, "publish", guest.name, f"{HOST_PORT}:{PORT}")
+    chain = "type filter hook forward priority 5; policy accept;"
+    rule = 'iifname "uplink0" ct state new drop'
+    lab.host.run(["nft", "-f", "-"], input=f"table inet mine {{ chain f {{ {chain} {rule}; }}; }}")
+    try:
+        assert not is_open(lab, HOST_PORT)
+        (found,) = obstacles(lab)
+        assert (found["id"], found["what"]) == ("firewall", f"another firewall, inet mine f: {rule}")
+        assert found["consequence"] == "cut off: the LAN doesn't reach published ports"
+        lab.host.sh(found["command"])
+        assert is_open(lab, HOST_PORT)
+        assert not is_open(lab, HOST_PORT + 1)
+        assert obstacles(lab) == []
+    finally:
+        lab.host.sh("nft delete table inet mine")
+
+
+def obstacles(lab: Lab) -> list[dict[str, str]]:
+    done = lab.host.run(["loopnet", "doctor", "--json"], check=False)
+    found: list[dict[str, str]] = json.loads(done.stdout)
+    return [finding for finding in found if finding["id"] == "firewall"]
+
+
 def rules_of(saved: str) -> list[str]:
     """Without the time, and counters."""
     return [line.partition(" [")[0] for line in saved.splitlines() if not line.startswith("#")]

@@ -9,6 +9,7 @@ import pytest
 from libvirt_loopnet.dhcphosts import Problem
 from libvirt_loopnet.doctor import ERROR, NOTE, Daemon, Facts, Finding, Listener, findings, order
 from libvirt_loopnet.foreign import Obstacle
+from libvirt_loopnet.model import ANY_ADDRESS, Publication
 from tests.unit.test_plan import network
 
 ADDRESS = IPv4Address("127.1.0.9")
@@ -71,3 +72,37 @@ def test_the_worst_comes_first_and_notes_are_no_failure() -> None:
     assert order(found) == 1
     assert order(found[1:]) == 0
     assert order([]) == 0
+
+
+HOST = IPv4Address("192.0.2.7")
+ANYWHERE, HERE = Publication("tcp", ANY_ADDRESS, 8080, 80), Publication("tcp", HOST, 8080, 80)
+
+
+@pytest.mark.parametrize(
+    ("publication", "listener", "in_the_way"),
+    [
+        (ANYWHERE, Listener("tcp", ANY_ADDRESS, 8080), True),
+        (ANYWHERE, Listener("tcp", HOST, 8080), True),
+        (HERE, Listener("tcp", ANY_ADDRESS, 8080), True),
+        (HERE, Listener("tcp", HOST, 8080), True),
+        (HERE, Listener("tcp", HOST + 1, 8080), False),
+        (ANYWHERE, Listener("udp", ANY_ADDRESS, 8080), False),
+        (ANYWHERE, Listener("tcp", ANY_ADDRESS, 80), False),
+        (ANYWHERE, Listener("tcp", IPv4Address("127.0.0.1"), 8080), False),
+    ],
+)
+def test_a_published_port_that_a_program_has(
+    publication: Publication, listener: Listener, in_the_way: bool
+) -> None:
+    facts = Facts(listeners=(listener,), addresses=(("eth0", HOST),), published=(("vm1", publication),))
+    if not in_the_way:
+        assert findings(facts) == []
+        return
+    found = only(facts)
+    assert (found.id, found.level) == ("published-listener", "warning")
+    assert found.command == f"loopnet unpublish vm1 {publication}"
+
+
+def test_a_published_address_that_the_host_lacks() -> None:
+    facts = Facts(addresses=(("eth0", HOST + 1),), published=(("vm1", HERE), ("vm1", ANYWHERE)))
+    assert only(facts)[:2] == ("published-address", NOTE)
