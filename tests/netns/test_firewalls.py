@@ -720,6 +720,38 @@ def test_firewalld(firewalld: World) -> None:
     assert_broken(firewalld, DHCP, DNS, OUT, AMONG)
 
 
+def test_ports_are_published_beside_firewalld(firewalld: World) -> None:
+    published_ports(firewalld)
+
+
+def test_ports_are_published_beside_ufw(equipped: World) -> None:
+    equipped.lab.host.sh("ufw allow 22/tcp; ufw --force enable")
+    try:
+        published_ports(equipped)
+    finally:
+        equipped.lab.host.sh("ufw disable")
+
+
+def published_ports(world: World) -> None:
+    """They are reached from the LAN, and nothing else is."""
+    lab, guest = world.lab, world.one.name
+
+    def reached(port: int) -> bool:
+        where = (lab.host_address, port)
+        return answers(lambda _, patience: ask_tcp(lab.lan, where, timeout=patience), world, 2.5)
+
+    assert not reached(8080)
+    lab.host.run(["loopnet", "publish", guest, f"8080:{GUEST_SERVICE}"])
+    try:
+        assert reached(8080)
+        assert not reached(8081)
+        assert not reached(GUEST_SERVICE)
+    finally:
+        lab.host.run(["loopnet", "unpublish", guest, "--all"])
+    assert not reached(8080)
+    tell(lab, off=True, devices="virbr1 virbr2")
+
+
 def test_firewalld_reloads_and_restarts(firewalld: World) -> None:
     """It forgets its runtime configuration then, unless FlushAllOnReload=no: what the units are for."""
     lab = firewalld.lab
