@@ -10,11 +10,12 @@ VENV = .venv
 RUN = $(VENV)/bin/python -m pytest -p no:cacheprovider
 ROOT_CHECK = @[ "$$(id -u)" = 0 ] || { echo "make $@ needs root: network namespaces, libvirtd; try: sudo make $@" >&2; exit 5; }
 
-.PHONY: help demo check lint unit netns e2e bench fuzz soak install uninstall clean deps
+.PHONY: help demo check check-guests lint unit netns e2e bench fuzz soak install uninstall clean deps
 
 help:
 	@echo 'make demo           a guest at 127.1.0.x in a minute, in a sandbox (SHELL=1: a shell inside at the end)'
 	@echo 'make check          all tests: lint unit netns e2e, each a target of its own too'
+	@echo 'make check-guests   guests with whole systems: a host within a host, UEFI firmware; slow'
 	@echo 'make bench          speed, as ratios; make fuzz, make soak: the long tests'
 	@echo 'make deb, make rpm  packages, into dist/; make check-packages tests them on real Debian systems'
 	@echo 'make install        module, command, hooks and templates onto this host; make uninstall takes them off'
@@ -49,6 +50,11 @@ netns: deps
 e2e: deps
 	$(ROOT_CHECK)
 	$(RUN) tests/e2e
+
+check-guests: deps
+	$(ROOT_CHECK)
+	@tests/install-deps guests
+	$(RUN) tests/guests
 
 include packaging/packages.mk
 

@@ -13,8 +13,8 @@ import pytest
 from tests.sandbox import INTERNET
 from tests.sandbox.domain import KERNEL_ARGUMENTS
 from tests.sandbox.image import guest_image
-from tests.sandbox.netboot import NetGuest, WebServer
-from tests.sandbox.world import MAPPED, NATIVE, Kind, World, template, wait
+from tests.sandbox.netboot import NetGuest, WebServer, bootable
+from tests.sandbox.world import MAPPED, NATIVE, Kind, World, wait
 
 SCRIPT = """\
 #!ipxe
@@ -31,13 +31,6 @@ initrd http://{server}/{name}/initramfs
 boot
 """
 TFTP = "/run/sandbox/tftp"
-DHCP = f"""\
-    <tftp root='{TFTP}'/>
-    <dhcp>
-      <bootp file='{{file}}'/>
-    </dhcp>
-  </ip>
-"""
 
 
 class Booted(NamedTuple):
@@ -68,7 +61,7 @@ def all_booted() -> Iterator[Dict[Kind, Booted]]:
                 cmdline=kind.cmdline,
             )  # fmt: skip
             world.path(f"{TFTP}/{name}.ipxe").write_text(script)
-            world.define(_bootable(world, kind, f"{name}.ipxe"))
+            world.define(bootable(world, kind, TFTP, f"{name}.ipxe"))
             world.sandbox.virsh("net-start", kind.name)
             guests[name] = NetGuest(world.sandbox, name, [kind.name], memory_mib=256)
             guests[name].define()
@@ -88,13 +81,6 @@ def all_booted() -> Iterator[Dict[Kind, Booted]]:
 @pytest.fixture(params=[MAPPED, NATIVE], ids=["mapped", "native"])
 def booted(request: pytest.FixtureRequest, all_booted: Dict[Kind, Booted]) -> Booted:
     return all_booted[request.param]
-
-
-def _bootable(world: World, kind: Kind, file: str) -> str:
-    """The network with TFTP and a file to boot, as one would write it with virsh net-edit."""
-    text = template(kind.name)
-    text = re.sub(r"(<ip address='[\d.]+' prefix='24')/>\n", r"\1>\n" + DHCP.format(file=file), text)
-    return world.host.run(["loopnet", "rewrite"], input=text).stdout
 
 
 def test_it_has_its_lease(booted: Booted) -> None:

@@ -12,11 +12,28 @@ from typing import Dict, List, Optional, Tuple, Type
 
 from .guest import Guest
 from .namespaces import Namespace
+from .world import Kind, World, template
 
 NETWORK_BOOT = """\
     <boot dev='network'/>
     <bios useserial='no' rebootTimeout='-1'/>
 """
+
+
+DHCP = """\
+    <tftp root='{root}'/>
+    <dhcp>
+      <bootp file='{file}'/>
+    </dhcp>
+  </ip>
+"""
+
+
+def bootable(world: World, kind: Kind, root: str, file: str) -> str:
+    """A network of xml-templates/ with TFTP and a file to boot, as one would write it with virsh net-edit."""
+    more = DHCP.format(root=root, file=file)
+    text = re.sub(r"(<ip address='[\d.]+' prefix='24')/>\n", r"\1>\n" + more, template(kind.name))
+    return world.host.run(["loopnet", "rewrite"], input=text).stdout
 
 
 class NetGuest(Guest):
