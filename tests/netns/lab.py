@@ -327,6 +327,8 @@ class Lab(Sandbox):
             f"ip netns add {namespace}\n"
             f"ip link add {guest.tap} address {host_mac} type veth "
             f"peer name eth0 address {guest.mac} netns {namespace}\n"
+            # its IPv6 address is there at once, and not in the middle of a comparison
+            f"echo 0 >/proc/sys/net/ipv6/conf/{guest.tap}/accept_dad\n"
             f"ip link set {guest.tap} master {guest.network.model.bridge} up"
         )
 
