@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Iterator
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Iterator, List, Tuple
 
 import pytest
 
 from tests.sandbox import INTERNET, Guest
-from tests.sandbox.tools import imported, known, tool
-from tests.sandbox.world import World
+from tests.sandbox.tools import imported, known, tool, virt_install
+from tests.sandbox.world import World, template, wait
 
 DISK = "/run/sandbox/vm1.qcow2"
+TFTP = "/run/sandbox/tftp"
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +46,68 @@ def test_virt_install_import(world: World) -> None:
     assert f" {inside}/24 " in world.sandbox.virsh("net-dhcp-leases", "loopnet", guest.macs[0])
     for source in ([], ["--source", "lease"]):
         assert f"{inside}/24" in world.sandbox.virsh("domifaddr", "vm1", *source)
+
+
+def test_virt_install_cloud_init(world: World) -> None:
+    """The NoCloud seed that virt-install makes is in the guest's drive."""
+    world.start()
+    world.host.sh("mkdir -p /var/lib/libvirt/boot")  # as libvirt's package has it
+    world.path("/run/sandbox/user-data").write_text("#cloud-config\nhostname: seeded\n")
+    guest = imported(world.sandbox, "vm1", "--cloud-init", "user-data=/run/sandbox/user-data")
+    assert "cloudinit.iso" in world.sandbox.virsh("domblklist", "vm1", "--details")
+    # virt-install has removed the file by now; QEMU has it open.
+    world.host.sh(
+        "seed=$(find /proc/[0-9]*/fd -lname '*cloudinit.iso*' | head -n 1)\n"
+        "grep -aqi cidata $seed; grep -aq '^hostname: seeded' $seed"
+    )
+    guest.wait_boot()
+    guest.wait_lease()
+    assert world.page("vm1.loopnet") == "hello from vm1\n"
+
+
+@pytest.fixture
+def questions(world: World) -> Iterator[List[Tuple[str, str]]]:
+    """(client, path) of what is asked of a web server on the host, port 8080, which hands out `SCRIPT`."""
+    asked: List[Tuple[str, str]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append((self.client_address[0], self.path))
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(SCRIPT)))
+            self.end_headers()
+            self.wfile.write(SCRIPT)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with world.host.call(lambda: HTTPServer(("0.0.0.0", 8080), Handler)) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield asked
+        server.shutdown()
+        thread.join(10)
+
+
+SCRIPT = b"#!ipxe\nimgfetch http://${next-server}:8080/second\nsleep 3600\n"
+CHAIN = "#!ipxe\nchain http://${next-server}:8080/first/${net0/ip}/via/${net0/gateway}\n"
+
+
+def test_pxe_boot(world: World, questions: List[Tuple[str, str]]) -> None:
+    """iPXE, which is no Linux, gets its address and boots over TFTP and HTTP, from libvirt's own settings."""
+    definition = template("loopnet").replace(
+        "prefix='24'/>", f"prefix='24'><tftp root='{TFTP}'/><dhcp><bootp file='boot.ipxe'/></dhcp></ip>"
+    )
+    world.define(world.host.run(["loopnet", "rewrite"], input=definition).stdout)
+    world.host.sh(f"mkdir -p {TFTP}")
+    world.path(f"{TFTP}/boot.ipxe").write_text(CHAIN)
+    world.sandbox.virsh("net-start", "loopnet")
+    virt_install(world.sandbox, "vm1", "--pxe", "--memory", "64", "--disk", "none")
+    wait(lambda: len(questions) > 1, "second question of iPXE", 120)
+    assert questions == [("247.1.0.2", "/first/10.127.1.2/via/10.127.1.1"), ("247.1.0.2", "/second")]
+    assert f"sent {TFTP}/boot.ipxe to 247.1.0.2" in world.syslog()
+    # It answers, if leisurely.
+    world.host.sh("ping -q -c 1 -w 20 vm1.loopnet")
 
 
 def test_virt_clone(world: World) -> None:

@@ -36,6 +36,7 @@ def imported(sandbox: Sandbox, name: str, *arguments: str, disk: str = "none") -
     """A guest made by virt-install --import from the test guest's kernel, running."""
     image, base = guest_image(), f"/run/sandbox/guests/{name}"
     cmdline = f"{KERNEL_ARGUMENTS} guest.hostname={name}"
+    sandbox.path(f"{base}.console").unlink(missing_ok=True)  # of an earlier guest of that name
     virt_install(
         sandbox, name, "--import", "--memory", "96", "--vcpus", "1", "--disk", disk,
         "--boot", f"kernel={image.kernel},initrd={image.initramfs},kernel_args={cmdline}",
