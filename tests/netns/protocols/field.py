@@ -7,7 +7,7 @@ import socket
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from tests.netns.lab import FAR, Lab, LabGuest
+from tests.netns.lab import FAR, Lab, LabGuest, LabNetwork
 from tests.netns.wire import LeakWatch, Servers
 from tests.sandbox import Namespace
 from tests.sandbox.packages import provide
@@ -19,6 +19,9 @@ FIELDS = {"mapped": ("mapped", False), "mapped-all": ("mapped", True), "native-a
 
 PACKAGES = ("vsftpd", "nfs-ganesha", "nfs-ganesha-vfs", "libnfs-utils", "samba", "smbclient", "avahi-daemon")
 
+DHCP_OPTIONS = (
+    "dhcp-option=option:ntp-server,0.0.0.0", "dhcp-option=option:domain-search,example.org", "dhcp-option=43,01:02:03",
+)  # fmt: skip
 USERS = """
 grep -q ^avahi: /etc/passwd || echo avahi:x:990:990::/:/bin/false >>/etc/passwd
 grep -q ^avahi: /etc/group || echo avahi:x:990: >>/etc/group
@@ -69,6 +72,12 @@ class Field(NamedTuple):
         }
 
 
+def with_options(network: LabNetwork, *options: str) -> LabNetwork:
+    """The network with more lines for dnsmasq in its definition."""
+    lines = "".join(f"<dnsmasq:option value='{option}'/>" for option in options)
+    return network._replace(xml=network.xml.replace("</dnsmasq:options>", f"{lines}</dnsmasq:options>"))
+
+
 @contextlib.contextmanager
 def open_field(name: str) -> Iterator[Field]:
     """The field of this name in FIELDS; nothing of 127/8 and 247/8 may be on the LAN in the meantime."""
@@ -79,7 +88,7 @@ def open_field(name: str) -> Iterator[Field]:
         lab.host.sh(USERS)
         far = lab.add_far()
         far.run(["ip", "link", "set", "lo", "up"])
-        network = lab.network(1)
+        network = with_options(lab.network(1), *DHCP_OPTIONS)
         lab.start(network, dnsmasq=True)
         one, two = lab.guest(network), lab.guest(network)
         for namespace in (lab.host, far, one.namespace, two.namespace):

@@ -15,7 +15,15 @@ from libvirt_loopnet.model import NATIVE
 from tests.sandbox import CHECKOUT
 
 MANUAL = CHECKOUT / "packaging/man/libvirt-loopnet.7"
-MODULES = ("test_transports", "test_sizes", "test_paths", "test_multicast", "test_embedded")
+MODULES = (
+    "test_transports",
+    "test_sizes",
+    "test_paths",
+    "test_multicast",
+    "test_embedded",
+    "test_services",
+    "test_bridges",
+)
 """In the order of the table."""
 HOST_GUEST, GUEST_HOST = "host to guest", "guest to host"
 GUESTS, OUT = "guest to guest", "guest to internet"
