@@ -23,7 +23,7 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The .deb; its .changes is beside it."""
-    return _built("deb", tmp_path_factory.mktemp("deb"), "*.deb")
+    return _built("deb", tmp_path_factory.mktemp("deb"), "libvirt-loopnet_*.deb")
 
 
 @pytest.fixture(scope="session")

@@ -74,6 +74,23 @@ def test_contents(deb: Path) -> None:
     ]
 
 
+def test_package_for_guests(deb: Path, tmp_path: Path) -> None:
+    """A script, its service and a sysctl; nothing that a small guest doesn't have."""
+    package = str(next(deb.parent.glob("loopnet-guest_*.deb")))
+    listing = subprocess.check_output(["dpkg-deb", "--contents", package], text=True)
+    files = {line.split()[5]: line.split()[0] for line in listing.splitlines() if line.startswith("-")}
+    assert {path: mode for path, mode in files.items() if "/doc/" not in path} == {
+        "./usr/lib/loopnet-guest/prepare": "-rwxr-xr-x",
+        "./usr/lib/systemd/system/loopnet-guest.service": "-rw-r--r--",
+        "./usr/lib/sysctl.d/50-loopnet-guest.conf": "-rw-r--r--",
+    }
+    depends = subprocess.check_output(["dpkg-deb", "--field", package, "Depends"], text=True)
+    assert {each.split()[0] for each in depends.split(",")} == {"iproute2", "procps"}
+    subprocess.run(["dpkg-deb", "--extract", package, str(tmp_path)], check=True)
+    unit = (tmp_path / "usr/lib/systemd/system/loopnet-guest.service").read_text()
+    assert "ExecStart=/bin/sh /usr/lib/loopnet-guest/prepare\n" in unit
+
+
 def test_life_on_a_running_machine(suite: Path, deb: Path, newer_deb: Path) -> None:
     with Machine(suite) as machine:
         machine.copy(deb, "/root/loopnet.deb")
