@@ -15,7 +15,7 @@ ROOT_CHECK = @[ "$$(id -u)" = 0 ] || { echo "make $@ needs root: network namespa
 help:
 	@echo 'make demo           a guest at 127.1.0.x in a minute, in a sandbox (SHELL=1: a shell inside at the end)'
 	@echo 'make check          all tests: lint unit netns e2e, each a target of its own too'
-	@echo 'make check-guests   guests with whole systems: a host within a host, UEFI firmware; slow'
+	@echo 'make check-guests   whole systems as guests: Debian in six ways, UEFI, a host within a host; slow'
 	@echo 'make bench          speed, as ratios; make fuzz, make soak: the long tests'
 	@echo 'make deb, make rpm  packages, into dist/; make check-packages tests them on real Debian systems'
 	@echo 'make install        module, command, hooks and templates onto this host; make uninstall takes them off'
@@ -51,10 +51,11 @@ e2e: deps
 	$(ROOT_CHECK)
 	$(RUN) tests/e2e
 
+# GUESTS=ifupdown: that system alone
 check-guests: deps
 	$(ROOT_CHECK)
 	@tests/install-deps guests
-	$(RUN) tests/guests
+	$(RUN) tests/guests tests/distros $(if $(GUESTS),-k '$(GUESTS)')
 
 include packaging/packages.mk
 

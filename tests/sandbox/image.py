@@ -148,7 +148,7 @@ def _write_initramfs(archive: CpioWriter, unpacked: Path) -> None:
         folder = "lib64" if library.startswith("ld-") else "lib"
         archive.file(f"{folder}/{library}", path.read_bytes(), 0o755)
 
-    modules = _in_load_order(unpacked, MODULES)
+    modules = modules_in_load_order(unpacked, MODULES)
     for module in modules:
         archive.file(f"lib/modules/{module.name}", module.read_bytes(), 0o644)
     order = "".join(f"{module.name}\n" for module in modules)
@@ -160,7 +160,7 @@ def _write_initramfs(archive: CpioWriter, unpacked: Path) -> None:
             archive.file(str(path.relative_to(ROOTFS)), path.read_bytes(), mode)
 
 
-def _in_load_order(unpacked: Path, names: Sequence[str]) -> List[Path]:
+def modules_in_load_order(unpacked: Path, names: Sequence[str]) -> List[Path]:
     """Module files, each after those it depends on.
 
     The dependencies are in the modules themselves; modules.dep is only made at installation.

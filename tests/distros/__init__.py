@@ -1,0 +1,1 @@
+"""Guests as people have them: Debian systems with this or that network configuration (make check-guests)."""
