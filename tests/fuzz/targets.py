@@ -33,7 +33,10 @@ LONGEST_MESSAGE = 2000
 URIS = ("test:///default", "nosuch:///", "")
 """--connect gets no other: a URI may name a command to be run (libvirt's ``qemu+ext``)."""
 READERS = ("rewrite", "rewrite", "rewrite", "ip", "list")
-GUARDED = ("convert", "revert", "reserve", "release", "status", "plan", "sync", "cleanup", "install-hooks")
+GUARDED = (
+    "convert", "revert", "reserve", "release", "publish", "unpublish", "status", "plan", "sync", "cleanup",
+    "install-hooks",
+)  # fmt: skip
 """Verbs that need root; as anybody else they end before they look at the host."""
 OPTIONS = (
     "--loop-prefix",
@@ -277,7 +280,7 @@ def _is_harmless(argv: list[str]) -> bool:
             return False
         if word.startswith("--connect=") and word.partition("=")[2] not in URIS:
             return False
-    verbs = {"watch", "define", "doctor", "uninstall-hooks"}
+    verbs = {"watch", "define", "graph", "doctor", "uninstall-hooks"}
     return verbs.isdisjoint(argv) or "--help" in argv[1:2]
 
 
