@@ -15,7 +15,7 @@ ROOT_CHECK = @[ "$$(id -u)" = 0 ] || { echo "make $@ needs root: network namespa
 help:
 	@echo 'make demo           a guest at 127.1.0.x in a minute, in a sandbox (SHELL=1: a shell inside at the end)'
 	@echo 'make check          all tests: lint unit netns e2e, each a target of its own too'
-	@echo 'make check-guests   whole systems as guests: Debian in six ways, UEFI, a host within a host; slow'
+	@echo 'make check-guests   whole systems as guests: Debian in six ways, firmware, a host within a host; slow'
 	@echo 'make bench          speed, as ratios; make fuzz, make soak: the long tests'
 	@echo 'make deb, make rpm  packages, into dist/; make check-packages tests them on real Debian systems'
 	@echo 'make install        module, command, hooks and templates onto this host; make uninstall takes them off'
