@@ -1,0 +1,184 @@
+"""The real thing: a guest with libvirt and loopnet, whose own guest is at the same address.
+
+The outer guest is emulated, and what it emulates in turn would take minutes to boot: its own guest is a
+container of libvirt's LXC driver, with the root file system of the small test guest.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Iterator, NamedTuple
+
+import pytest
+
+from tests.sandbox import INTERNET, Guest, Sandbox
+from tests.sandbox.domain import KERNEL_ARGUMENTS
+from tests.sandbox.image import cache_directory, guest_image
+from tests.sandbox.netboot import WebServer
+from tests.sandbox.world import MAPPED, World, wait
+
+from .hostimage import HostImage, host_image, payload
+
+pytestmark = pytest.mark.timeout(900)
+
+DISKS = """\
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='raw' cache='unsafe'/>
+      <source file='{disk}'/>
+      <target dev='vda' bus='virtio'/>
+    </disk>
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='raw'/>
+      <source file='{payload}'/>
+      <target dev='vdb' bus='virtio'/>
+      <readonly/>
+    </disk>
+"""
+INSTALL = """\
+mkdir -p /srv/www
+cd /srv
+tar -xf /dev/vdb
+make -s -C checkout install
+echo hello from inner >www/index.html
+mkdir www/cgi-bin
+printf '#!/bin/sh\\necho\\necho "$REMOTE_ADDR"\\n' >www/cgi-bin/peer
+chmod 755 www/cgi-bin/peer
+busybox httpd -p 0.0.0.0:80 -h /srv/www
+"""
+LXC = "virsh -q -c lxc:///"
+START = f"""\
+virsh -q net-define /usr/local/share/libvirt-loopnet/loopnet.xml
+virsh -q net-start loopnet
+mkdir /srv/leaf
+cd /srv/leaf
+busybox cpio -idm <../initramfs 2>/dev/null
+install -m 755 ../init leaf
+{LXC} define ../leaf.xml
+{LXC} start leaf
+"""
+LEAF = """\
+<domain type='lxc'>
+  <name>leaf</name>
+  <memory unit='MiB'>64</memory>
+  <os><type>exe</type><init>/leaf</init></os>
+  <devices>
+    <filesystem type='mount'><source dir='/srv/leaf'/><target dir='/'/></filesystem>
+    <interface type='network'><source network='loopnet'/></interface>
+    <console type='pty'/>
+  </devices>
+</domain>
+"""
+# The rootfs is that of the small test guest.
+LEAF_INIT = """\
+#!/bin/sh
+export PATH=/bin:/sbin
+ip link set lo up
+ip link set eth0 up
+echo hello from leaf >/www/index.html
+httpd -p 80 -h /www
+exec udhcpc -f -i eth0 -t 1000 -T 3 -s /sbin/dhcp-event </dev/null >/log 2>&1
+"""
+
+
+class HostGuest(Guest):
+    """A guest that runs off a disk and is a host itself."""
+
+    def __init__(self, sandbox: Sandbox, name: str, network: str, image: HostImage, disks: str) -> None:
+        super().__init__(sandbox, name, [network], memory_mib=1536, devices=disks)
+        self._image = image
+
+    def xml(self) -> str:
+        small, text = guest_image(), super().xml()
+        text = text.replace(str(small.kernel), str(self._image.kernel))
+        text = text.replace(str(small.initramfs), str(self._image.initrd))
+        arguments = "root=/dev/vda rw net.ifnames=0 systemd.show_status=0 apparmor=0"
+        text = text.replace(KERNEL_ARGUMENTS, f"{KERNEL_ARGUMENTS} {arguments}")
+        return text.replace("<vcpu>1</vcpu>", "<vcpu>2</vcpu>")
+
+
+class Nest(NamedTuple):
+    """The outermost host, its guest, which is a host, and a guest of that, the leaf."""
+
+    world: World
+    inner: HostGuest
+
+    def ask_leaf(self, command: str) -> str:
+        """What one of busybox's commands prints in the leaf."""
+        first = "$(pgrep -o -P $(cat /run/libvirt/lxc/leaf.pid))"
+        enter = f"nsenter --target {first} --net --mount --root"
+        return self.inner.run(f"{enter} /bin/busybox {command}", timeout=200)
+
+
+@pytest.fixture(scope="module")
+def nest() -> Iterator[Nest]:
+    image = host_image()
+    with tempfile.TemporaryDirectory(prefix="run-", dir=cache_directory()) as name, World() as world:
+        disk, archive = Path(name) / "disk", Path(name) / "payload"
+        subprocess.run(["cp", "--sparse=always", str(image.disk), str(disk)], check=True, timeout=300)
+        payload(archive, {"leaf.xml": LEAF, "init": LEAF_INIT})
+        world.start(MAPPED)
+        inner = HostGuest(
+            world.sandbox, "inner", MAPPED.name, image, DISKS.format(disk=disk, payload=archive)
+        )
+        inner.define()
+        inner.start()
+        inner.wait_boot(timeout=600)
+        for script in (INSTALL, START):
+            inner.run(f"set -e\n{script}", timeout=300)
+        wait(
+            lambda: "obtained" in inner.run("cat /srv/leaf/log || true", timeout=100), "the leaf's lease", 600
+        )
+        yield Nest(world, inner)
+
+
+def test_each_host_has_its_guest_at_the_same_address(nest: Nest) -> None:
+    page = "curl -sS --max-time 60 http://"
+    assert nest.world.host.sh(f"{page}127.1.0.2/", timeout=70) == "hello from inner\n"
+    assert nest.inner.run(f"{page}127.1.0.2/", timeout=70) == "hello from leaf\n"
+    assert nest.world.host.sh("ping -q -c 1 -W 20 127.1.0.2")
+    assert nest.inner.run("ping -q -c 1 -W 20 127.1.0.2")
+
+
+def test_names(nest: Nest) -> None:
+    """Two worlds: the inner host knows its leaf, the outermost one knows the inner host."""
+    assert nest.world.resolve("inner.loopnet") == ["127.1.0.2"]
+    assert nest.world.resolve("leaf.loopnet") == []
+    assert nest.inner.run("getent ahostsv4 leaf.loopnet").split()[0] == "127.1.0.2"
+    assert nest.ask_leaf("nslookup internet.example").count(INTERNET) == 1
+
+
+def test_the_guest_prefixes_are_the_same(nest: Nest) -> None:
+    assert nest.inner.address() == "10.127.1.2"
+    assert "inet 10.127.1.2/24 " in nest.ask_leaf("ip -4 address show dev eth0")
+
+
+def test_leaf_reaches_the_internet(nest: Nest) -> None:
+    page = f"hello from the internet; you are {nest.world.sandbox.host_address}\n"
+    assert nest.inner.run(f"curl -sS --max-time 60 http://{INTERNET}/", timeout=70) == page
+    for name in (INTERNET, "internet.example"):
+        assert nest.ask_leaf(f"wget -qO- http://{name}/") == page
+
+
+def test_every_host_knows_its_guest_in_the_transit_prefix(nest: Nest) -> None:
+    with WebServer(nest.world.host, {"/file": b"from the outermost host"}) as server:
+        page = nest.inner.run("curl -sS --max-time 60 http://10.127.1.1/file", timeout=70)
+        assert page == "from the outermost host"
+        assert server.who("/file") == ["247.1.0.2"]
+    assert nest.ask_leaf("wget -qO- http://10.127.1.1/cgi-bin/peer") == "247.1.0.2\n"
+    assert nest.ask_leaf("wget -qO- http://10.127.1.1/") == "hello from inner\n"
+
+
+def test_nobody_finds_anything_to_mend(nest: Nest) -> None:
+    assert "nothing to do" in nest.world.host.sh("loopnet plan")
+    assert "nothing to do" in nest.inner.run("loopnet plan", timeout=200)
+
+
+def test_inner_host_is_left_as_it_was(nest: Nest) -> None:
+    """Last: the networks stop from the inside out."""
+    nest.inner.run(f"{LXC} destroy leaf; virsh -q net-destroy loopnet", timeout=200)
+    assert "127.0.0.1/8 " in nest.inner.run("ip -4 address show dev lo")
+    assert nest.inner.run("nft list tables | grep loopnet || true") == ""
+    page = nest.world.host.sh("curl -sS --max-time 60 http://127.1.0.2/", timeout=70)
+    assert page == "hello from inner\n"
