@@ -21,7 +21,7 @@ from tests.sandbox.world import MAPPED, World, wait
 
 from .hostimage import HostImage, host_image, payload
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)  # the image may have to be built
 
 DISKS = """\
     <disk type='file' device='disk'>
