@@ -10,12 +10,13 @@ VENV = .venv
 RUN = $(VENV)/bin/python -m pytest -p no:cacheprovider
 ROOT_CHECK = @[ "$$(id -u)" = 0 ] || { echo "make $@ needs root: network namespaces, libvirtd; try: sudo make $@" >&2; exit 5; }
 
-.PHONY: help demo check check-guests lint unit netns e2e bench fuzz soak install uninstall clean deps
+.PHONY: help demo check check-guests check-desktop lint unit netns e2e bench fuzz soak install uninstall clean deps
 
 help:
 	@echo 'make demo           a guest at 127.1.0.x in a minute, in a sandbox (SHELL=1: a shell inside at the end)'
 	@echo 'make check          all tests: lint unit netns e2e, each a target of its own too'
 	@echo 'make check-guests   whole systems as guests: Debian in six ways, firmware, a host within a host; slow'
+	@echo 'make check-desktop  the real virt-manager, on a screen in memory'
 	@echo 'make bench          speed, as ratios; make fuzz, make soak: the long tests'
 	@echo 'make deb, make rpm  packages, into dist/; make check-packages tests them on real Debian systems'
 	@echo 'make install        module, command, hooks and templates onto this host; make uninstall takes them off'
@@ -56,6 +57,11 @@ check-guests: deps
 	$(ROOT_CHECK)
 	@tests/install-deps guests
 	$(RUN) tests/guests tests/distros $(if $(GUESTS),-k '$(GUESTS)')
+
+check-desktop: deps
+	$(ROOT_CHECK)
+	@tests/install-deps desktop
+	$(RUN) tests/desktop
 
 include packaging/packages.mk
 
