@@ -14,6 +14,8 @@ from .namespaces import Namespace
 
 ETH_P_ALL = 3
 SOL_PACKET, PACKET_STATISTICS = 263, 6
+OUTGOING = 4
+"""AF_PACKET's packet type for what this end sends (linux/if_packet.h)."""
 SNAP = 192
 """Bytes of each frame: enough for an ICMP error with the header it quotes."""
 ICMP_ERRORS = (3, 4, 5, 11, 12)
@@ -30,14 +32,18 @@ class Seen(NamedTuple):
 class Capture:
     """As a context manager: keeps what passes `interface`, in both directions, in `seen`.
 
+    With `incoming`, what comes in only. What goes out by a veth device may be shown as the other end
+    has changed it since: the kernel writes new headers for fragments into memory that is ours as well.
+
     `frames` counts all frames, so that a test can tell silence from deafness.
     """
 
-    def __init__(self, namespace: Namespace, interface: str) -> None:
+    def __init__(self, namespace: Namespace, interface: str, *, incoming: bool = False) -> None:
         self.seen: Set[Seen] = set()
         self.frames = 0
         self._namespace = namespace
         self._interface = interface
+        self._incoming = incoming
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._listen, daemon=True)
 
@@ -79,8 +85,11 @@ class Capture:
         while True:
             stopping = self._stop.is_set()
             if select.select([self._socket], [], [], 0 if stopping else 0.05)[0]:
+                frame, source = self._socket.recvfrom(SNAP)
+                if self._incoming and source[2] == OUTGOING:
+                    continue
                 self.frames += 1
-                self.seen.update(_addresses(self._socket.recv(SNAP)))
+                self.seen.update(_addresses(frame))
             elif stopping:  # asked to stop before the last look, which found nothing more
                 return
 

@@ -72,7 +72,7 @@ class World:
     def __init__(self, *, bridge_nf: bool = False, ip_rule: bool = False, rp_filter: bool = False) -> None:
         self.sandbox = Sandbox(bridge_nf=bridge_nf, ip_rule=ip_rule, rp_filter=rp_filter)
         self.host = self.sandbox.host
-        self.capture = Capture(self.sandbox.lan, "lan0")
+        self.capture = Capture(self.sandbox.lan, "lan0", incoming=True)
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> World:
