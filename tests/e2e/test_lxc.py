@@ -77,7 +77,7 @@ def start(world: World, name: str) -> None:
 def run(world: World, name: str, command: str) -> str:
     """In the container, but in the control group of who asks: virsh lxc-enter-namespace wants to move there."""
     controller = world.sandbox.virsh(*LXC, "domid", name).strip()
-    first = world.host.sh(f"pgrep -o -P {controller}").strip()
+    first = world.host.sh(f"ps -o pid= --ppid {controller}").split()[0]
     inside = ["--target", first, "--mount", "--net", "--uts", "--ipc", "--pid", "--root", "--wd"]
     return world.host.run(["nsenter", *inside, "/bin/sh", "-c", f"PATH=/bin; {command}"]).stdout
 

@@ -6,7 +6,7 @@ import hashlib
 from typing import Sequence
 from xml.sax.saxutils import escape, quoteattr
 
-from .image import guest_image
+from .image import CLOUD, Kernel, guest_image
 
 KERNEL_ARGUMENTS = "console=ttyS0 quiet nokaslr mitigations=off random.trust_cpu=on panic=-1"
 
@@ -43,12 +43,13 @@ DOMAIN = """\
 </domain>
 """
 
-# The kernel has virtio; the option ROM would only slow the start down.
+VIRTIO = "<model type='virtio'/>"
+# The option ROM would only slow the start down.
 INTERFACE = """\
 <interface type='network'>
   <mac address={mac}/>
   <source network={network}/>
-  <model type='virtio'/>
+{settings}
   <rom enabled='no'/>
 </interface>
 """
@@ -64,15 +65,19 @@ def domain_xml(
     cmdline: str,
     memory_mib: int,
     devices: str,
+    kernel: Kernel = CLOUD,
+    settings: Sequence[str] = (),
 ) -> str:
     """A domain that boots the guest image.
 
     `base` is the path, without its suffix, of the console log and the command channel; `cmdline`
-    is added to the kernel's, `devices` to the XML as it is.
+    is added to the kernel's, `devices` to the XML as it is. `settings` are elements of the NICs,
+    each <model type='virtio'/> by default.
     """
-    image = guest_image()
+    image = guest_image(kernel)
     arguments = f"{KERNEL_ARGUMENTS} guest.hostname={name} {cmdline}".rstrip()
-    interfaces = "".join(interface_xml(mac, network) for mac, network in zip(macs, networks))
+    settings = settings or [VIRTIO] * len(macs)
+    interfaces = "".join(map(interface_xml, macs, networks, settings))
     return DOMAIN.format(
         name=escape(name), uuid=uuid, memory=memory_mib, kernel=escape(str(image.kernel)),
         initramfs=escape(str(image.initramfs)), cmdline=escape(arguments), base=escape(base),
@@ -80,9 +85,9 @@ def domain_xml(
     )  # fmt: skip
 
 
-def interface_xml(mac: str, network: str) -> str:
+def interface_xml(mac: str, network: str, settings: str = VIRTIO) -> str:
     """One NIC in a libvirt network."""
-    return INTERFACE.format(mac=quoteattr(mac), network=quoteattr(network))
+    return INTERFACE.format(mac=quoteattr(mac), network=quoteattr(network), settings=settings)
 
 
 def derived_mac(name: str, nic: int) -> str:

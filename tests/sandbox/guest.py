@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, List, Optional, Sequence
 
 from .domain import derived_mac, domain_xml, interface_xml
+from .image import CLOUD, Kernel
 
 if TYPE_CHECKING:
     from .sandbox import Sandbox
@@ -44,6 +45,8 @@ class Guest:
         uuid: Optional[str] = None,
         memory_mib: int = 96,
         devices: str = "",
+        kernel: Kernel = CLOUD,
+        settings: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.uuid = uuid or str(uuids.uuid5(uuids.NAMESPACE_DNS, f"{name}.sandbox"))
@@ -53,6 +56,8 @@ class Guest:
         self._cmdline = cmdline
         self._memory_mib = memory_mib
         self._devices = devices
+        self._kernel = kernel
+        self._settings = settings
         self._base = f"/run/sandbox/guests/{name}"
         self._console_offset = 0
         self._lock = threading.Lock()
@@ -63,6 +68,7 @@ class Guest:
         return domain_xml(
             self.name, self.uuid, self.macs, self.networks, base=self._base,
             cmdline=self._cmdline, memory_mib=self._memory_mib, devices=self._devices,
+            kernel=self._kernel, settings=self._settings,
         )  # fmt: skip
 
     def define(self) -> None:

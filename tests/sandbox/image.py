@@ -18,16 +18,32 @@ import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, List, Sequence
+from typing import Iterator, List, NamedTuple, Sequence, Tuple
 
 from .cpio import CpioWriter
 
 ROOTFS = Path(__file__).with_name("rootfs")
-KERNEL_PACKAGE = "linux-image-cloud-amd64"
 PACKAGES = ("busybox-static", "perl-base", "libc6", "libcrypt1")
-MODULES = ("virtio_pci", "virtio_net")
 PROGRAMS = ("usr/bin/perl",)
 DOWNLOAD_SECONDS = 300.0
+
+
+class Kernel(NamedTuple):
+    """The package that depends on the latest kernel of its kind, how those are called, modules to load."""
+
+    package: str
+    stem: str
+    modules: Tuple[str, ...]
+
+
+CLOUD = Kernel("linux-image-cloud-amd64", "linux-image-[0-9]*-cloud-amd64", ("virtio_pci", "virtio_net"))
+"""Small, and boots soon."""
+GENERIC = Kernel(
+    "linux-image-amd64",
+    "linux-image-[0-9]*[0-9]-amd64",
+    ("virtio_pci", "virtio_net", "e1000", "e1000e", "8139cp", "vmxnet3"),
+)
+"""Knows the NICs that QEMU has besides virtio."""
 
 
 class ImageError(Exception):
@@ -48,14 +64,14 @@ def cache_directory() -> Path:
     return Path(base) / "libvirt-loopnet"
 
 
-def guest_image() -> GuestImage:
+def guest_image(kernel: Kernel = CLOUD) -> GuestImage:
     """The guest image; built when the cache has none made by this recipe (some 10 seconds).
 
     Processes that ask at the same time wait for the first one.
     Raises ImageError when packages cannot be had.
     """
     cache = cache_directory()
-    directory = cache / f"guest-{_recipe_digest()}"
+    directory = cache / f"guest-{_recipe_digest(kernel)}"
     image = GuestImage(directory / "vmlinuz", directory / "initramfs")
     if directory.is_dir():
         return image
@@ -66,14 +82,14 @@ def guest_image() -> GuestImage:
                 build = Path(name)
                 result = build / "result"
                 result.mkdir()
-                _build(cache / "packages", build / "unpacked", result)
+                _build(kernel, cache / "packages", build / "unpacked", result)
                 result.rename(directory)
     return image
 
 
-def _recipe_digest() -> str:
+def _recipe_digest(kernel: Kernel) -> str:
     """Changes whenever anything does that decides what an image contains."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(repr(kernel).encode())
     code = (Path(__file__), Path(__file__).with_name("cpio.py"))
     sources = [*code, *(path for path in sorted(ROOTFS.rglob("*")) if path.is_file())]
     for path in sources:
@@ -89,47 +105,47 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _build(packages: Path, unpacked: Path, result: Path) -> None:
-    for package in _download(packages):
+def _build(kernel: Kernel, packages: Path, unpacked: Path, result: Path) -> None:
+    for package in _download(kernel, packages):
         command(["dpkg-deb", "--extract", str(package), str(unpacked)])
     kernels = list(unpacked.glob("boot/vmlinuz-*"))
     if len(kernels) != 1:
-        raise ImageError(f"{KERNEL_PACKAGE}: expected one kernel, found {len(kernels)}")
+        raise ImageError(f"{kernel.package}: expected one kernel, found {len(kernels)}")
     shutil.copyfile(kernels[0], result / "vmlinuz")
     with (result / "initramfs").open("wb") as file, CpioWriter(file) as archive:
-        _write_initramfs(archive, unpacked)
+        _write_initramfs(archive, unpacked, kernel)
 
 
-def _download(directory: Path) -> List[Path]:
+def _download(kernel: Kernel, directory: Path) -> List[Path]:
     """The packages as files; they stay in the cache, so a new recipe needs no network."""
     directory.mkdir(exist_ok=True)
-    stems = ["linux-image-[0-9]*-cloud-amd64", *PACKAGES]
+    stems = [kernel.stem, *PACKAGES]
     found = [sorted(directory.glob(f"{stem}_*.deb")) for stem in stems]
     if not all(found):
         try:
-            _download_now(directory)
+            _download_now(kernel, directory)
         except ImageError:
             # Old package lists name files that the mirror no longer has.
             command(["apt-get", "update", "-q"])
-            _download_now(directory)
+            _download_now(kernel, directory)
         found = [sorted(directory.glob(f"{stem}_*.deb")) for stem in stems]
     return [files[-1] for files in found]
 
 
-def _download_now(directory: Path) -> None:
-    depends = command(["apt-cache", "depends", "--important", KERNEL_PACKAGE])
-    kernel = re.search(r"Depends: (linux-image-\S+)", depends)
-    if kernel is None:
-        raise ImageError(f"{KERNEL_PACKAGE}: no kernel package known; is this Debian?")
+def _download_now(kernel: Kernel, directory: Path) -> None:
+    depends = command(["apt-cache", "depends", "--important", kernel.package])
+    found = re.search(r"Depends: (linux-image-\S+)", depends)
+    if found is None:
+        raise ImageError(f"{kernel.package}: no kernel package known; is this Debian?")
     with tempfile.TemporaryDirectory(dir=directory) as name:
-        names = [kernel.group(1), *PACKAGES]
+        names = [found.group(1), *PACKAGES]
         # _apt, the user apt would switch to, cannot write into root's cache directory.
         command(["apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", *names], name)
         for path in Path(name).glob("*.deb"):
             path.rename(directory / path.name)
 
 
-def _write_initramfs(archive: CpioWriter, unpacked: Path) -> None:
+def _write_initramfs(archive: CpioWriter, unpacked: Path, kernel: Kernel) -> None:
     for name in ("dev", "etc", "proc", "root", "run", "sys", "tmp"):
         archive.directory(name)
     # The kernel opens it for init before init could mount anything on /dev.
@@ -148,7 +164,7 @@ def _write_initramfs(archive: CpioWriter, unpacked: Path) -> None:
         folder = "lib64" if library.startswith("ld-") else "lib"
         archive.file(f"{folder}/{library}", path.read_bytes(), 0o755)
 
-    modules = modules_in_load_order(unpacked, MODULES)
+    modules = modules_in_load_order(unpacked, kernel.modules)
     for module in modules:
         archive.file(f"lib/modules/{module.name}", module.read_bytes(), 0o644)
     order = "".join(f"{module.name}\n" for module in modules)
@@ -171,7 +187,7 @@ def modules_in_load_order(unpacked: Path, names: Sequence[str]) -> List[Path]:
     def add(name: str) -> None:
         path = files.get(name.replace("-", "_"))
         if path is None:
-            raise ImageError(f"{KERNEL_PACKAGE}: no module {name}")
+            raise ImageError(f"the kernel has no module {name}")
         match = re.search(rb"\0depends=([^\0]*)\0", path.read_bytes())
         for dependency in match.group(1).decode().split(",") if match else []:
             if dependency:

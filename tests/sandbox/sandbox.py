@@ -11,6 +11,7 @@ from typing import Dict, List, Optional, Sequence, Type, TypeVar
 
 from .guest import Guest
 from .holder import Holder
+from .image import CLOUD, Kernel
 from .libvirtd import LOG, Libvirtd
 from .namespaces import PYTHON, Namespace
 
@@ -147,15 +148,18 @@ class Sandbox:
         uuid: Optional[str] = None,
         memory_mib: int = 96,
         devices: str = "",
+        kernel: Kernel = CLOUD,
+        settings: Sequence[str] = (),
     ) -> Guest:
         """Defines a guest, not started, with one NIC in each of `networks`.
 
         `macs` (one for each NIC) and `uuid` default to ones derived from the name. `cmdline` is
-        added to the kernel's (see rootfs/init), `devices` to the domain's XML.
+        added to the kernel's (see rootfs/init), `devices` to the domain's XML. `settings` are XML
+        elements for each NIC, <model type='virtio'/> by default.
         """
         guest = Guest(
             self, name, networks, macs=macs, cmdline=cmdline, uuid=uuid, memory_mib=memory_mib,
-            devices=devices,
+            devices=devices, kernel=kernel, settings=settings,
         )  # fmt: skip
         guest.define()
         self._guests[name] = guest
