@@ -29,6 +29,7 @@ SECOND = {
     "mapped": Kind("second", "127.3.0.", "10.127.3.", "247.3.0."),
     "native": Kind("second-native", "127.4.0.", "127.4.0.", "247.4.0."),
 }
+LET_ROOT_IN = "disable_root: false\nssh_deletekeys: false\n"
 BY_SMBIOS = ("trixie", "smbios")
 """These are as untouched in native mode as in mapped: what they need is in the SMBIOS."""
 SYSCTL_ALONE = "smbios"
@@ -90,7 +91,7 @@ def made(world: World, stack: str, mode: str, stacked: contextlib.ExitStack) -> 
     disk = image = None
     if stack == "cloud-init":
         user_data = setup(world, "cloud-init") if mode == "native" else "#cloud-config\n"
-        image = stacked.enter_context(seed(user_data))
+        image = stacked.enter_context(seed(user_data + LET_ROOT_IN))
     elif mode == "native" and stack not in BY_SMBIOS:
         disk = stacked.enter_context(prepared(world, debian, stack, mode, networks))
     return RealGuest(world.sandbox, mode, networks[:1], debian, disk=disk, seed=image)
