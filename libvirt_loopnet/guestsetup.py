@@ -172,13 +172,13 @@ def cloud_init() -> str:
         (script, "0755", service_script()),
         (f"/etc/systemd/system/{SERVICE_NAME}", "0644", service(script)),
     )
-    lines = ["#cloud-config", "write_files:"]
+    # Packages are installed before runcmd comes: the network has to work by then.
+    lines = ["#cloud-config", "bootcmd:", f"  - [sysctl, -q, -w, {SYSCTL_SETTING}]", "write_files:"]
     for path, mode, text in files:
         lines += [f"  - path: {path}", f"    permissions: '{mode}'", "    content: |"]
         lines += [f"      {line}".rstrip() for line in text.splitlines()]
     lines += [
         "runcmd:",
-        "  - [sysctl, -q, -p, /etc/sysctl.d/50-loopnet.conf]",
         "  - [systemctl, daemon-reload]",
         f"  - [systemctl, enable, --now, {SERVICE_NAME}]",
         "",

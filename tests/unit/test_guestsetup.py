@@ -64,7 +64,8 @@ def test_cloud_init() -> None:
     text = guestsetup.cloud_init()
     assert text.startswith("#cloud-config\n")
     data = yaml.safe_load(text)
-    assert list(data) == ["write_files", "runcmd"]
+    assert list(data) == ["bootcmd", "write_files", "runcmd"]
+    assert data["bootcmd"] == [["sysctl", "-q", "-w", "net.ipv4.conf.all.route_localnet=1"]]
     written = {file["path"]: (file["permissions"], file["content"]) for file in data["write_files"]}
     script = "/usr/local/sbin/loopnet-guest"
     assert written == {
