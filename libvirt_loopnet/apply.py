@@ -9,10 +9,11 @@ from . import ruleset
 from .errors import LoopnetError, VerifyError
 from .firewalls import FIREWALLD, IPTABLES, Firewalls
 from .host import Host, linux, runstate
+from .labels import alias
 from .model import Network, Options
 from .plan import ICMP, NFT, SYSCTL, Step, plan
 from .reservations import Store
-from .state import HostState, Observed, alias, desire
+from .state import HostState, Observed, desire
 
 
 def survey(

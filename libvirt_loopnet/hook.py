@@ -26,7 +26,7 @@ REFUSE, NEVER = True, False
 libvirt would kill the running guest. After the fact (stopped, deleted) there is nothing to refuse."""
 
 OPERATIONS: dict[tuple[str, str], tuple[str, bool]] = {
-    # (driver, operation): (function in events, may it refuse?)
+    # (driver, operation): (function in events or guestevents, may it refuse?)
     ("network", "start"): ("network_start", REFUSE),
     ("network", "started"): ("network_started", REFUSE),  # after undoing everything itself
     ("network", "updated"): ("network_updated", REFUSE),  # too late to undo, but the user is told
@@ -95,17 +95,27 @@ def _mentions(data: bytes, network: str) -> bool:
     return "%" in network or b"network='" + network.encode() + b"'" in data
 
 
+def _function(handler: str) -> Callable[[bytes], None]:
+    function: Callable[[bytes], None]
+    if handler.startswith("network_"):
+        from . import events
+
+        function = getattr(events, handler)
+    else:
+        from . import guestevents
+
+        function = getattr(guestevents, handler)
+    return function
+
+
 def _run(handler: str, may_refuse: bool, driver: str, name: str, operation: str, data: bytes) -> int:
     from .errors import InputError, LoopnetError
     from .log import warn
 
     try:
-        from . import events
-
         if len(data) > LIMIT:
             raise InputError(f"XML of more than {LIMIT >> 20} MiB; look at: virsh dumpxml {name}")
-        function: Callable[[bytes], None] = getattr(events, handler)
-        function(data)
+        _function(handler)(data)
         return 0
     except LoopnetError as error:
         message = str(error)

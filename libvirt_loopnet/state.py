@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from .checks import is_quotable
 from .firewalls import Firewalls
+from .labels import host_names
 from .model import NATIVE, Binding, Guest, Network, Options, Port, Published, Reservation
 from .publications import published
 from .record import NamedTuple
@@ -171,11 +172,6 @@ def _guests(
                 yield Guest(network.name, kept.mac, kept.number, kept.name)
 
 
-def alias(name: str, network: Network, number: int) -> str:
-    """What ``ip link`` shows for a guest's tap; ``_bindings`` reads it back."""
-    return f"{name} {network.loop_address(number)}".strip()
-
-
 def _bindings(networks: Iterable[Network], guests: Iterable[Guest], taps: Iterable[Tap]) -> Iterable[Binding]:
     by_bridge = {network.bridge: network for network in networks}
     by_address: dict[str, Guest] = {}
@@ -196,14 +192,3 @@ def _bindings(networks: Iterable[Network], guests: Iterable[Guest], taps: Iterab
             owner = alike[0] if len(alike) == 1 else None
         if owner is not None and owner.network == name:
             yield Binding(name, tap.name, owner.mac)
-
-
-def host_names(
-    networks: Iterable[Network], guests: Iterable[Guest]
-) -> tuple[tuple[IPv4Address, tuple[str, ...]], ...]:
-    """(loop address, names) of the named ``guests``, for /etc/hosts."""
-    by_name = {network.name: network for network in networks}
-    named = [(by_name[guest.network], guest) for guest in guests if guest.name]
-    return tuple(
-        (network.loop_address(guest.number), (f"{guest.name}.{network.domain}",)) for network, guest in named
-    )

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 
 from .. import apply, config
 from ..errors import HostError
-from ..host import linux
+from ..host import linux, taps
 from ..reservations import Store
 from . import dnsmasqfiles
 from .drift import brief, broken, broken_networks, settled
@@ -34,7 +34,7 @@ def mend() -> list[str]:
         desired = apply.survey(host, store, options)
         mended = list(brief(apply.converge(host, desired, thorough=True)))
         for tap, alias in apply.unnamed_taps(host, desired):
-            linux.set_alias(tap, alias)
+            taps.set_alias(tap, alias)
             mended.append(f"ip link set {tap} alias '{alias}'")
         for network in desired.networks:
             mended += dnsmasqfiles.mend(store, network)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
-from ..firewalls import Firewalls
-from ..model import Network
-from ..plan import Step
 from ..record import Protocol
-from ..state import Observed, Tap
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # a guest's events import none of these
+    from collections.abc import Iterable, Sequence
+
+    from ..firewalls import Firewalls
+    from ..model import Network
+    from ..plan import Step
+    from ..state import Observed, Tap
 
 
 class Host(Protocol):

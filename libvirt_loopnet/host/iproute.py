@@ -38,8 +38,7 @@ def look() -> Seen:
     result = process.run(["ip", "-4", "-oneline", "-batch", "-"], _QUESTIONS)
     text = result.stdout.decode(errors="replace")
     if result.status:
-        reason = result.stderr.decode(errors="replace").partition("\n")[0]
-        raise HostError(f"ip can't read addresses and routes: {reason or 'no reason given'}")
+        raise HostError(f"ip can't read addresses and routes: {result.complaint}")
     # A backslash stands for the end of a line: lifetimes, or nexthops of a multipath route, follow.
     lines = [line.partition("\\")[0].split() for line in text.splitlines() if line]
     addresses = [words for words in lines if words[0].endswith(":")]

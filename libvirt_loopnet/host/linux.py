@@ -17,6 +17,7 @@ from ..model import Network
 from ..plan import HOSTS, ICMP, IP, NFT, SYSCTL, Step
 from ..state import Observed, Tap
 from . import firewall, iproute, names, nfnetlink, process
+from .nftables import nft
 
 SYSCTL_ROOT = "/proc/sys"
 SYSFS_NET = "/sys/class/net"
@@ -87,24 +88,6 @@ def delete_device(name: str) -> None:
         _run_ip([f"link delete dev {name}"])
 
 
-def set_alias(tap: str, alias: str) -> None:
-    """Set the alias that ``ip link`` shows for ``tap`` (at most 255 bytes, IFALIASZ)."""
-    try:
-        with open(f"{SYSFS_NET}/{tap}/ifalias", "wb") as file:
-            file.write(alias.encode()[-255:] + b"\n")
-    except OSError as error:
-        raise HostError(f"the alias of tap {tap} can't be set: {error.strerror}") from None
-
-
-def nft(script: str) -> None:
-    """Run an nft script, one transaction. Raises HostError."""
-    result = process.run(["nft", "-f", "-"], script.encode())
-    if result.status:
-        if b"Operation not permitted" in result.stderr:
-            raise PrivilegeError("nft was not permitted to change rules; run this as root")
-        raise HostError(f"nft refused the rules: {_first_line(result.stderr)}")
-
-
 # --- doing ---------------------------------------------------------------------------------------
 
 
@@ -171,10 +154,6 @@ def _failed_line(lines: list[str], stderr: bytes) -> str:
     return f"{text.splitlines()[0] if text else 'no reason given'} (ip {line})"
 
 
-def _first_line(text: bytes) -> str:
-    return (text.decode(errors="replace").strip().splitlines() or ["no reason given"])[0]
-
-
 def _last_line(text: bytes) -> str:
     return (text.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
 
@@ -203,7 +182,7 @@ def _list_tables() -> str:
 def _list_table(family: str, table: str) -> str:
     result = process.run(["nft", "--stateless", "list", "table", family, table])
     if result.status and b"No such file or directory" not in result.stderr:
-        raise HostError(f"nft list table {family} {table} failed: {_first_line(result.stderr)}")
+        raise HostError(f"nft list table {family} {table} failed: {result.complaint}")
     return "" if result.status else result.stdout.decode()
 
 

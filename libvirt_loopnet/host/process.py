@@ -27,6 +27,11 @@ class Result(NamedTuple):
     stdout: bytes
     stderr: bytes
 
+    @property
+    def complaint(self) -> str:
+        """The first line that it wrote as an error."""
+        return (self.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"])[0]
+
 
 def find(program: str) -> str:
     """The full path of ``program``. Raises HostError when it isn't installed."""

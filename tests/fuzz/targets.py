@@ -19,10 +19,10 @@ from libvirt_loopnet.dhcpoptions import dnsmasq_options
 from libvirt_loopnet.domainxml import move_networks, parse_domain
 from libvirt_loopnet.errors import LoopnetError
 from libvirt_loopnet.host import names
+from libvirt_loopnet.labels import host_names
 from libvirt_loopnet.model import Guest, Network, Port, Reservation
 from libvirt_loopnet.netxml import missing_options, parse_hook, parse_hosts, parse_network, parse_port
 from libvirt_loopnet.rewrite import rewrite_network
-from libvirt_loopnet.state import host_names
 from libvirt_loopnet.xmltree import parse
 
 from .mutate import Mutator

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libvirt_loopnet import ruleset
+from libvirt_loopnet.labels import alias
 from libvirt_loopnet.model import MAPPED, NATIVE, Network, Options, Port, Reservation
 from libvirt_loopnet.plan import NFT, Step, plan
-from libvirt_loopnet.state import Address, HostState, LoAddress, Tap, alias, desire
+from libvirt_loopnet.state import Address, HostState, LoAddress, Tap, desire
 from tests.unit.fakehost import FakeHost
 
 
