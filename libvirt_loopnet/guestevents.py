@@ -29,24 +29,21 @@ from .reservations import Store
 def port_created(data: bytes) -> None:
     """A NIC is about to be plugged in: it gets its address, for good, and is let in."""
     network, port = _port(data)
-    known, store = _is_known(port), Store()
+    note, store = runstate.port_note(port), Store()
     try:
         with store.locked():
             runstate.note_port(port, data)  # first: replacing all rules must include it
-            # one in use keeps what it has
-            number = None if known else parse_static(data, network).number(port.mac)
+            number = parse_static(data, network).number(port.mac)
+            if number is not None and runstate.was_live(port, note):
+                number = None  # one in use keeps what it has
             _admit(network, port, store, number)
     except LoopnetError as error:
-        if not known:
+        if not runstate.was_live(port, note):
             with suppress(LoopnetError):
                 runstate.note_deleted(port)
             raise
         # A restarted daemon asks again for a NIC that is in use: nobody is helped by a refusal.
         warn(f"port of {port.owner} on {network.name}: {error}")
-
-
-def _is_known(port: Port) -> bool:
-    return any(known.mac == port.mac for known in runstate.live_ports(port.network))
 
 
 def _admit(network: Network, port: Port, store: Store, number: int | None) -> None:

@@ -67,11 +67,7 @@ def is_active(network_name: str, run: str = RUN) -> bool:
 
 def live_ports(network_name: str, run: str = RUN) -> list[Port]:
     """The live NICs of a network."""
-    ports: dict[str, Port] = {}
-    for path in _xml_files(f"{run}/{network_name}/ports"):
-        with _unreadable(path):
-            port = parse_port(network_name, _read(path))
-            ports[port.mac] = port
+    ports = {port.mac: port for port in _saved_ports(network_name, run)}
     notes = f"{NOTES}/{file_name(network_name)}"
     for mac in [entry for entry in _listdir(notes) if not entry.endswith(".tap")]:
         data = _note(f"{notes}/{mac}")
@@ -83,6 +79,20 @@ def live_ports(network_name: str, run: str = RUN) -> list[Port]:
                 if noted:
                     ports.setdefault(mac, noted)
     return list(ports.values())
+
+
+def _saved_ports(network_name: str, run: str) -> Iterator[Port]:
+    """Those that libvirt has a file for."""
+    for path in _xml_files(f"{run}/{network_name}/ports"):
+        with _unreadable(path):
+            yield parse_port(network_name, _read(path))
+
+
+def was_live(port: Port, note: bytes, run: str = RUN) -> bool:
+    """Was the port live when its note was ``note``? Reads the files of all its network's ports."""
+    if note:
+        return note != _DELETED
+    return any(saved.mac == port.mac for saved in _saved_ports(port.network, run))
 
 
 @contextmanager
@@ -107,6 +117,11 @@ def note_network(network: Network, hook_xml: bytes) -> None:
 def note_port(port: Port, hook_xml: bytes) -> None:
     """``port`` is live, although libvirt's files don't say so yet. Raises HostError."""
     _write_note(f"{NOTES}/{file_name(port.network)}/{port.mac}", hook_xml)
+
+
+def port_note(port: Port) -> bytes:
+    """What the note about ``port`` says, b'' if there is none."""
+    return _note(f"{NOTES}/{file_name(port.network)}/{port.mac}")
 
 
 def note_deleted(port: Port) -> None:
