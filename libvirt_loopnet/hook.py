@@ -109,6 +109,9 @@ def _function(handler: str) -> Callable[[bytes], None]:
 
 
 def _run(handler: str, may_refuse: bool, driver: str, name: str, operation: str, data: bytes) -> int:
+    import gc
+
+    gc.disable()  # it would search all that is imported, again and again, for a process of some milliseconds
     from .errors import InputError, LoopnetError
     from .log import warn
 
