@@ -134,8 +134,6 @@ def test_started_beside_another(lab: Lab) -> None:
     first, second = lab.network(1), lab.network(2)
     lab.start(first)
     guest = lab.guest(first)
-    # or its link-local address would appear some time after ``before``
-    lab.host.sh(f"echo 1 >/proc/sys/net/ipv6/conf/{guest.tap}/disable_ipv6")
     before = look(lab)
 
     def start() -> None:
