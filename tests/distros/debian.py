@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator, NamedTuple, Sequence
@@ -99,13 +100,13 @@ def system(name: str) -> System:
     cache.mkdir(parents=True, exist_ok=True)
     with _locked(cache / "systems.lock"):
         if not directory.is_dir():
-            for old in cache.glob(f"system-{name}-*"):
-                shutil.rmtree(old)
+            _forget_old(cache, name)
             with tempfile.TemporaryDirectory(prefix="build-", dir=cache) as temporary:
                 result = Path(temporary) / "result"
                 result.mkdir()
                 _build(stack, result)
                 result.rename(directory)
+    os.utime(directory)
     return System(
         guest_image().kernel,
         directory / "initramfs",
@@ -113,6 +114,13 @@ def system(name: str) -> System:
         directory / "disk",
         directory / "key",
     )
+
+
+def _forget_old(cache: Path, name: str) -> None:
+    """Takes systems away that older recipes made and that nobody, in another checkout say, has used for a day."""
+    for old in cache.glob(f"system-{name}-*"):
+        if time.time() - old.stat().st_mtime > 24 * 3600:
+            shutil.rmtree(old)
 
 
 @contextmanager

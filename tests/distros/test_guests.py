@@ -18,7 +18,7 @@ from .prepare import prepared, seed, setup
 from .real import RealGuest
 from .stacks import STACKS
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 T1 = 40
 """Seconds after which a client renews its lease: long before its half, which dnsmasq would suggest."""
