@@ -22,8 +22,7 @@ from .reservations import Store
 def network_start(data: bytes) -> None:
     """Before libvirt makes the bridge: refuse what can't work, and lay out what dnsmasq reads."""
     network, store = _network(data), Store()
-    config.load()  # network_started will need it
-    process.find("nft")  # and this
+    options = config.load()
     missing = missing_options(data, network)
     if missing:
         raise InputError(
@@ -34,6 +33,8 @@ def network_start(data: bytes) -> None:
         others = [other for other in runstate.active_networks() if other.name != network.name]
         check_overlap(network.name, network.loop_prefix, [(o.name, o.loop_prefix) for o in others])
         _check_addresses(network, {network.bridge, *(other.bridge for other in others)})
+        survey(linux.Linux(), store, options)  # what network_started can't read is better said now
+        process.find("nft")
         dnsmasq.sync_hosts(network, _with_own_hosts(store, network, data))
 
 
@@ -95,12 +96,14 @@ def network_started(data: bytes) -> None:
 
 def _undo_start(host: linux.Linux, store: Store, options: Options, network: Network) -> Iterable[str]:
     runstate.forget(network.name)
-    yield from force(host, survey(host, store, options, stopping=network))
+    errors: list[str] = []
     yield from _attempts(
+        lambda: errors.extend(force(host, survey(host, store, options, stopping=network))),
         lambda: dnsmasq.stop(network.name),
         lambda: linux.delete_device(network.bridge),
         lambda: dnsmasq.remove(network.name),
     )
+    yield from errors
 
 
 def _declared(

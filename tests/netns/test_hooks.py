@@ -439,6 +439,23 @@ def test_damaged_reservations(lab: Lab, damage: str) -> None:
 
 
 @pytest.mark.changes
+def test_a_start_is_undone_although_reservations_are_damaged(lab: Lab) -> None:
+    """Those of another network, after this one's start was allowed: bridge and dnsmasq's files go all the same."""
+    network, other = lab.network(1), lab.network(2)
+    lab.start(network)
+    lab.network_hook(other, "start")
+    lab.make_bridge(other)
+    store = lab.path(f"{STATE}/net1.reservations")
+    store.write_text("garbage")
+    result = lab.network_hook(other, "started", check=False)
+    assert_line(result, 1, "net1.reservations")
+    assert not lab.path("/sys/class/net/virbr2").exists()
+    assert not lab.path("/var/lib/libvirt/dnsmasq/net2.loopnet").exists()
+    store.unlink()
+    lab.stop(network)
+
+
+@pytest.mark.changes
 def test_a_network_stops_although_its_reservations_are_damaged(lab: Lab) -> None:
     network = lab.network(1)
     before = look(lab)
