@@ -13,7 +13,7 @@ from lxml import etree
 
 from tests import schema
 from tests.sandbox.domain import derived_mac
-from tests.sandbox.world import NATIVE, World, network_xml, template
+from tests.sandbox.world import FLUSH_RULESET, NATIVE, World, network_xml, template
 
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 MAC = "52:54:00:11:22:33"
@@ -134,7 +134,7 @@ DRIFT = {
     "context": ("ip address del 10.127.1.1/24 dev {}", "ip address add 10.127.1.1/24 dev {}"),
     "sysctl": ("sysctl -qw net/ipv4/conf/{}/route_localnet=0", "sysctl -w net/ipv4/conf/{}/route_"),
     "rule": ("nft flush chain ip loopnet input", "chain input-127.1.0.0 {{"),
-    "tables": ("nft flush ruleset", "add table bridge loopnet"),
+    "tables": (FLUSH_RULESET, "\ntable bridge loopnet {{"),
     "guest": ("nft flush map bridge loopnet unbound", "add element bridge loopnet unbound"),
     "names": ("sed -i /libvirt-loopnet:/d /etc/hosts", "# /etc/hosts: 127.1.0.2 vm1.loopnet"),
     "dnsmasq": ("rm /var/lib/libvirt/dnsmasq/loopnet.loopnet/*", "# for dnsmasq: /var/lib"),

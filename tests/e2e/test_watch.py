@@ -9,20 +9,13 @@ from collections.abc import Iterator
 import pytest
 
 from tests.sandbox import Guest
-from tests.sandbox.world import World
+from tests.sandbox.world import FLUSH_RULESET, World
 
 WITHIN = 10.0
 """Seconds, on a machine that is busy with other tests as well; the bench has the real figures."""
 
-FLUSH = """\
-others=$(nft list tables | grep -v loopnet | while read -r _ table; do nft list table $table; done)
-nft flush ruleset
-echo "$others" | nft -f -
-"""
-"""libvirt's own rules come back, as the host is compared at the end."""
-
 DAMAGES = {
-    "all rules flushed": FLUSH,
+    "all rules flushed": FLUSH_RULESET,
     "one rule deleted": "nft flush chain ip loopnet input",
     "the /8 is back": "ip address add 127.0.0.1/8 dev lo",
     "our routes are gone": "ip route flush table local proto 127",

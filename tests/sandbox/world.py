@@ -61,6 +61,13 @@ MAPPED = Kind("loopnet", "127.1.0.", "10.127.1.", "247.1.0.")
 NATIVE = Kind("loopnet-native", "127.2.0.", "127.2.0.", "247.2.0.", "guest.mode=native")
 """The two networks of xml-templates/."""
 
+FLUSH_RULESET = """\
+others=$(nft list tables | grep -v loopnet | while read -r _ table; do nft list table $table; done)
+nft flush ruleset
+echo "$others" | nft -f -
+"""
+"""libvirt's own rules come back: it does not miss them, and the host is compared at the end."""
+
 
 class World:
     """As a context manager: a Sandbox; at its end host and LAN are looked at.
