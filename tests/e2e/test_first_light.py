@@ -292,10 +292,9 @@ def test_renewal(lit: Lit) -> None:
     seen = len(lit.world.syslog())
     guest.run("kill -USR1 $(cat /run/interface.eth0/pid)")
     wait(lambda: re.search(rf"lease eth0 {address}/24 renew", guest.console()), "renewal")
-    asked = dhcp(lit.world.syslog()[seen:], mac)
-    # udhcpc may miss the first answer while it opens its socket
-    assert asked[-2:] == ["DHCPREQUEST", "DHCPACK"]
-    assert set(asked) == {"DHCPREQUEST", "DHCPACK"}
+    # The log may come later than the answer. udhcpc may miss the first while it opens its socket.
+    wait(lambda: dhcp(lit.world.syslog()[seen:], mac)[-2:] == ["DHCPREQUEST", "DHCPACK"], "lines in the log")
+    assert set(dhcp(lit.world.syslog()[seen:], mac)) == {"DHCPREQUEST", "DHCPACK"}
 
     seen = len(lit.world.syslog())
     guest.run(f"cat >/tmp/rebind <<'END'\n{REBIND}END")
@@ -315,7 +314,7 @@ def test_the_first_question_is_answered_at_once(lit: Lit) -> None:
         messages = dhcp(log, guest.macs[0])
         assert messages[:4] == ["DHCPDISCOVER", "DHCPOFFER", "DHCPREQUEST", "DHCPACK"]
         times = re.findall(rf"^([\d.]+) .*DHCP[DO]\S+ .*{guest.macs[0]}", log, re.MULTILINE)
-        assert float(times[1]) - float(times[0]) < 0.1
+        assert float(times[1]) - float(times[0]) < 1  # a ping would take three
 
 
 def test_nothing_but_our_own_changed_meanwhile(lit: Lit) -> None:

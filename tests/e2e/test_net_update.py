@@ -154,7 +154,7 @@ def test_what_cant_be_followed(world: World, case: str) -> None:
     update(world, "ip-dhcp-host", host("127.1.0.50"), "--live")  # what comes beside it is followed
     world.sandbox.guest("vm1", macs=[MAC], memory_mib=32).start(paused=True)
     assert world.published() == {"before.loopnet": "127.1.0.2", "vm1.loopnet": "127.1.0.50"}
-    assert says in world.syslog()
+    wait(lambda: says in world.syslog(), "that in the log")
     printed = world.host.run(["loopnet", "doctor"], check=False).stdout
     assert says in printed
     (command,) = re.findall(rf"virsh net-update loopnet delete {what} \".*\"", printed)

@@ -177,7 +177,7 @@ def test_network_stops_without_nft_and_sync_finishes(world: World) -> None:
     with instead_of_nft(world, ""):
         world.sandbox.virsh("net-destroy", "loopnet")
         assert world.published() == {}
-    assert "loopnet sync" in world.syslog()
+    wait(lambda: "loopnet sync" in world.syslog(), "that in the log")
     world.sandbox.virsh("destroy", "vm1")
     world.host.run(["loopnet", "sync"])
     world.check_unchanged()

@@ -105,7 +105,7 @@ def test_pxe_boot(world: World, questions: List[Tuple[str, str]]) -> None:
     virt_install(world.sandbox, "vm1", "--pxe", "--memory", "64", "--disk", "none")
     wait(lambda: len(questions) > 1, "second question of iPXE", 120)
     assert questions == [("247.1.0.2", "/first/10.127.1.2/via/10.127.1.1"), ("247.1.0.2", "/second")]
-    assert f"sent {TFTP}/boot.ipxe to 247.1.0.2" in world.syslog()
+    wait(lambda: f"sent {TFTP}/boot.ipxe to 247.1.0.2" in world.syslog(), "that in the log")
     # It answers, if leisurely.
     world.host.sh("ping -q -c 1 -w 20 vm1.loopnet")
 
