@@ -80,10 +80,11 @@ def _replace_tables(observed: Observed, desired: HostState, tables: str | None) 
     if observed.ruleset is not None and observed.ruleset == tables:
         return []
     # The kernel takes its time over what is deleted (a grace period of RCU), were it never there.
-    delete = "" if observed.ruleset == "" else ruleset.delete_tables()
+    absent = observed.ruleset == ""
     if not desired.networks:
-        return [Step(NFT, delete)] if delete else []
-    script = delete + ruleset.tables(desired.networks, desired.guests, desired.bindings, desired.published)
+        return [] if absent else [Step(NFT, ruleset.delete_tables())]
+    make = ruleset.tables if absent else ruleset.replace_tables
+    script = make(desired.networks, desired.guests, desired.bindings, desired.published)
     quoted = [" ".join(map(str, move)) for network in desired.networks for move in icmp.moves(network)]
     return [Step(NFT, script), *(Step(ICMP, move) for move in quoted)]
 
