@@ -16,13 +16,14 @@ from .field import Field
 from .table import GUEST_HOST, GUESTS, HOST_GUEST, OUT, shows
 
 FILE = "hello from the server\n"
+# A user whose home there is everywhere; nobody's, /nonexistent, was seen to be there and not to be.
 VSFTPD = """\
 listen=YES
 background=NO
 anonymous_enable=YES
 no_anon_password=YES
 anon_root=/run/ftp
-ftp_username=nobody
+ftp_username=daemon
 nopriv_user=nobody
 secure_chroot_dir=/run/ftp-empty
 seccomp_sandbox=NO
