@@ -11,7 +11,7 @@ from .firewalls import FIREWALLD, IPTABLES, Firewalls
 from .host import Host, linux, runstate
 from .labels import alias
 from .model import Network, Options
-from .plan import ICMP, NFT, SYSCTL, Step, plan
+from .plan import NETLINK, NFT, SYSCTL, Step, plan
 from .reservations import Store
 from .state import HostState, Observed, desire
 
@@ -75,7 +75,7 @@ def converge(host: Host, desired: HostState, *, thorough: bool = False) -> list[
 
 OTHERS = (*IPTABLES, FIREWALLD)
 """Tools that speak to other firewalls."""
-UNSEEN = (NFT, ICMP)
+UNSEEN = (NFT, NETLINK)
 """Tools whose outcome only a thorough look compares; nft's transaction itself is all or nothing."""
 
 

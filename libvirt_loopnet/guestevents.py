@@ -81,7 +81,7 @@ def port_deleted(data: bytes) -> None:
 def _dismiss(network: Network, guest: Guest, store: Store) -> None:
     # libvirt has forgotten the tap by now, and its name may be another guest's next
     tap = runstate.noted_tap(network.name, guest.mac)
-    bindings = [Binding(network.name, tap, guest.mac)] if tap else []
+    bindings = [Binding(network.name, tap, guest.mac, guest.number)] if tap else []
     if _has_clone(network, guest.mac, store):  # some elements are its as well
         _replace_all(store)
     else:
@@ -155,7 +155,7 @@ def guest_start(data: bytes) -> None:
                 check_device(f"guest {domain.name}", nic.tap)
                 set_alias(nic.tap, alias(domain.name, network, number))
                 runstate.note_tap(network.name, nic.mac, nic.tap)
-                bindings.append(Binding(network.name, nic.tap, nic.mac))
+                bindings.append(Binding(network.name, nic.tap, nic.mac, number))
                 if dnsmasq.drop_static_hosts(network):
                     dnsmasq.reload(network.name)
         if bindings:

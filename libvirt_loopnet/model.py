@@ -141,6 +141,7 @@ class Binding(NamedTuple):
     network: str
     tap: str
     mac: str
+    number: int
 
 
 class Options(NamedTuple):

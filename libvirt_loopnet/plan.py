@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from . import icmp, ruleset
+from . import moves, ruleset
 from .firewalls import Order, orders
 from .lo import plan_lo
 from .prefixes import TRANSIT
 from .record import NamedTuple
 from .state import ROUTE_PROTOCOL, Address, HostState, Observed, Route
 
-IP, NFT, ICMP, SYSCTL, HOSTS = "ip", "nft", "icmp", "sysctl", "hosts"
+IP, NFT, NETLINK, SYSCTL, HOSTS = "ip", "nft", "netlink", "sysctl", "hosts"
 
 
 class Step(NamedTuple):
@@ -31,8 +31,8 @@ class Step(NamedTuple):
             return f"nft -f - <<END\n{self.text}END"
         if self.tool == SYSCTL:
             return f"sysctl -w {self.text}"
-        if self.tool == ICMP:
-            return f"# by netlink, nft can't say it: add rule bridge loopnet {self.text}"
+        if self.tool == NETLINK:
+            return f"# by netlink, nft can't say it: insert rule bridge loopnet {self.text}"
         if self.tool == HOSTS:
             return f"# /etc/hosts: {self.text or 'no names'}"
         if self.tool == IP:
@@ -85,8 +85,8 @@ def _replace_tables(observed: Observed, desired: HostState, tables: str | None) 
         return [] if absent else [Step(NFT, ruleset.delete_tables())]
     make = ruleset.tables if absent else ruleset.replace_tables
     script = make(desired.networks, desired.guests, desired.bindings, desired.published)
-    quoted = [" ".join(map(str, move)) for network in desired.networks for move in icmp.moves(network)]
-    return [Step(NFT, script), *(Step(ICMP, move) for move in quoted)]
+    moved = [move for network in desired.networks for move in moves.moves(network)]
+    return [Step(NFT, script), *(Step(NETLINK, str(move)) for move in moved)]
 
 
 def _add(observed: Observed, desired: HostState) -> list[Step]:

@@ -15,6 +15,10 @@ A verdict map is never the last word of a guard either: in the same instant a pa
 rules finds the old map empty (the kernel deactivates the elements of a deleted map, nft_map_deactivate(),
 which it does not do with plain sets). After each dispatch to a network's chain what is ours and was not
 dispatched is dropped.
+
+What most packets meet comes first and is cheap. Against a comparison of up to 4 bytes, one of a MAC address
+takes some three times as long, one of an interface's name five times, a look-up ten, and writing an address,
+with its checksums, twenty. So packets are told by their addresses before they are by interfaces.
 """
 
 from __future__ import annotations
@@ -23,12 +27,12 @@ from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network
 
 from .model import ANY_ADDRESS, NATIVE, NONE, SERVICES, Binding, Guest, Network, Published
-from .prefixes import TRANSIT
+from .prefixes import LOOPBACK, TRANSIT
 
 TABLES = (("bridge", "loopnet"), ("arp", "loopnet"), ("ip", "loopnet"))
 ICMP_ERRORS = "{ destination-unreachable, source-quench, time-exceeded, parameter-problem }"
 """ICMP messages that quote the packet they are about (RFC 792, RFC 1812 4.3.2.3)."""
-LOCAL = ("127.0.0.0/8", "247.0.0.0/8")
+LOCAL = (LOOPBACK, TRANSIT)
 """What must never arrive from, or leave to, anything but lo and our bridges."""
 
 
@@ -98,7 +102,6 @@ def _elements(
         put(senders, f"{guest.mac} . {address}")
         put(arp_senders, f"{guest.mac} . {guest.mac} . {address}")
         put(arp_senders, f"{guest.mac} . {guest.mac} . 0.0.0.0")
-        put("ip loopnet nics", f'"{network.bridge}" . {guest.mac}')
         loop = network.loop_address(guest.number)
         put("arp loopnet neighbours", f'"{network.bridge}" . {guest.mac} . {loop}')
         # One MAC may be on two networks (clones); unbound it can be told to one of them only.
@@ -106,9 +109,13 @@ def _elements(
             macs.add(guest.mac)
             put("bridge loopnet unbound", f"{guest.mac} : goto {chain('from', network)}")
             put("bridge loopnet macs", guest.mac)
+            put("ip loopnet nics", guest.mac)
     for binding in bindings:
         network = by_name[binding.network]
-        put("bridge loopnet bound", f'"{binding.tap}" . {binding.mac} : goto {chain("from", network)}')
+        nic = f'"{binding.tap}" . {binding.mac}'
+        address = network.guest_address(binding.number)
+        put("bridge loopnet bound-senders", f"{nic} . {address} : goto {chain('ip-from', network)}")
+        put("bridge loopnet bound", f"{nic} : goto {chain('from', network)}")
         put("bridge loopnet taps", f'"{binding.tap}"')
         put("bridge loopnet bound-macs", binding.mac)
     for where, elements in grouped.items():
@@ -119,17 +126,11 @@ def _elements(
 
 
 def _bridge_table(networks: Sequence[Network]) -> str:
-    intervals = ", ".join(
-        f"{prefix} : goto {chain('to', n)}" for n in networks for prefix in (n.loop_prefix, n.transit_prefix)
-    )
-    flooded = "".join(
-        f"\t\tip {field} {network.transit_prefix} drop\n"
-        for network in networks
-        for field in ("saddr", "daddr")
-    )
-    own = ", ".join(f"{n.loop_address(n.host)}, {n.transit_address(n.gateway)}" for n in networks)
     head = f"""\
 table bridge loopnet {{
+	map bound-senders {{
+		type ifname . ether_addr . ipv4_addr : verdict
+	}}
 	map bound {{
 		type ifname . ether_addr : verdict
 	}}
@@ -145,40 +146,64 @@ table bridge loopnet {{
 	set macs {{
 		type ether_addr
 	}}
-	map to {{
-		type ipv4_addr : verdict
-		flags interval
-		elements = {{ {intervals} }}
-	}}
 	chain prerouting {{
 		type filter hook prerouting priority -300; policy accept;
+		iifname . ether saddr . ip saddr vmap @bound-senders
+		iifname @taps goto tap
+		ether saddr @macs goto mac
+	}}
+	chain tap {{
 		iifname . ether saddr vmap @bound
-		iifname @taps drop
+		drop
+	}}
+	chain mac {{
 		ether saddr @bound-macs drop
 		ether saddr vmap @unbound
-		ether saddr @macs drop
+		drop
 	}}
-	chain forward {{
-		type filter hook forward priority -300; policy accept;
-		arp daddr ip {{ {own} }} drop
-{flooded}	}}
 	chain output {{
 		type filter hook output priority -300; policy accept;
-		ip daddr vmap @to
-		ip saddr vmap @to
-		arp daddr ip vmap @to
+		ip daddr {LOOPBACK} goto to-guest
+		ip saddr {LOOPBACK} goto to-all
+		ip saddr {TRANSIT} goto to-all
+		meta protocol arp goto arp-to-guest
 	}}
+	chain to-guest {{
+{_by_prefix("ip daddr", networks)}	}}
+	chain to-all {{
+{_by_prefix("ip saddr", networks)}	}}
+	chain arp-to-guest {{
+{_by_prefix("arp daddr ip", networks)}	}}
 """
     return head + "".join(_bridge_chains(network) for network in networks) + "}\n"
 
 
+def _by_prefix(field: str, networks: Sequence[Network]) -> str:
+    """Dispatch by the prefix of an address: a masked address is looked up by its hash, in half the time that
+    intervals take."""
+    rules = ""
+    for netmask in sorted({network.loop_prefix.netmask for network in networks}):
+        targets = _set(
+            f"{prefix.network_address} : goto {chain('to', network)}"
+            for network in networks
+            for prefix in (network.loop_prefix, network.transit_prefix)
+            if prefix.netmask == netmask
+        )
+        rules += f"\t\t{field} & {netmask} vmap {targets}\n"
+    return rules
+
+
 def _bridge_chains(network: Network) -> str:
-    lines = [*_sets(network), *_icmp_chains(network)]
-    lines += _chain("from", network, _from_guest(network))
-    lines += _chain("arp-from", network, _arp_from_guest(network))
+    lines = [*_sets(network), *_quoted_chains(network), *_both_chains(network)]
+    lines += _chain("icmp-from", network, _icmp_from_guest(network))
+    lines += _chain("icmp-to", network, _icmp_to_guest(network))
+    lines += _chain("ip-peer", network, _ip_to_peer(network))
     lines += _chain("ip-from", network, _ip_from_guest(network))
-    lines += _chain("to", network, _to_guest(network))
+    lines += _chain("ip-claimed", network, _ip_claimed(network))
+    lines += _chain("arp-from", network, _arp_from_guest(network))
+    lines += _chain("from", network, _from_guest(network))
     lines += _chain("arp-to", network, _arp_to_guest(network))
+    lines += _chain("to", network, _to_guest(network))
     return "".join(f"\t{line}\n" for line in lines)
 
 
@@ -193,18 +218,32 @@ def _sets(network: Network) -> list[str]:
     ]
 
 
-def _icmp_chains(network: Network) -> list[str]:
-    """Empty here: nft's language can't say what their rules do; see icmp.rules()."""
-    return [f"chain {chain(kind, network)} {{ }}" for kind in ("icmp-host", "icmp-from", "icmp-to")]
+def _quoted_chains(network: Network) -> list[str]:
+    """Empty here: nft's language can't say what their rules do; see moves.moves()."""
+    return [f"chain {chain(kind, network)} {{ }}" for kind in ("quoted-host", "quoted-from", "quoted-to")]
+
+
+def _both_chains(network: Network) -> list[str]:
+    """Both addresses go to a prefix; what does that faster comes before it, see moves.moves()."""
+    prefixes = {
+        "both-to-loop": network.loop_prefix,
+        "both-to-transit": network.transit_prefix,
+        "both-to-guest": network.guest_prefix,
+    }
+    lines: list[str] = []
+    for kind, prefix in prefixes.items():
+        both = f"{_move('ip saddr', prefix)} {_move('ip daddr', prefix)} accept"
+        lines += _chain(kind, network, [both])
+    return lines
 
 
 def _from_guest(network: Network) -> list[str]:
     return [
+        f"meta protocol ip goto {chain('ip-claimed', network)}",
         # nft's rules for ARP and IPv6 look for it right after the MAC addresses, but what stands behind a
         # VLAN tag 0, or two, is ARP to a guest all the same.
         "ether type { 8021q, 8021ad } drop",
         f"meta protocol arp goto {chain('arp-from', network)}",
-        f"meta protocol ip goto {chain('ip-from', network)}",
         "icmpv6 type { nd-router-advert, nd-redirect } drop",  # no guest is a router, or a DHCP server
         "meta protocol ip6 udp sport 547 drop",
     ]
@@ -221,48 +260,79 @@ def _arp_from_guest(network: Network) -> list[str]:
         f"ether saddr . arp saddr ether . arp saddr ip != @{chain('arp-senders', network)} drop",
         "arp saddr ip 0.0.0.0 accept",  # a probe, RFC 5227
         f"arp daddr ip {network.guest_address(host)}"
-        f" arp daddr ip set {network.loop_address(host)} {to_loop} accept",
+        f" arp daddr ip set {network.loop_address(host)} {to_loop} {_only_to_host(network)} accept",
         f"arp daddr ip {network.guest_address(gateway)}"
-        f" arp daddr ip set {network.transit_address(gateway)} {to_loop} accept",
+        f" arp daddr ip set {network.transit_address(gateway)} {to_loop} {_only_to_host(network)} accept",
         f"ether daddr {network.bridge_mac} {to_loop} accept",  # an answer to the host
     ]
 
 
-def _ip_from_guest(network: Network) -> list[str]:
-    to_transit = _move("ip saddr", network.transit_prefix)
+def _ip_claimed(network: Network) -> list[str]:
+    """From a NIC that is known, with an address that has to be looked at."""
     return [
         "ip saddr 0.0.0.0 ip daddr 255.255.255.255 udp sport 68 udp dport 67 accept",
-        f"ether saddr . ip saddr != @{chain('senders', network)} drop",
+        f"ether saddr . ip saddr @{chain('senders', network)} goto {chain('ip-from', network)}",
+        "drop",
+    ]
+
+
+def _ip_from_guest(network: Network) -> list[str]:
+    """From a NIC with its own address."""
+    to_transit = _move("ip saddr", network.transit_prefix)
+    to_loop = "accept" if network.mode == NATIVE else f"goto {chain('both-to-loop', network)}"
+    return [
+        f"ether daddr != {network.bridge_mac} goto {chain('ip-peer', network)}",
+        f"meta l4proto icmp jump {chain('icmp-from', network)}",
+        f"ip daddr != {network.guest_prefix} {to_transit} accept",
+        f"ip daddr {network.guest_address(network.host)} {to_loop}",
+        f"goto {chain('both-to-transit', network)}",
+    ]
+
+
+def _ip_to_peer(network: Network) -> list[str]:
+    to_transit = _move("ip saddr", network.transit_prefix)
+    return [
         "udp sport 67 drop",  # no guest is a DHCP server
         # A rebinding client broadcasts with its address, which rp_filter=1 would take for the LAN's.
-        f"ip daddr 255.255.255.255 udp dport 67 {to_transit} accept",
+        f"ip daddr 255.255.255.255 udp dport 67 {to_transit} {_only_to_host(network)} accept",
         # A native guest has route_localnet on: what listens on its loopback is no other guest's business.
-        f"ether daddr != {network.bridge_mac} ip daddr {LOCAL[0]} ip daddr != {network.guest_prefix} drop",
-        f"ether daddr != {network.bridge_mac} accept",
-        "icmp type redirect drop",
-        f"ip daddr {network.guest_address(network.host)} icmp type {ICMP_ERRORS}"
-        f" jump {chain('icmp-host', network)}",
-        f"ip daddr {network.guest_address(network.host)} {_move('ip saddr', network.loop_prefix)}"
-        f" ip daddr set {network.loop_address(network.host)} accept",
-        f"icmp type {ICMP_ERRORS} jump {chain('icmp-from', network)}",
-        f"ip daddr {network.guest_prefix} {_move('ip daddr', network.transit_prefix)}",
-        f"{to_transit} accept",
+        f"ip daddr {LOOPBACK} ip daddr != {network.guest_prefix} drop",
+        "accept",
     ]
+
+
+def _icmp_from_guest(network: Network) -> list[str]:
+    return [
+        "icmp type redirect drop",
+        f"icmp type != {ICMP_ERRORS} return",
+        f"ip daddr {network.guest_address(network.host)} goto {chain('quoted-host', network)}",
+        f"goto {chain('quoted-from', network)}",
+    ]
+
+
+def _only_to_host(network: Network) -> str:
+    """What has been broadcast and is of no interest to guests, which would see our addresses in it."""
+    return f"ether daddr set {network.bridge_mac}"
+
+
+def _icmp_to_guest(network: Network) -> list[str]:
+    return [f"icmp type {ICMP_ERRORS} goto {chain('quoted-to', network)}"]
 
 
 def _to_guest(network: Network) -> list[str]:
     saddr = _move("ip saddr", network.guest_prefix)
     daddr = _move("ip daddr", network.guest_prefix)
+    own = _set(map(str, (network.loop_address(network.host), network.transit_address(network.gateway))))
     # A native guest asks DNS at this very address (a 127.x server would be dropped by its resolver).
     spare = f"ip saddr != {network.transit_address(network.host)} " if network.mode == NATIVE else ""
     return [
-        f"meta protocol arp goto {chain('arp-to', network)}",
-        f"icmp type {ICMP_ERRORS} jump {chain('icmp-to', network)}",
+        f"meta l4proto icmp jump {chain('icmp-to', network)}",
+        f"ip daddr {network.loop_prefix} ip saddr {own} goto {chain('both-to-guest', network)}",
         f"ip saddr {network.loop_prefix} {saddr}",
         f"ip saddr {network.transit_prefix} {spare}{saddr}",
-        f"ip daddr {network.loop_prefix} {daddr}",
-        f"ip daddr {network.transit_prefix} {daddr}",
-        "accept",
+        f"ip daddr {network.loop_prefix} {daddr} accept",
+        f"ip daddr {network.transit_prefix} {daddr} accept",
+        f"meta protocol arp goto {chain('arp-to', network)}",
     ]
 
 
@@ -289,39 +359,67 @@ def _move(field: str, prefix: IPv4Network) -> str:
 
 
 def _ip_table(networks: Sequence[Network], published: Sequence[Published]) -> str:
+    """Three questions, from the cheapest on: has it an address that only lo and our bridges may carry, is its
+    sender's MAC address a NIC's, and which bridge is it on. On a packet of others the first is enough in
+    prerouting, which comes before any DNAT to 127.0.0.1 that an administrator may want.
+
+    What guests send has its transit or loop address by now, but for DHCP, and for what br_netfilter shows of
+    frames between guests.
+    """
     bridges = _set(f'"{n.bridge}"' for n in networks)
-    guard = _drop_local("ip saddr", "ip daddr")
+    local = " ".join(f"{field} != {prefix}" for field in ("ip saddr", "ip daddr") for prefix in LOCAL)
 
     def dispatch(kind: str) -> str:
         return _set(f'"{n.bridge}" : goto {chain(kind, n)}' for n in networks)
 
+    within = _set(f'"{n.bridge}" . "{n.bridge}"' for n in networks)
     head = f"""\
 table ip loopnet {{
 	set nics {{
-		type ifname . ether_addr
+		type ether_addr
 	}}
 	chain prerouting {{
 		type filter hook prerouting priority -300; policy accept;
-		iifname . ether saddr @nics accept
-		iifname {bridges} drop
-		iifname "lo" accept
-{guard}	}}
+		ip saddr {TRANSIT} ether saddr @nics accept
+		iif "lo" accept
+		{local} goto ordinary
+		ip saddr {LOOPBACK} ether saddr @nics accept
+		drop
+	}}
+	chain ordinary {{
+		iifname != {bridges} accept
+		ether saddr @nics accept
+		drop
+	}}
 	chain input {{
 		type filter hook input priority -10; policy accept;
+		ip saddr {TRANSIT} goto from-guest
+		iif "lo" accept
+		ip saddr {LOOPBACK} goto from-guest
+		iifname != {bridges} accept
+		ip saddr 0.0.0.0 udp dport 67 accept
+		drop
+	}}
+	chain from-guest {{
 		iifname vmap {dispatch("input")}
-		iifname {bridges} drop
+		drop
 	}}
 	chain forward {{
 		type filter hook forward priority -10; policy accept;
-		iifname vmap {dispatch("forward")}
+		ip daddr {TRANSIT} goto inwards
+		ip saddr {TRANSIT} goto outwards
+		iifname . oifname {within} accept
 		iifname {bridges} drop
-{_forward_published(bridges, bool(published))}\
-		oifname {bridges} ct state established,related accept
 		oifname {bridges} drop
 	}}
-	chain output {{
-		type filter hook output priority -10; policy accept;
-		oifname vmap {dispatch("output")}
+	chain outwards {{
+		iifname vmap {dispatch("forward")}
+		drop
+	}}
+	chain inwards {{
+{_forward_published(bool(published))}\
+		oifname {bridges} ct state established,related accept
+		drop
 	}}
 	chain source-nat {{
 		type nat hook postrouting priority 100; policy accept;
@@ -330,9 +428,12 @@ table ip loopnet {{
 	}}
 	chain postrouting {{
 		type filter hook postrouting priority 101; policy accept;
+		oif "lo" accept
+		udp sport 67 oifname vmap {dispatch("postrouting")}
+		{local} accept
 		oifname vmap {dispatch("postrouting")}
-		oifname "lo" accept
-{guard}	}}
+		drop
+	}}
 """
     inwards = _published_chains(networks, bridges, published) if published else ""
     return head + "".join(_ip_chains(network, bridges) for network in networks) + inwards + "}\n"
@@ -341,7 +442,6 @@ table ip loopnet {{
 def _ip_chains(network: Network, bridges: str) -> str:
     lines = _chain("input", network, _input(network))
     lines += _chain("forward", network, _forward(network, bridges))
-    lines += _chain("output", network, _output(network))
     lines += _chain("postrouting", network, _postrouting(network))
     return "".join(f"\t{line}\n" for line in lines)
 
@@ -349,20 +449,18 @@ def _ip_chains(network: Network, bridges: str) -> str:
 def _input(network: Network) -> list[str]:
     host = network.loop_address(network.host)
     rules = [
-        "ip saddr 0.0.0.0 udp dport 67 accept",
-        f"ip saddr {network.loop_prefix} ip daddr {host} ct state established,related accept",
         *(f"ip saddr {network.transit_prefix} {rule}" for rule in _from_transit(network)),
-        "drop",
+        f"ip saddr {network.loop_prefix} ip daddr {host} ct state established,related accept",
     ]
     if network.mode == NATIVE:  # dnsmasq gives the bridge's own address as server identifier there
-        rules.insert(1, f"ip saddr {network.loop_prefix} ip daddr {host} udp dport 67 accept")
-    return rules
+        rules.append(f"ip saddr {network.loop_prefix} ip daddr {host} udp dport 67 accept")
+    return [*rules, "drop"]
 
 
 def _from_transit(network: Network) -> list[str]:
     """What guests may begin with the host, in the order of the accepts."""
     addresses = [str(address) for address in own_transit(network)]
-    own = _set(addresses)
+    own = addresses[0] if len(addresses) == 1 else _set(addresses)
     answers = "ct state established,related accept"
     dhcp = f"ip daddr {_set(['255.255.255.255', *addresses])} udp dport 67 accept"
     if network.guest_to_host == NONE:
@@ -374,26 +472,19 @@ def _from_transit(network: Network) -> list[str]:
 
 
 def _forward(network: Network, bridges: str) -> list[str]:
-    return [
-        # Routed back into its bridge, around port isolation; what br_netfilter shows has no transit source.
-        f'oifname "{network.bridge}" ip saddr {network.transit_prefix} drop',
-        f'oifname "{network.bridge}" accept',
-        f"ip saddr != {network.transit_prefix} drop",
-        f"oifname {bridges} drop",
-        *(f"ip daddr {prefix} drop" for prefix in LOCAL),
-        "accept",
-    ]
-
-
-def _output(network: Network) -> list[str]:
-    # The guest could not answer any other source; EPERM now beats a time-out later.
-    return [f"ip daddr {network.loop_prefix} ip saddr != {network.loop_address(network.host)} drop"]
+    """Not back into a bridge: that would lead around port isolation, or to another network."""
+    return [f"ip saddr {network.transit_prefix} oifname != {bridges} accept", "drop"]
 
 
 def _postrouting(network: Network) -> list[str]:
     """One neighbour entry, the loop address, for all: the nexthop is read after this hook."""
     to_loop = _move("ip daddr", network.loop_prefix)
-    rules = [f"ip daddr {network.transit_prefix} {to_loop}"]
+    rules = [
+        f"ip daddr {network.loop_prefix} ip saddr {network.loop_prefix} accept",
+        # The guest could not answer any other source of the host's; EPERM now beats a time-out later.
+        f"ip daddr {network.loop_prefix} drop",
+        f"ip daddr {network.transit_prefix} {to_loop} accept",
+    ]
     if network.mode != NATIVE:
         # dnsmasq's unicast answer to a renewing guest: no route says which source the kernel should take.
         gateway, host = network.guest_address(network.gateway), network.loop_address(network.host)
@@ -474,9 +565,9 @@ def _listed(elements: Sequence[str]) -> str:
     return f"\t\telements = {_set(elements)}\n" if elements else ""
 
 
-def _forward_published(bridges: str, published: bool) -> str:
+def _forward_published(published: bool) -> str:
     """What isn't published any more is dropped though it is established, so that it ends at once."""
-    inwards = f"oifname {bridges} ct direction original ct status dnat meta l4proto {{ tcp, udp }}"
+    inwards = "ct direction original ct status dnat meta l4proto { tcp, udp }"
     accept = f"\t\t{inwards} ip daddr . meta l4proto . th dport @published-to accept\n"
     return f"{accept if published else ''}\t\t{inwards} drop\n"
 

@@ -191,4 +191,4 @@ def _bindings(networks: Iterable[Network], guests: Iterable[Guest], taps: Iterab
             alike = by_tail.get((name, tap.mac[2:]), [])
             owner = alike[0] if len(alike) == 1 else None
         if owner is not None and owner.network == name:
-            yield Binding(name, tap.name, owner.mac)
+            yield Binding(name, tap.name, owner.mac, owner.number)

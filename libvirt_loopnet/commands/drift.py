@@ -10,7 +10,7 @@ from typing import NamedTuple
 from .. import apply, config
 from ..host import linux, runstate
 from ..model import Network, Options
-from ..plan import ICMP, NFT, Step
+from ..plan import NETLINK, NFT, Step
 from ..reservations import Store
 from ..ruleset import delete_tables
 from ..state import HostState, Observed
@@ -76,5 +76,5 @@ def brief(steps: Iterable[Step]) -> Iterator[str]:
         if step.tool == NFT:
             gone = step.text == delete_tables()
             yield f"nft: tables loopnet (bridge, arp, ip) {'deleted' if gone else 'replaced'}"
-        elif step.tool != ICMP:  # a part of the tables
+        elif step.tool != NETLINK:  # a part of the tables
             yield str(step)

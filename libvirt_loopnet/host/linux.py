@@ -10,11 +10,11 @@ import os
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address
 
-from .. import icmp, ruleset
+from .. import moves, ruleset
 from ..errors import HostError, LoopnetError, PrivilegeError
 from ..firewalls import Firewalls
 from ..model import Network
-from ..plan import HOSTS, ICMP, IP, NFT, SYSCTL, Step
+from ..plan import HOSTS, IP, NETLINK, NFT, SYSCTL, Step
 from ..state import Observed, Tap
 from . import firewall, iproute, names, nfnetlink, process
 from .nftables import nft
@@ -51,8 +51,8 @@ class Linux:
         )
         root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         python = ["/usr/bin/python3", "-I", "-S", "-c", code, root]
-        quoted = "\n".join("\t".join(map(str, m)) for n in networks for m in icmp.moves(n))
-        result = process.run(["unshare", "--net", *python], f"{quoted}\0{script}".encode())
+        moved = "\n".join(str(move) for network in networks for move in moves.moves(network))
+        result = process.run(["unshare", "--net", *python], f"{moved}\0{script}".encode())
         if result.status:
             raise HostError(f"nft refused the rules: {_last_line(result.stderr)}")
         return result.stdout.decode()
@@ -118,8 +118,8 @@ def _run_nft(scripts: list[str]) -> None:
         nft(script)
 
 
-def _run_icmp(texts: list[str]) -> None:
-    nfnetlink.transact(*icmp.batch(icmp.parse(text) for text in texts))
+def _run_netlink(texts: list[str]) -> None:
+    nfnetlink.transact(*moves.batch(map(moves.parse, texts)))
 
 
 def _run_sysctl(texts: list[str]) -> None:
@@ -143,7 +143,7 @@ def _run_firewall(tool: str, texts: list[str]) -> None:
         firewall.run(tool, text)
 
 
-_RUNNERS = {IP: _run_ip, NFT: _run_nft, ICMP: _run_icmp, SYSCTL: _run_sysctl, HOSTS: _run_hosts}
+_RUNNERS = {IP: _run_ip, NFT: _run_nft, NETLINK: _run_netlink, SYSCTL: _run_sysctl, HOSTS: _run_hosts}
 
 
 def _failed_line(lines: list[str], stderr: bytes) -> str:
@@ -190,10 +190,10 @@ def canonical_here() -> None:
     """In a namespace made by Linux.canonical(): load what stands on stdin, print nft's listing."""
     import sys
 
-    moves, _, script = sys.stdin.read().partition("\0")
+    moved, _, script = sys.stdin.read().partition("\0")
     try:
         nft(script)
-        _run_icmp(moves.splitlines())
+        _run_netlink(moved.splitlines())
         sys.stdout.write(_list_tables())
     except LoopnetError as error:
         sys.exit(str(error))

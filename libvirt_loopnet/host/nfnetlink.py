@@ -21,7 +21,7 @@ def transact(messages: bytes, acknowledgements: int) -> None:
         finally:
             netlink.close()
     except OSError as error:
-        raise HostError(f"netlink refused the ICMP rules: {error.strerror or error}") from None
+        raise HostError(f"netlink refused rules: {error.strerror or error}") from None
 
 
 def _exchange(netlink: _socket.socket, messages: bytes, acknowledgements: int) -> None:

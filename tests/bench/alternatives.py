@@ -52,7 +52,7 @@ def measure(effort: Effort) -> Iterator[Result]:
 
 
 def _rows(kind: str, routes: Mapping[str, Route], effort: Effort) -> Iterator[Result]:
-    rounds = run(kind, routes, effort, effort.rounds(12, 3))
+    rounds = run(kind, routes, effort.rounds(40, 5))
     rate = "rate by processor" if routes[LOOPNET].pinned else "rate"
     metrics = [rate] if rate in rounds[0][LOOPNET] else ["p50", "p99"]
     for other in routes:

@@ -26,11 +26,6 @@ class Effort(NamedTuple):
         """How many times each contestant runs."""
         return quick if self.quick else full
 
-    @property
-    def slice(self) -> float:
-        """Seconds that one run of traffic takes."""
-        return 0.12 if self.quick else 0.2
-
 
 class Result(NamedTuple):
     """A table's row: ratios, and the limit their median has to keep."""

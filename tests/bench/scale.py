@@ -32,7 +32,7 @@ def measure(effort: Effort) -> Iterator[Result]:
         }
         for who, kind in TRAFFIC:
             routes = {name: world.routes[who] for name, world in made.items()}
-            rounds = run(kind, routes, effort, effort.rounds(14, 3))
+            rounds = run(kind, routes, effort.rounds(40, 5))
             for name in list(made)[1:]:
                 title = f"{who}, {kind}, {name}"
                 for result in results(rounds, (name, FEW), GROUP, title):

@@ -20,6 +20,8 @@ from .traffic import LATENCY, RATE, run
 
 GROUP = "host to virtio guest"
 KINDS = ("TCP sent", "TCP received", "TCP request")
+SLICE = 0.2
+"""Seconds: the guest is slow."""
 SCRIPT = Path(__file__).with_name("endpoint.pl")
 PLAIN = """\
 <network>
@@ -60,7 +62,7 @@ def measure(effort: Effort) -> Iterator[Result]:
         if is_installed("passt"):
             routes["passt"] = stack.enter_context(_passt())
         for kind in KINDS:
-            rounds = run(kind, routes, effort, effort.rounds(10, 2))
+            rounds = run(kind, routes, effort.rounds(10, 2), SLICE)
             metrics = ["rate"] if "rate" in rounds[0]["loopnet"] else ["p50", "p99"]
             for other in list(routes)[1:]:
                 rate, latency = (1.0, 1.0) if other == "passt" else (RATE, LATENCY)

@@ -20,6 +20,17 @@ from .wires import plug, wait_forwarding
 LAN = "192.0.2.0/24"
 HOST_TO_GUEST, GUEST_TO_HOST = "host to guest", "guest to host"
 GUEST_TO_GUEST, GUEST_TO_INTERNET = "guest to guest", "guest to internet"
+LOCALHOST, LAN_TO_HOST = "localhost", "LAN to host"
+"""What has nothing to do with guests."""
+
+TRACKING = """\
+table ip firewall {
+	chain input {
+		type filter hook input priority 0; policy accept;
+		ct state established accept
+	}
+}
+"""
 
 
 class World(NamedTuple):
@@ -44,9 +55,14 @@ def loopnet(*, guests: int = 2, networks: int = 1) -> Iterator[World]:
 
 
 @contextmanager
-def bridge() -> Iterator[World]:
-    """The same bridge with nothing but addresses; no guest gets beyond the host."""
+def bridge(*, tracked: bool = False) -> Iterator[World]:
+    """The same bridge with nothing but addresses; no guest gets beyond the host.
+
+    With ``tracked`` the host knows its connections, as any with a firewall does.
+    """
     with Sandbox(lan_prefix=LAN, libvirtd=False, hooks=False, ip_forward=True) as sandbox:
+        if tracked:
+            sandbox.host.run(["nft", "-f", "-"], input=TRACKING)
         sandbox.host.sh(
             "ip link add br0 type bridge forward_delay 0\n"
             "ip address add 10.127.1.1/24 dev br0; ip link set br0 up"
@@ -85,10 +101,13 @@ def world(
             pid = stack.enter_context(serving(server))
             return Route(client, address, pid=pid, pinned=True)
 
+        host = stack.enter_context(serving(sandbox.host))
         routes = {
             HOST_TO_GUEST: pinned(sandbox.host, to_one, one),
-            GUEST_TO_HOST: pinned(one, gateway, sandbox.host),
+            GUEST_TO_HOST: Route(one, gateway, pid=host, pinned=True),
             GUEST_TO_GUEST: pinned(one, to_two, two),
             GUEST_TO_INTERNET: pinned(one, INTERNET, sandbox.lan),
+            LOCALHOST: Route(sandbox.host, "127.0.0.1", pid=host, pinned=True),
+            LAN_TO_HOST: Route(sandbox.lan, sandbox.host_address, pid=host, pinned=True),
         }
         yield World(sandbox, routes)

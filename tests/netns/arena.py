@@ -151,9 +151,9 @@ class Arena:
             frames.ethernet(from_mac or attacker.mac, to_mac or self.bridge_mac, frames.IP, packet, tags),
         )
 
-    def lan_datagram(self, source: str, destination: str, port: int) -> None:
+    def lan_datagram(self, source: str, destination: str, port: int, *, from_mac: str = "") -> None:
         packet = frames.udp_packet((source, 4000), (destination, port), self.token)
-        self.send_from_lan(frames.ethernet(self.lan_mac, self.uplink_mac, frames.IP, packet))
+        self.send_from_lan(frames.ethernet(from_mac or self.lan_mac, self.uplink_mac, frames.IP, packet))
 
     # --- looking ----------------------------------------------------------------------------------
 

@@ -321,7 +321,7 @@ def test_started_fails_when_netlink_refuses(lab: Lab) -> None:
     with bound_over(lab, "/usr/sbin/nft", NFT_IS_UNDONE):
         lab.make_bridge(network)
         result = lab.network_hook(network, "started", check=False)
-    assert_refused(result, "netlink refused the ICMP rules: No such file or directory")
+    assert_refused(result, "netlink refused rules: No such file or directory")
     assert not lab.path("/sys/class/net/virbr1").exists()
     lab.network_hook(network, "stopped")
     assert_same(before, look(lab))

@@ -609,6 +609,24 @@ for _name, (_target, _where) in LAN_TARGETS.items():
         )  # fmt: skip
 
 
+def from_lan_as_nic(arena: Arena) -> object:
+    """By the MAC address of a NIC that belongs here, which is half of what tells guests from others."""
+    for mac in (arena.bound.mac, arena.loose.mac):
+        for _, where in LAN_TARGETS.values():
+            for source in LAN_SOURCES.values():
+                arena.lan_datagram(source(arena), *where(arena), from_mac=mac)
+        for source in LAN_SOURCES.values():
+            if source(arena) != arena.lab.router_address:
+                arena.lan_datagram(source(arena), arena.lab.host_address, ANY_PORT, from_mac=mac)
+    return arena.reached() - {"lan"}
+
+
+add(
+    "lan", "sends-as-nic", "sends with a guest's MAC, as and to each of these", "host and guests",
+    from_lan_as_nic,
+)  # fmt: skip
+
+
 def own_service_forged(arena: Arena) -> object:
     """To a service that the LAN may use: but not as 127.x or 247.x."""
     for source in ("127.0.0.1", arena.victim.loop, arena.victim.transit, "247.200.0.1"):

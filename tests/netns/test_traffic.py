@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import fcntl
+import re
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -239,6 +240,45 @@ def test_networks_are_apart(world: World) -> None:
         for ask in (ask_tcp, ask_udp):
             with pytest.raises(OSError, match=r"timed out|unreachable|No route|Invalid"):
                 ask(world.twin.namespace, (address, PORT), timeout=0.06)
+
+
+def test_what_is_broadcast_for_the_host_is_for_the_host_alone(world: World) -> None:
+    """In it are addresses by then that no guest knows."""
+    one, two = world.one, world.two
+    renewal = frames.udp_packet((one.address, 68), ("255.255.255.255", 67), b"renewal")
+    with Capture(two.namespace, "eth0") as ears, Capture(one.namespace, "eth0") as mouth:
+        for neighbour in (one.gateway, host_as_seen(one), two.address):
+            asker = (one.mac, one.address)
+            request = frames.arp(frames.REQUEST, asker, (frames.NOBODY, neighbour))
+            mouth.send(frames.ethernet(one.mac, frames.BROADCAST, frames.ARP, request))
+            answer = frames.address(neighbour) + frames.mac(one.mac)
+            assert mouth.find(lambda frame, answer=answer: answer in frame, 2)  # type: ignore[misc]
+        mouth.send(frames.ethernet(one.mac, frames.BROADCAST, frames.IP, renewal))
+        mouth.send(frames.ethernet(one.mac, frames.BROADCAST, frames.EXPERIMENT, b"the end"))
+        heard = []
+        while (frame := ears.next(2)) is not None and b"the end" not in frame:
+            if frame[6:12] == frames.mac(one.mac) and frame[12:14] in (b"\x08\x06", b"\x08\x00"):
+                heard.append(frame)
+    assert frame is not None
+    assert [frames.address(two.address) in each for each in heard] == [True], heard
+
+
+def test_it_works_without_the_faster_rules(world: World) -> None:
+    """Which the kernel gets a moment later, in a transaction of their own."""
+    rules = world.host.run(["nft", "--handle", "list", "table", "bridge", "loopnet"]).stdout
+    chains = re.findall(r"chain (both-to-\S+-127\.1\.0\.0) .*\n\t\t@nh,.* # handle (\d+)", rules)
+    assert len(chains) == (2 if world.lab.mode == "native" else 3)
+    for chain, handle in chains:
+        world.host.run(["nft", "delete", "rule", "bridge", "loopnet", chain, "handle", handle])
+    try:
+        for ask in (ask_tcp, ask_udp):
+            test_host_to_guest(world, ask)
+            test_guest_to_service_on_all_addresses(world, ask)
+    finally:
+        done = world.host.run(["loopnet", "sync"]).stdout
+    assert "replaced" in done
+    again = world.host.run(["nft", "list", "table", "bridge", "loopnet"]).stdout
+    assert again.count("@nh,") == rules.count("@nh,")
 
 
 # --- sizes ---------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Optional
 
 from libvirt_loopnet.firewalls import Firewalls
 from libvirt_loopnet.model import Network
-from libvirt_loopnet.plan import HOSTS, ICMP, IP, NFT, SYSCTL, Step
+from libvirt_loopnet.plan import HOSTS, IP, NETLINK, NFT, SYSCTL, Step
 from libvirt_loopnet.state import Address, LoAddress, Observed, Route, Tap
 
 LOCALHOST = IPv4Address("127.0.0.1")
@@ -76,7 +76,7 @@ class FakeHost:
             entries = [entry.split() for entry in step.text.split(";") if entry.strip()]
             self.hosts = tuple((IPv4Address(a), tuple(names)) for a, *names in entries)
         else:
-            assert step.tool == ICMP
+            assert step.tool == NETLINK
 
     def _sysctl(self, text: str) -> None:
         key, _, value = text.partition("=")

@@ -20,7 +20,7 @@ from libvirt_loopnet.commands.prefixarguments import Asked
 from libvirt_loopnet.errors import ConflictError, HostError, InputError, LoopnetError
 from libvirt_loopnet.model import Network, Port, Reservation
 from libvirt_loopnet.netxml import parse_network
-from libvirt_loopnet.plan import HOSTS, ICMP, IP, NFT, Step
+from libvirt_loopnet.plan import HOSTS, IP, NETLINK, NFT, Step
 from libvirt_loopnet.reservations import Store
 from libvirt_loopnet.ruleset import delete_tables
 
@@ -332,7 +332,7 @@ def test_the_header_is_bold_on_a_terminal(variable: str, bold: bool) -> None:
 def test_steps_in_brief() -> None:
     steps = [
         Step(NFT, "add table x"),
-        Step(ICMP, "x"),
+        Step(NETLINK, "x"),
         Step(NFT, delete_tables()),
         Step(IP, "route add x"),
         Step(HOSTS, ""),
