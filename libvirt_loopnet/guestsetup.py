@@ -1,10 +1,13 @@
 """What a guest of a native network needs, as text for its own network configuration. Pure.
 
 The kernel treats 127.0.0.0/8 from a NIC as martian and answers no ARP for it, unless route_localnet is on
-(net/ipv4/route.c, arp.c); lo's own /8, in table local, would come before the network's prefix wherever there
-is an ip rule, so that the prefix is routed in table local as well; and ip(8), with which dhclient and ifupdown
-set addresses, gives one out of 127/8 scope host, which the kernel won't choose as the source of what leaves by
-the default route (inet_select_addr).
+(net/ipv4/route.c, arp.c), nor may a socket speak from there: NetworkManager's DHCP client, which connects one to
+the server before it accepts a lease, gets EINVAL (__mkroute_output()), so that its hooks come too late for it.
+
+lo's own /8, in table local, would come before the network's prefix wherever there is an ip rule, so that the
+prefix is routed in table local as well; and ip(8), with which dhclient and ifupdown set addresses, gives one out
+of 127/8 scope host, which the kernel won't choose as the source of what leaves by the default route
+(inet_select_addr).
 
 lo may keep its /8: the longer prefix wins, and systemd, ifupdown and NetworkManager would put it back.
 """
@@ -92,7 +95,8 @@ _HOOK_HEAD = """\
 """
 
 _PLACES = {
-    NETWORKMANAGER: "/etc/NetworkManager/dispatcher.d/pre-up.d/50-loopnet, of mode 755, root's",
+    NETWORKMANAGER: "/etc/NetworkManager/dispatcher.d/pre-up.d/50-loopnet, of mode 755, root's;"
+    "\n# needs the file of --format sysctl too, without which NetworkManager doesn't accept its lease",
     IFUPDOWN: "/etc/network/if-up.d/loopnet and /etc/dhcp/dhclient-exit-hooks.d/loopnet, of mode 755;"
     "\n# with dhcpcd: /etc/dhcpcd.exit-hook",
 }

@@ -4,7 +4,7 @@ Such a guest has an address in 127.0.0.0/8 itself, and must be told that it may.
 
   cloud-init      user data for its first boot
   networkd        a .network file of systemd-networkd
-  networkmanager  a hook for NetworkManager's dispatcher
+  networkmanager  a hook for NetworkManager's dispatcher, which needs the file of sysctl beside it
   ifupdown        a hook for ifupdown, dhclient or dhcpcd
   sysctl          a file for sysctl.d: enough where there is no ip rule and no dhclient
   smbios          XML for its definition, where systemd 252 or later finds it; nothing in the image

@@ -45,7 +45,8 @@ def pieces(stack: str, name: str, networks: Sequence[str]) -> List[Piece]:
         ]  # fmt: skip
     return {
         "networkmanager": [
-            Piece("networkmanager", "/etc/NetworkManager/dispatcher.d/pre-up.d/50-loopnet", 0o755)
+            Piece("sysctl", "/etc/sysctl.d/50-loopnet.conf"),
+            Piece("networkmanager", "/etc/NetworkManager/dispatcher.d/pre-up.d/50-loopnet", 0o755),
         ],
         "ifupdown": [
             Piece("ifupdown", "/etc/network/if-up.d/loopnet", 0o755),
