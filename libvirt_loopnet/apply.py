@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 
-from . import ruleset
 from .errors import LoopnetError, VerifyError
 from .firewalls import FIREWALLD, IPTABLES, Firewalls
 from .host import Host, linux, runstate
@@ -13,6 +12,7 @@ from .labels import alias
 from .model import Network, Options
 from .plan import NETLINK, NFT, SYSCTL, Step, plan
 from .reservations import Store
+from .ruleset.tables import make_tables
 from .state import HostState, Observed, desire
 
 
@@ -52,7 +52,7 @@ def _observe(host: Host, desired: HostState, thorough: bool, firewalls: Firewall
 def _plan(host: Host, observed: Observed, desired: HostState, thorough: bool) -> list[Step]:
     if not thorough:
         return plan(observed, desired)
-    script = ruleset.tables(desired.networks, desired.guests, desired.bindings, desired.published)
+    script = make_tables(desired.networks, desired.guests, desired.bindings, desired.published)
     return plan(observed, desired, host.canonical(desired.networks, script) if script else "")
 
 

@@ -20,7 +20,6 @@ from collections.abc import Collection, Iterable, Sequence
 from .errors import HostError
 from .model import NATIVE, Network
 from .record import NamedTuple
-from .ruleset import own_transit
 
 IPTABLES = ("iptables-nft", "iptables-legacy")
 """Both can be in use at once; each keeps tables of its own in the kernel."""
@@ -247,7 +246,7 @@ def _input(networks: Iterable[Network]) -> Iterable[str]:
     for network in networks:
         bridge, host = _device(network), f"{network.loop_address(network.host)}/32"
         yield f"-d 255.255.255.255/32 -i {bridge} -p udp -m udp --dport 67 -j ACCEPT"
-        for address in own_transit(network):
+        for address in network.own_transit:
             match = f"-s {network.transit_prefix} -d {address}/32 -i {bridge}"
             yield f"{match} -p udp -m udp --dport 67 -j ACCEPT"
             yield f"{match} -p udp -m udp --dport 53 -j ACCEPT"

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any, NamedTuple, Optional
 
 from .model import NATIVE, Network
-from .ruleset import TABLES, own_transit
+from .ruleset.tables import TABLES
 
 Json = dict[str, Any]
 Place = tuple[str, str, str]
@@ -96,7 +96,7 @@ _NOBODY, _EVERYBODY = IPv4Address("0.0.0.0"), IPv4Address("255.255.255.255")
 
 def _to_host(network: Network) -> Iterable[Packet]:
     hooks, bridge, transit = ("prerouting", "input"), network.bridge, network.transit_prefix
-    guest, own = network.transit_address(_guest(network)), own_transit(network)[-1]
+    guest, own = network.transit_address(_guest(network)), network.own_transit[-1]
     dhcp, by_guest = f'iifname "{bridge}" udp dport 67', f'iifname "{bridge}" ip saddr {transit}'
     dns = f"{by_guest} meta l4proto {{ tcp, udp }} th dport 53"
     yield Packet(_NO_DHCP, hooks, dhcp, bridge, "", _NOBODY, _EVERYBODY, "udp", (68, 67))

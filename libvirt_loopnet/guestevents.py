@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable
 from contextlib import suppress
 
-from . import config, pool, ruleset
+from . import config, pool
 from .checks import check_device
 from .dhcphosts import parse_static
 from .domainxml import Nic, move_networks, parse_domain
@@ -24,6 +24,7 @@ from .log import warn
 from .model import Binding, Guest, Network, Port, Reservation
 from .netxml import parse_hook
 from .reservations import Store
+from .ruleset.elements import add_elements, delete_elements
 
 
 def port_created(data: bytes) -> None:
@@ -58,7 +59,7 @@ def _admit(network: Network, port: Port, store: Store, number: int | None) -> No
     if dnsmasq.drop_static_hosts(network) or changed:
         dnsmasq.reload(network.name)
     guest = Guest(network.name, kept.mac, kept.number, kept.name)
-    _change_elements(ruleset.add_elements([network], [guest], []), store)
+    _change_elements(add_elements([network], [guest], []), store)
     if kept.published and kept.number not in {old.number for old in before if old.mac == kept.mac}:
         _replace_all(store)  # its ports lead elsewhere now
     if config.load().names == "hosts":
@@ -85,7 +86,7 @@ def _dismiss(network: Network, guest: Guest, store: Store) -> None:
     if _has_clone(network, guest.mac, store):  # some elements are its as well
         _replace_all(store)
     else:
-        _change_elements(ruleset.delete_elements([network], [guest], bindings), store)
+        _change_elements(delete_elements([network], [guest], bindings), store)
     runstate.forget_tap(network.name, guest.mac)
     names.publish(_names_but(network, guest))
 
@@ -159,7 +160,7 @@ def guest_start(data: bytes) -> None:
                 if dnsmasq.drop_static_hosts(network):
                     dnsmasq.reload(network.name)
         if bindings:
-            _change_elements(ruleset.add_elements(networks.values(), [], bindings), store)
+            _change_elements(add_elements(networks.values(), [], bindings), store)
 
 
 def _number(store: Store, nic: Nic) -> int | None:

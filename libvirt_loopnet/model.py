@@ -60,6 +60,12 @@ class Network(NamedTuple):
     def transit_address(self, number: int) -> IPv4Address:
         return self.transit_prefix.network_address + number
 
+    @property
+    def own_transit(self) -> list[IPv4Address]:
+        """The transit addresses that are the host's: the gateway, and a native network's DNS server."""
+        numbers = [self.gateway] + ([self.host] if self.mode == NATIVE else [])
+        return [self.transit_address(number) for number in numbers]
+
     def number(self, address: IPv4Address) -> int | None:
         """The host number of ``address`` in the loop or guest prefix, None if it is in neither."""
         for prefix in (self.loop_prefix, self.guest_prefix):

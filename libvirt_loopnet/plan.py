@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from . import moves, ruleset
 from .firewalls import Order, orders
 from .lo import plan_lo
 from .prefixes import TRANSIT
 from .record import NamedTuple
+from .ruleset.moves import moves
+from .ruleset.tables import delete_tables, make_tables, replace_tables
 from .state import ROUTE_PROTOCOL, Address, HostState, Observed, Route
 
 IP, NFT, NETLINK, SYSCTL, HOSTS = "ip", "nft", "netlink", "sysctl", "hosts"
@@ -82,10 +83,10 @@ def _replace_tables(observed: Observed, desired: HostState, tables: str | None) 
     # The kernel takes its time over what is deleted (a grace period of RCU), were it never there.
     absent = observed.ruleset == ""
     if not desired.networks:
-        return [] if absent else [Step(NFT, ruleset.delete_tables())]
-    make = ruleset.tables if absent else ruleset.replace_tables
+        return [] if absent else [Step(NFT, delete_tables())]
+    make = make_tables if absent else replace_tables
     script = make(desired.networks, desired.guests, desired.bindings, desired.published)
-    moved = [move for network in desired.networks for move in moves.moves(network)]
+    moved = [move for network in desired.networks for move in moves(network)]
     return [Step(NFT, script), *(Step(NETLINK, str(move)) for move in moved)]
 
 

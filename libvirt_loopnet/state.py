@@ -15,7 +15,6 @@ from .labels import host_names
 from .model import NATIVE, Binding, Guest, Network, Options, Port, Published, Reservation
 from .publications import published
 from .record import NamedTuple
-from .ruleset import own_transit
 
 ROUTE_PROTOCOL = 127
 """Marks our routes (rtm_protocol, free in rtnetlink.h and iproute2's rt_protos), so that they are
@@ -99,7 +98,7 @@ class HostState(NamedTuple):
 
 def _addresses(network: Network) -> list[Address]:
     host = Address(network.bridge, network.loop_address(network.host), network.loop_prefix.prefixlen)
-    owned = [host, *(Address(network.bridge, address, 32) for address in own_transit(network))]
+    owned = [host, *(Address(network.bridge, address, 32) for address in network.own_transit)]
     if network.mode != NATIVE:
         owned.append(_dhcp_context(network))
     return owned

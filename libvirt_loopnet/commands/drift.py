@@ -12,7 +12,7 @@ from ..host import linux, runstate
 from ..model import Network, Options
 from ..plan import NETLINK, NFT, Step
 from ..reservations import Store
-from ..ruleset import delete_tables
+from ..ruleset.tables import delete_tables
 from ..state import HostState, Observed
 from .dnsmasqfiles import stale_files
 

@@ -22,10 +22,10 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from .. import ruleset
 from ..lo import FOUND, LOCALHOST, NARROW, SHRUNK, WIDE
 from ..model import Network
 from ..reservations import Store
+from ..ruleset.tables import TABLES
 from . import hookfiles
 from .drift import Look, brief, broken, look
 from .inventory import Entry, entries, networks_of_files
@@ -204,4 +204,4 @@ def _reason(seen: Look) -> str:
 
 def _has_rules(seen: Look) -> bool:
     listing = seen.observed.ruleset or ""
-    return all(f"table {family} {name} {{" in listing for family, name in ruleset.TABLES)
+    return all(f"table {family} {name} {{" in listing for family, name in TABLES)

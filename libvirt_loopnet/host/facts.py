@@ -11,7 +11,7 @@ from ..doctor import Daemon, Listener
 from ..errors import HostError
 from ..model import ANY_ADDRESS, MAPPED, Network
 from ..prefixes import parse_prefix
-from ..ruleset import tables
+from ..ruleset.tables import make_tables
 from . import linux, process
 
 DAEMONS = ("libvirtd", "virtnetworkd", "virtqemud", "virtlxcd")
@@ -38,7 +38,7 @@ def nft_refusal() -> str:
     guest = parse_prefix("10.127.1.0/24", "prefix")
     sample = Network("x", "", "x", "52:54:00:00:00:01", MAPPED, prefix, guest, 1, 254, "x")
     try:
-        linux.Linux().canonical([sample], tables([sample], [], []))
+        linux.Linux().canonical([sample], make_tables([sample], [], []))
     except HostError as error:
         return str(error)
     return ""

@@ -10,11 +10,12 @@ import os
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address
 
-from .. import moves, ruleset
 from ..errors import HostError, LoopnetError, PrivilegeError
 from ..firewalls import Firewalls
 from ..model import Network
 from ..plan import HOSTS, IP, NETLINK, NFT, SYSCTL, Step
+from ..ruleset.moves import batch, moves, parse
+from ..ruleset.tables import TABLES
 from ..state import Observed, Tap
 from . import firewall, iproute, names, nfnetlink, process
 from .nftables import nft
@@ -51,7 +52,7 @@ class Linux:
         )
         root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         python = ["/usr/bin/python3", "-I", "-S", "-c", code, root]
-        moved = "\n".join(str(move) for network in networks for move in moves.moves(network))
+        moved = "\n".join(str(move) for network in networks for move in moves(network))
         result = process.run(["unshare", "--net", *python], f"{moved}\0{script}".encode())
         if result.status:
             raise HostError(f"nft refused the rules: {_last_line(result.stderr)}")
@@ -119,7 +120,7 @@ def _run_nft(scripts: list[str]) -> None:
 
 
 def _run_netlink(texts: list[str]) -> None:
-    nfnetlink.transact(*moves.batch(map(moves.parse, texts)))
+    nfnetlink.transact(*batch(map(parse, texts)))
 
 
 def _run_sysctl(texts: list[str]) -> None:
@@ -171,12 +172,12 @@ def _route_localnet(dev: str) -> bool:
 
 def _empty_or_unknown(chains: str | None) -> str | None:
     """What is known of our tables by the list of all chains: '' when none is there."""
-    heads = {f"table {family} {table} {{" for family, table in ruleset.TABLES}
+    heads = {f"table {family} {table} {{" for family, table in TABLES}
     return None if chains is None or heads.intersection(chains.splitlines()) else ""
 
 
 def _list_tables() -> str:
-    return "".join(_list_table(family, table) for family, table in ruleset.TABLES)
+    return "".join(_list_table(family, table) for family, table in TABLES)
 
 
 def _list_table(family: str, table: str) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network
 from typing import NamedTuple
 
-from libvirt_loopnet import cli, config, pool, reservations, ruleset
+from libvirt_loopnet import cli, config, pool, reservations
 from libvirt_loopnet.dhcpoptions import dnsmasq_options
 from libvirt_loopnet.domainxml import move_networks, parse_domain
 from libvirt_loopnet.errors import LoopnetError
@@ -23,6 +23,7 @@ from libvirt_loopnet.labels import host_names
 from libvirt_loopnet.model import Guest, Network, Port, Reservation
 from libvirt_loopnet.netxml import missing_options, parse_hook, parse_hosts, parse_network, parse_port
 from libvirt_loopnet.rewrite import rewrite_network
+from libvirt_loopnet.ruleset.tables import replace_tables
 from libvirt_loopnet.xmltree import parse
 
 from .mutate import Mutator
@@ -108,7 +109,7 @@ def _check_network(network: Network) -> None:
 
 def _check_nft(network: Network, guests: list[Guest]) -> None:
     """No name may end its quotes, or be a pattern, in the text that nft reads as root."""
-    text = ruleset.replace_tables([network], guests, [])
+    text = replace_tables([network], guests, [])
     quoted = set(re.findall(r'"([^"\n]*)"', text)) - {"lo", network.bridge}
     assert not quoted, f"nft gets {quoted}"
     assert re.fullmatch(r'[^"*\n]*', network.bridge), f"nft gets the device {network.bridge!r}"

@@ -6,6 +6,7 @@ container of libvirt's LXC driver, with the root file system of the small test g
 
 from __future__ import annotations
 
+import re
 import subprocess
 import tempfile
 from pathlib import Path
@@ -70,6 +71,21 @@ LEAF = """\
   </devices>
 </domain>
 """
+# An IPsec tunnel between 192.168.77.1, the inner host, and 192.168.77.2, its leaf, by static keys.
+IPSEC = """\
+secure() {{ # own peer inner-own inner-peer spi-out spi-in device
+    keys="enc cbc(aes) 0x$(printf 'a1%.0s' $(seq 16)) auth hmac(sha256) 0x$(printf 'b2%.0s' $(seq 32))"
+    ip xfrm state add src $1 dst $2 proto esp spi $5 mode tunnel $keys
+    ip xfrm state add src $2 dst $1 proto esp spi $6 mode tunnel $keys
+    ip xfrm policy add src $3 dst $4 dir out tmpl src $1 dst $2 proto esp mode tunnel
+    ip xfrm policy add src $4 dst $3 dir in tmpl src $2 dst $1 proto esp mode tunnel
+    ip address add $3/32 dev $7
+    ip route add $4/32 dev $7 src $3
+}}
+secure {}
+"""
+ON_INNER = "127.1.0.254 127.1.0.2 192.168.77.1 192.168.77.2 0x1001 0x1002 virbr0"
+ON_LEAF = "10.127.1.2 10.127.1.254 192.168.77.2 192.168.77.1 0x1002 0x1001 eth0"
 # The rootfs is that of the small test guest.
 LEAF_INIT = """\
 #!/bin/sh
@@ -168,6 +184,19 @@ def test_every_host_knows_its_guest_in_the_transit_prefix(nest: Nest) -> None:
         assert server.who("/file") == ["247.1.0.2"]
     assert nest.ask_leaf("wget -qO- http://10.127.1.1/cgi-bin/peer") == "247.1.0.2\n"
     assert nest.ask_leaf("wget -qO- http://10.127.1.1/") == "hello from inner\n"
+
+
+def test_ipsec_between_host_and_guest(nest: Nest) -> None:
+    """By the kernel's ESP, which the outermost one may lack: what comes out of it is no guest's forgery."""
+    bridge = nest.inner.run("virsh -q net-info loopnet | sed -n 's/^Bridge: *//p'").strip()
+    nest.inner.run(f"set -e\n{IPSEC.format(ON_INNER.replace('virbr0', bridge))}", timeout=100)
+    enter = "nsenter --net --target $(pgrep -o -P $(cat /run/libvirt/lxc/leaf.pid)) sh"
+    nest.inner.run(f"set -e\n{enter} <<'END'\nset -e\n{IPSEC.format(ON_LEAF)}END", timeout=100)
+    ping = nest.inner.run("ping -q -c 5 -i 0.3 -W 20 192.168.77.2", timeout=120)
+    assert " 0% packet loss" in ping
+    assert " 0% packet loss" in nest.ask_leaf("ping -q -c 5 -W 20 192.168.77.1")
+    used = nest.inner.run("ip -s xfrm state list spi 0x1001")  # five questions and five answers
+    assert re.search(r"10\(packets\)", used), used
 
 
 def test_nobody_finds_anything_to_mend(nest: Nest) -> None:

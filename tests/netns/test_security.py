@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
-from libvirt_loopnet import ruleset
+from libvirt_loopnet.ruleset.tables import delete_tables
 from tests.sandbox import CHECKOUT, INTERNET
 
 from . import frames
@@ -749,7 +749,7 @@ def arena(request: pytest.FixtureRequest) -> Iterator[Arena]:
     with Lab(mode, bridge_nf=on, ip_rule=on) as lab, contextlib.ExitStack() as stack:
         made = Arena(lab, stack)
         if rest == "bare":
-            lab.host.run(["nft", "-f", "-"], input=ruleset.delete_tables())
+            lab.host.run(["nft", "-f", "-"], input=delete_tables())
         yield made
 
 
@@ -837,14 +837,15 @@ def test_nothing_leaks_without_masquerade(arena: Arena) -> None:
 # A gap of some microseconds is found only by many tries (one in two hundred, of the last one that was found).
 REPLACE = """
 import sys; sys.path.insert(0, sys.argv[1])
-from libvirt_loopnet import config, ruleset
+from libvirt_loopnet import config
 from libvirt_loopnet.apply import survey
-from libvirt_loopnet.host import linux
+from libvirt_loopnet.host import linux, nftables
 from libvirt_loopnet.reservations import Store
+from libvirt_loopnet.ruleset.tables import replace_tables
 desired = survey(linux.Linux(), Store(), config.load())
-script = ruleset.replace_tables(desired.networks, desired.guests, desired.bindings)
+script = replace_tables(desired.networks, desired.guests, desired.bindings)
 for _ in range(300):
-    linux.nft(script)
+    nftables.nft(script)
 """
 
 

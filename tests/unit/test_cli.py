@@ -22,7 +22,7 @@ from libvirt_loopnet.model import Network, Port, Reservation
 from libvirt_loopnet.netxml import parse_network
 from libvirt_loopnet.plan import HOSTS, IP, NETLINK, NFT, Step
 from libvirt_loopnet.reservations import Store
-from libvirt_loopnet.ruleset import delete_tables
+from libvirt_loopnet.ruleset.tables import delete_tables
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PYTHON = "/usr/bin/python3"

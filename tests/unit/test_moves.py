@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libvirt_loopnet import moves, ruleset
 from libvirt_loopnet.model import MODES, NATIVE
+from libvirt_loopnet.ruleset import moves
+from libvirt_loopnet.ruleset.tables import make_tables
 from tests.unit.test_plan import network
 
 PREFIXES = st.builds(
@@ -37,7 +38,7 @@ def test_text_and_back(move: moves.Move) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_every_move_has_its_chain(mode: str) -> None:
     made = network(1, mode)
-    text = ruleset.tables([made], [], [])
+    text = make_tables([made], [], [])
     for move in moves.moves(made):
         assert text.count(f"\tchain {move.chain} {{") == 1
     chains = {move.chain for move in moves.moves(made)}

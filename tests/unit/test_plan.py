@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libvirt_loopnet import ruleset
 from libvirt_loopnet.labels import alias
 from libvirt_loopnet.model import MAPPED, NATIVE, Network, Options, Port, Reservation
 from libvirt_loopnet.plan import NFT, Step, plan
+from libvirt_loopnet.ruleset.tables import make_tables
 from libvirt_loopnet.state import Address, HostState, LoAddress, Tap, desire
 from tests.unit.fakehost import FakeHost
 
@@ -64,7 +64,7 @@ def converge(host: FakeHost, desired: HostState) -> None:
 
 
 def steps(host: FakeHost, desired: HostState) -> list[Step]:
-    tables = ruleset.tables(desired.networks, desired.guests, desired.bindings)
+    tables = make_tables(desired.networks, desired.guests, desired.bindings)
     return plan(host.observe((), ruleset=True), desired, tables)
 
 
@@ -206,7 +206,7 @@ def test_a_tap_tells_its_guest_by_alias_or_mac(tap_alias: str, tap_mac: str, bou
 
 def test_no_guard_ends_with_a_verdict_map() -> None:
     """For an instant of each replacement the old map is empty: what is not dispatched then is dropped."""
-    text = ruleset.tables(NETWORKS, [], [])
+    text = make_tables(NETWORKS, [], [])
     rests = {}
     for name, body in re.findall(r"^\tchain (\S+) \{\n(.*?)^\t\}", text, re.MULTILINE | re.DOTALL):
         rules = [line.strip() for line in body.splitlines()]

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libvirt_loopnet import pool, ruleset
+from libvirt_loopnet import pool
 from libvirt_loopnet.errors import ConflictError, InputError
 from libvirt_loopnet.firewalls import Firewalls, orders
 from libvirt_loopnet.model import ANY_ADDRESS, NATIVE, Options, Publication, Published, Reservation
 from libvirt_loopnet.publications import check_free, clash, overlap, parse_publication, published
+from libvirt_loopnet.ruleset.tables import make_tables
 from libvirt_loopnet.state import desire
 from tests.unit.test_plan import network
 
@@ -117,12 +118,12 @@ def test_a_reservation_keeps_them() -> None:
 
 def test_rules_are_few_and_only_where_wanted() -> None:
     networks = [network(1), network(2, NATIVE)]
-    without = ruleset.tables(networks, [], [])
+    without = make_tables(networks, [], [])
     assert "dnat ip" not in without
     assert "hook prerouting priority -100" not in without
-    one = ruleset.tables(networks, [], [], [Published("net1", 2, WEB)])
+    one = make_tables(networks, [], [], [Published("net1", 2, WEB)])
     ports = [Published("net1", 2, Publication("tcp", ANY_ADDRESS, n, n)) for n in range(1, 500)]
-    many = ruleset.tables(networks, [], [], ports)
+    many = make_tables(networks, [], [], ports)
     assert len(many.splitlines()) == len(one.splitlines())
     assert "tcp . 8080 : 247.1.0.2 . 80" in one
     assert 'oifname "virbr1" ip saddr 10.127.1.0/24 ct status dnat snat to 247.1.0.1' in one

@@ -16,9 +16,9 @@ import struct
 from collections.abc import Iterable
 from ipaddress import IPv4Network
 
-from .model import NATIVE, Network
-from .record import NamedTuple
-from .ruleset import chain
+from ..model import NATIVE, Network
+from ..record import NamedTuple
+from .phrases import chain
 
 # linux/netfilter/nfnetlink.h, nf_tables.h and netfilter.h
 _NFNL_BATCH_BEGIN, _NFNL_BATCH_END, _SUBSYS_NFTABLES, _NEWRULE = 16, 17, 10, 6

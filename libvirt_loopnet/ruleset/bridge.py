@@ -1,0 +1,231 @@
+"""Table ``bridge loopnet``: who may send what, and addresses exchanged, before br_netfilter and conntrack."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..model import NATIVE, Network
+from ..prefixes import LOOPBACK, TRANSIT
+from .phrases import ICMP_ERRORS, block, braces, chain, move
+
+
+def bridge_table(networks: Sequence[Network]) -> str:
+    """The table; what guests send is told by tap, MAC and IP address at once, or else is looked at closer."""
+    head = f"""\
+table bridge loopnet {{
+	map bound-senders {{
+		type ifname . ether_addr . ipv4_addr : verdict
+	}}
+	map bound {{
+		type ifname . ether_addr : verdict
+	}}
+	set taps {{
+		type ifname
+	}}
+	set bound-macs {{
+		type ether_addr
+	}}
+	map unbound {{
+		type ether_addr : verdict
+	}}
+	set macs {{
+		type ether_addr
+	}}
+	chain prerouting {{
+		type filter hook prerouting priority -300; policy accept;
+		iifname . ether saddr . ip saddr vmap @bound-senders
+		iifname @taps goto tap
+		ether saddr @macs goto mac
+	}}
+	chain tap {{
+		iifname . ether saddr vmap @bound
+		drop
+	}}
+	chain mac {{
+		ether saddr @bound-macs drop
+		ether saddr vmap @unbound
+		drop
+	}}
+	chain output {{
+		type filter hook output priority -300; policy accept;
+		ip daddr {LOOPBACK} goto to-guest
+		ip saddr {LOOPBACK} goto to-all
+		ip saddr {TRANSIT} goto to-all
+		meta protocol arp goto arp-to-guest
+	}}
+	chain to-guest {{
+{_by_prefix("ip daddr", networks)}	}}
+	chain to-all {{
+{_by_prefix("ip saddr", networks)}	}}
+	chain arp-to-guest {{
+{_by_prefix("arp daddr ip", networks)}	}}
+"""
+    return head + "".join(_chains(network) for network in networks) + "}\n"
+
+
+def _by_prefix(field: str, networks: Sequence[Network]) -> str:
+    """Dispatch by the prefix of an address: a masked address is looked up by its hash, in half the time that
+    intervals take."""
+    rules = ""
+    for netmask in sorted({network.loop_prefix.netmask for network in networks}):
+        targets = braces(
+            f"{prefix.network_address} : goto {chain('to', network)}"
+            for network in networks
+            for prefix in (network.loop_prefix, network.transit_prefix)
+            if prefix.netmask == netmask
+        )
+        rules += f"\t\t{field} & {netmask} vmap {targets}\n"
+    return rules
+
+
+def _chains(network: Network) -> str:
+    lines = [*_sets(network), *_quoted_chains(network), *_both_chains(network)]
+    lines += block("icmp-from", network, _icmp_from_guest(network))
+    lines += block("icmp-to", network, _icmp_to_guest(network))
+    lines += block("ip-peer", network, _ip_to_peer(network))
+    lines += block("ip-from", network, _ip_from_guest(network))
+    lines += block("ip-claimed", network, _ip_claimed(network))
+    lines += block("arp-from", network, _arp_from_guest(network))
+    lines += block("from", network, _from_guest(network))
+    lines += block("arp-to", network, _arp_to_guest(network))
+    lines += block("to", network, _to_guest(network))
+    return "".join(f"\t{line}\n" for line in lines)
+
+
+def _sets(network: Network) -> list[str]:
+    return [
+        f"set {chain('senders', network)} {{ type ether_addr . ipv4_addr; }}",
+        f"set {chain('arp-senders', network)} {{ type ether_addr . ether_addr . ipv4_addr; }}",
+    ]
+
+
+def _quoted_chains(network: Network) -> list[str]:
+    """Empty here: nft's language can't say what their rules do; see moves.moves()."""
+    return [f"chain {chain(kind, network)} {{ }}" for kind in ("quoted-host", "quoted-from", "quoted-to")]
+
+
+def _both_chains(network: Network) -> list[str]:
+    """Both addresses go to a prefix; what does that faster comes before it, see moves.moves()."""
+    prefixes = {
+        "both-to-loop": network.loop_prefix,
+        "both-to-transit": network.transit_prefix,
+        "both-to-guest": network.guest_prefix,
+    }
+    lines: list[str] = []
+    for kind, prefix in prefixes.items():
+        both = f"{move('ip saddr', prefix)} {move('ip daddr', prefix)} accept"
+        lines += block(kind, network, [both])
+    return lines
+
+
+def _from_guest(network: Network) -> list[str]:
+    return [
+        f"meta protocol ip goto {chain('ip-claimed', network)}",
+        # nft's rules for ARP and IPv6 look for it right after the MAC addresses, but what stands behind a
+        # VLAN tag 0, or two, is ARP to a guest all the same.
+        "ether type { 8021q, 8021ad } drop",
+        f"meta protocol arp goto {chain('arp-from', network)}",
+        "icmpv6 type { nd-router-advert, nd-redirect } drop",  # no guest is a router, or a DHCP server
+        "meta protocol ip6 udp sport 547 drop",
+    ]
+
+
+def _arp_from_guest(network: Network) -> list[str]:
+    to_loop = move("arp saddr ip", network.loop_prefix)
+    host, gateway = network.host, network.gateway
+    return [
+        "arp htype != 1 drop",
+        "arp ptype != 0x0800 drop",
+        "arp hlen != 6 drop",
+        "arp plen != 4 drop",
+        f"ether saddr . arp saddr ether . arp saddr ip != @{chain('arp-senders', network)} drop",
+        "arp saddr ip 0.0.0.0 accept",  # a probe, RFC 5227
+        f"arp daddr ip {network.guest_address(host)}"
+        f" arp daddr ip set {network.loop_address(host)} {to_loop} {_only_to_host(network)} accept",
+        f"arp daddr ip {network.guest_address(gateway)}"
+        f" arp daddr ip set {network.transit_address(gateway)} {to_loop} {_only_to_host(network)} accept",
+        f"ether daddr {network.bridge_mac} {to_loop} accept",  # an answer to the host
+    ]
+
+
+def _ip_claimed(network: Network) -> list[str]:
+    """From a NIC that is known, with an address that has to be looked at."""
+    return [
+        "ip saddr 0.0.0.0 ip daddr 255.255.255.255 udp sport 68 udp dport 67 accept",
+        f"ether saddr . ip saddr @{chain('senders', network)} goto {chain('ip-from', network)}",
+        "drop",
+    ]
+
+
+def _ip_from_guest(network: Network) -> list[str]:
+    """From a NIC with its own address."""
+    to_transit = move("ip saddr", network.transit_prefix)
+    to_loop = "accept" if network.mode == NATIVE else f"goto {chain('both-to-loop', network)}"
+    return [
+        f"ether daddr != {network.bridge_mac} goto {chain('ip-peer', network)}",
+        f"meta l4proto icmp jump {chain('icmp-from', network)}",
+        f"ip daddr != {network.guest_prefix} {to_transit} accept",
+        f"ip daddr {network.guest_address(network.host)} {to_loop}",
+        f"goto {chain('both-to-transit', network)}",
+    ]
+
+
+def _ip_to_peer(network: Network) -> list[str]:
+    to_transit = move("ip saddr", network.transit_prefix)
+    return [
+        "udp sport 67 drop",  # no guest is a DHCP server
+        # A rebinding client broadcasts with its address, which rp_filter=1 would take for the LAN's.
+        f"ip daddr 255.255.255.255 udp dport 67 {to_transit} {_only_to_host(network)} accept",
+        # A native guest has route_localnet on: what listens on its loopback is no other guest's business.
+        f"ip daddr {LOOPBACK} ip daddr != {network.guest_prefix} drop",
+        "accept",
+    ]
+
+
+def _icmp_from_guest(network: Network) -> list[str]:
+    return [
+        "icmp type redirect drop",
+        f"icmp type != {ICMP_ERRORS} return",
+        f"ip daddr {network.guest_address(network.host)} goto {chain('quoted-host', network)}",
+        f"goto {chain('quoted-from', network)}",
+    ]
+
+
+def _only_to_host(network: Network) -> str:
+    """What has been broadcast and is of no interest to guests, which would see our addresses in it."""
+    return f"ether daddr set {network.bridge_mac}"
+
+
+def _icmp_to_guest(network: Network) -> list[str]:
+    return [f"icmp type {ICMP_ERRORS} goto {chain('quoted-to', network)}"]
+
+
+def _to_guest(network: Network) -> list[str]:
+    saddr = move("ip saddr", network.guest_prefix)
+    daddr = move("ip daddr", network.guest_prefix)
+    own = braces(map(str, (network.loop_address(network.host), network.transit_address(network.gateway))))
+    # A native guest asks DNS at this very address (a 127.x server would be dropped by its resolver).
+    spare = f"ip saddr != {network.transit_address(network.host)} " if network.mode == NATIVE else ""
+    return [
+        f"meta l4proto icmp jump {chain('icmp-to', network)}",
+        f"ip daddr {network.loop_prefix} ip saddr {own} goto {chain('both-to-guest', network)}",
+        f"ip saddr {network.loop_prefix} {saddr}",
+        f"ip saddr {network.transit_prefix} {spare}{saddr}",
+        f"ip daddr {network.loop_prefix} {daddr} accept",
+        f"ip daddr {network.transit_prefix} {daddr} accept",
+        f"meta protocol arp goto {chain('arp-to', network)}",
+    ]
+
+
+def _arp_to_guest(network: Network) -> list[str]:
+    saddr = move("arp saddr ip", network.guest_prefix)
+    daddr = move("arp daddr ip", network.guest_prefix)
+    return [
+        f"arp saddr ip {network.loop_prefix} {saddr}",
+        f"arp saddr ip {network.transit_prefix} {saddr}",
+        # Whatever address of its own the host asks with (arp_announce 0), the guest hears the gateway.
+        f"arp saddr ip != {network.guest_prefix} arp saddr ip set {network.guest_address(network.gateway)}",
+        f"arp daddr ip {network.loop_prefix} {daddr}",
+        f"arp daddr ip {network.transit_prefix} {daddr}",
+        "accept",
+    ]

@@ -1,0 +1,39 @@
+"""Words and phrases of nft that our tables share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Network
+
+from ..model import Network
+from ..prefixes import LOOPBACK, TRANSIT
+
+ICMP_ERRORS = "{ destination-unreachable, source-quench, time-exceeded, parameter-problem }"
+"""ICMP messages that quote the packet they are about (RFC 792, RFC 1812 4.3.2.3)."""
+LOCAL = (LOOPBACK, TRANSIT)
+"""What must never arrive from, or leave to, anything but lo and our bridges."""
+
+
+def chain(kind: str, network: Network) -> str:
+    """The name of the network's chain, or set, of a kind."""
+    return f"{kind}-{network.loop_prefix.network_address}"
+
+
+def block(kind: str, network: Network, rules: Iterable[str]) -> list[str]:
+    """The lines of a chain with these rules."""
+    return [f"chain {chain(kind, network)} {{", *(f"\t{rule}" for rule in rules), "}"]
+
+
+def move(field: str, prefix: IPv4Network) -> str:
+    """Keep the host number of ``field``, replace its prefix."""
+    return f"{field} set {field} & {prefix.hostmask} | {prefix.network_address}"
+
+
+def braces(elements: Iterable[str]) -> str:
+    """A set, or a map, without a name."""
+    return f"{{ {', '.join(elements)} }}"
+
+
+def drop_local(*fields: str) -> str:
+    """Rules that drop what has a LOCAL address in one of the fields."""
+    return "".join(f"\t\t{field} {prefix} drop\n" for field in fields for prefix in LOCAL)
