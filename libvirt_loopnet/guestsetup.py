@@ -67,10 +67,13 @@ loopnet_guest() {
         # From this NIC 127/8 is no martian.
         switch=/proc/sys/net/ipv4/conf/$device/route_localnet
         [ "$(cat "$switch")" = 1 ] || echo 1 >"$switch"
-        # Before lo's 127.0.0.0/8, and before any ip rule.
+        # Before lo's 127.0.0.0/8, and before any ip rule; and the network's DNS server, which may not be found
+        # where another NIC has the default route.
         prefix=$(loopnet_prefix "$address")
-        [ -n "$(ip -4 route show table local type unicast exact "$prefix" dev "$device")" ] ||
-            ip -4 route replace "$prefix" dev "$device" proto kernel scope link src "${address%/*}" table local
+        for to in "$prefix" "247.${prefix#127.}"; do
+            [ -n "$(ip -4 route show table local type unicast exact "$to" dev "$device")" ] ||
+                ip -4 route replace "$to" dev "$device" proto kernel scope link src "${address%/*}" table local
+        done
         # An address of scope host, as ip(8) makes it, is not taken for a source by itself.
         ip -4 route show default dev "$device" | while read -r route; do
             case " $route " in

@@ -220,7 +220,11 @@ def _to_guest(network: Network) -> list[str]:
 def _arp_to_guest(network: Network) -> list[str]:
     saddr = move("arp saddr ip", network.guest_prefix)
     daddr = move("arp daddr ip", network.guest_prefix)
+    # Of its DNS server a native guest may ask where it is: it need not be behind the default route.
+    dns = network.transit_address(network.host)
+    answers = [f"arp operation reply arp saddr ip {dns} accept"] if network.mode == NATIVE else []
     return [
+        *answers,
         f"arp saddr ip {network.loop_prefix} {saddr}",
         f"arp saddr ip {network.transit_prefix} {saddr}",
         # Whatever address of its own the host asks with (arp_announce 0), the guest hears the gateway.
