@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 NAMESPACE = b"https://libvirt-loopnet.org/xml/network/"
 STATE = "/var/lib/libvirt-loopnet"
 NOTES = "/run/libvirt-loopnet"
-"""There while a loopnet network is active (host/runstate.py)."""
+"""Has a file for each active loopnet network (host/runstate.py)."""
+CONFIGURATION = "/etc/libvirt-loopnet.conf"
 LIMIT = 8 << 20
 """Bytes of XML; libvirt's own limit for a domain is 10 MB (VIR_NET_MESSAGE_STRING_MAX is 4 MB)."""
 
@@ -68,24 +69,36 @@ def _arguments(argv: list[str]) -> tuple[str, str, str]:
 def _is_ours(driver: str, operation: str, data: bytes) -> bool:
     if driver == "network":
         return NAMESPACE in data
-    if operation == "migrate" and _exists(NOTES):
+    if operation in ("migrate", "restore") and _configures_moves():
         return True
-    if operation in ("migrate", "restore"):
-        return _exists("/etc/libvirt-loopnet.conf")
-    return any(_mentions(data, entry) for entry in _stored_networks())
-
-
-def _exists(path: str) -> bool:
-    try:
-        posix.stat(path)
-    except OSError:
+    if operation == "restore":
         return False
-    return True
+    networks = _stored_networks() + (_active_networks() if operation == "migrate" else [])
+    return any(_mentions(data, network) for network in networks)
+
+
+def _configures_moves() -> bool:
+    """May the configuration send such guests to another network? What isn't readable is looked at closer."""
+    try:
+        with open(CONFIGURATION, "rb") as file:
+            return any(b"move" in line and not line.lstrip().startswith(b"#") for line in file)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
 
 
 def _stored_networks() -> list[str]:
+    return _entries(STATE, ".reservations")
+
+
+def _active_networks() -> list[str]:
+    return _entries(NOTES, ".xml")
+
+
+def _entries(directory: str, ending: str) -> list[str]:
     try:
-        return [e[: -len(".reservations")] for e in posix.listdir(STATE) if e.endswith(".reservations")]
+        return [entry[: -len(ending)] for entry in posix.listdir(directory) if entry.endswith(ending)]
     except OSError:
         return []
 
