@@ -10,6 +10,7 @@ from .report import target
 from .samples import Result
 
 _COLOURS = {"yes": "tab:green", "yes?": "tab:olive", "no?": "tab:orange", "no": "tab:red"}
+_TICKS = (0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10)
 
 
 def write(path: Path, results: Sequence[Result]) -> None:
@@ -38,8 +39,11 @@ def write(path: Path, results: Sequence[Result]) -> None:
     axes.set_yticklabels([f"{r.group}: {r.name}  {target(r)}" for r in shown], fontsize=7)
     axes.set_xscale("log")
     axes.set_xlim(0.2, 15)
+    axes.minorticks_off()
+    axes.set_xticks(_TICKS)
+    axes.set_xticklabels([f"{tick:g}" for tick in _TICKS])
     axes.axvline(1, color="grey", linewidth=0.8)
-    axes.grid(axis="x", which="both", linewidth=0.3)
+    axes.grid(axis="x", linewidth=0.3)
     axes.set_xlabel("ratio, ours to the other's (log scale); the arrow marks the target")
     figure.tight_layout()
     figure.savefig(path, dpi=110)
