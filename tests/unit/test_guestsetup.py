@@ -87,6 +87,12 @@ def test_scripts_are_shell(text: str) -> None:
         assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_only_networkmanagers_hook_asks_for_the_sysctl_file_too() -> None:
+    """NetworkManager connects a socket from the address before it accepts the lease, and that is before any hook."""
+    assert "--format sysctl" in guestsetup.hook("networkmanager")
+    assert "--format sysctl" not in guestsetup.hook("ifupdown")
+
+
 def test_unit_is_taken_by_systemd(tmp_path: Path) -> None:
     script = tmp_path / "script"
     script.write_text(guestsetup.service_script())
