@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import time
@@ -81,6 +82,26 @@ def test_hook(tmp_path: Path, shell: str, kind: str) -> None:
     # dhclient and dhcpcd read it into their own shell; the second time there is nothing to do
     again = inside(f"{NIC}set +e\n. {hook}\n. {hook}\n{LOOK}", shell)
     assert prepared(Seen(again))
+
+
+CONNECT = """
+import socket, sys
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"nic0")
+    client.bind(("127.5.18.9", 68))
+    sys.stdout.write(str(client.connect_ex(("127.5.31.254", 67))) + "\\n")
+"""
+
+
+def test_a_dhcp_client_speaks_from_its_lease_only_with_the_sysctl(tmp_path: Path) -> None:
+    """As NetworkManager's does before it accepts the lease, and before any of its hooks."""
+    script = tmp_path / "connect"
+    script.write_text(CONNECT)
+    connect = f"/usr/bin/python3 -I {script}\n"
+    (setting,) = (line for line in guestsetup.sysctl().splitlines() if not line.startswith("#"))
+    key, _, value = setting.partition(" = ")
+    switch = f"echo {value} >/proc/sys/{key.replace('.', '/')}\n"
+    assert inside(f"{NIC}{connect}{switch}{connect}").split() == [str(errno.EINVAL), "0"]
 
 
 def test_other_addresses_are_left_alone(tmp_path: Path) -> None:
