@@ -62,7 +62,7 @@ def measure(effort: Effort) -> Iterator[Result]:
         if is_installed("passt"):
             routes["passt"] = stack.enter_context(_passt())
         for kind in KINDS:
-            rounds = run(kind, routes, effort.rounds(10, 2), SLICE)
+            rounds = run(kind, routes, effort.rounds(30, 2), SLICE)
             metrics = ["rate"] if "rate" in rounds[0]["loopnet"] else ["p50", "p99"]
             for other in list(routes)[1:]:
                 rate, latency = (1.0, 1.0) if other == "passt" else (RATE, LATENCY)
