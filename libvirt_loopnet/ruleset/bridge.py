@@ -64,8 +64,8 @@ table bridge loopnet {{
 
 
 def _by_prefix(field: str, networks: Sequence[Network]) -> str:
-    """Dispatch by the prefix of an address: a masked address is looked up by its hash, in half the time that
-    intervals take."""
+    """Dispatch by the prefix of an address: a masked address is looked up by its hash, which is faster
+    than by intervals."""
     rules = ""
     for netmask in sorted({network.loop_prefix.netmask for network in networks}):
         targets = braces(

@@ -11,9 +11,10 @@ from .published import answerable, forward_published, published_chains
 
 
 def ip_table(networks: Sequence[Network], published: Sequence[Published]) -> str:
-    """Three questions, from the cheapest on: has it an address that only lo and our bridges may carry, is its
-    sender's MAC address a NIC's, and which bridge is it on. On a packet of others the first is enough in
-    prerouting, which comes before any DNAT to 127.0.0.1 that an administrator may want.
+    """Three questions, the cheapest first where it can be: has it an address that only lo and our bridges may
+    carry, is its sender's MAC address a NIC's, and which interface is it on. In prerouting, before any DNAT to
+    127.0.0.1 that an administrator may want, a packet with such an address passes by the MAC address; the
+    bridge is asked for in input and forward. One without passes unless it is on a bridge of ours.
 
     What guests send has its transit or loop address by now, but for DHCP, for what br_netfilter shows of
     frames between guests, and for what the kernel took out of IPsec, as the host's own policies have it.

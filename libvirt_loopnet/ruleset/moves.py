@@ -5,7 +5,7 @@ They move addresses from prefix to prefix where nft's own statement can't, or wo
 * **quoted** addresses: ICMP errors quote the packet they are about. A write into ICMP's payload has to mend
   ICMP's checksum (offset 2). The kernel's nf_tables does that when asked (NFTA_PAYLOAD_CSUM_TYPE and _OFFSET
   in linux/netfilter/nf_tables.h), but nft's language has no way to ask.
-* **both** addresses of a packet, which stand side by side, in one write: half of what two writes cost, and
+* **both** addresses of a packet, which stand side by side, in one write, which costs less than two, and
   writes are the dearest part of the data plane. Such a rule comes before one of nft's that does the same, so
   that no packet meets an empty chain between the two transactions.
 """
