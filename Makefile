@@ -79,6 +79,7 @@ install:
 	for driver in network qemu; do \
 		sed 's|^package=.*|package=$(LIBDIR)|' hooks/$$driver >$(HOOKS)/$$driver.d/50-loopnet && \
 		chmod 755 $(HOOKS)/$$driver.d/50-loopnet || exit; done
+	install -m 755 hooks/lease $(DESTDIR)$(LIBDIR)/lease
 	sed 's|@PACKAGE@|$(LIBDIR)|' packaging/loopnet.in >$(DESTDIR)$(PREFIX)/bin/loopnet
 	chmod 755 $(DESTDIR)$(PREFIX)/bin/loopnet
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/share/libvirt-loopnet/hooks hooks/network hooks/qemu

@@ -21,9 +21,14 @@ if TYPE_CHECKING:
 
 PATH = "/etc/libvirt-loopnet.conf"
 
-_CHOICES = {"lo": ("shrink", "keep"), "names": ("hosts", "off")}
-_EXAMPLES = {"lo": '"shrink"', "names": '"hosts"', "move": '[ "default:loopnet" ]'}
-_KEYS = ("lo", "names", "move")
+_CHOICES = {"lo": ("shrink", "keep"), "names": ("hosts", "off"), "lease-addresses": ("loop", "guest")}
+_EXAMPLES = {
+    "lo": '"shrink"',
+    "names": '"hosts"',
+    "lease-addresses": '"loop"',
+    "move": '[ "default:loopnet" ]',
+}
+_KEYS = tuple(_EXAMPLES)
 
 
 class _Token(NamedTuple):
@@ -65,6 +70,7 @@ def parse(text: str, path: str = PATH) -> Options:
     return Options(
         lo=_choice(settings, "lo", Options().lo, path),
         names=_choice(settings, "names", Options().names, path),
+        lease_addresses=_choice(settings, "lease-addresses", Options().lease_addresses, path),
         move=_moves(settings.get("move"), path),
     )
 

@@ -17,6 +17,15 @@ def hosts_directory(name: str) -> str:
     return f"{DIRECTORY}/{name}.loopnet"
 
 
+def lease_option(name: str) -> str:
+    """Where dnsmasq finds the lease script of network ``name`` (host/leases.py writes that file).
+
+    A network without it starts, and libvirt lists its guest addresses, which is what definitions of former
+    releases do.
+    """
+    return f"conf-file={DIRECTORY}/{name}.loopnet-dnsmasq"
+
+
 def dnsmasq_options(network: Network) -> tuple[str, ...]:
     """The ``<dnsmasq:option value=…>`` a loopnet network needs, in dnsmasq 2.90's syntax.
 
@@ -36,7 +45,7 @@ def dnsmasq_options(network: Network) -> tuple[str, ...]:
         "no-ping",
     )
     if network.mode == MAPPED:
-        return options
+        return (*options, lease_option(network.name))
     return (
         *options,
         f"dhcp-option=option:router,{network.guest_address(network.gateway)}",

@@ -63,6 +63,8 @@ class Facts(NamedTuple):
     networkd_bridges: tuple[tuple[str, str], ...] = ()
     """(bridge of ours, .network file by which systemd-networkd configures it)."""
     lo_option: str = "shrink"
+    guest_leases: tuple[tuple[str, str], ...] = ()
+    """(network, why libvirt lists the addresses its guests see, against the configuration)."""
     selinux_hooks: bool = True
     """False where SELinux is enforced and keeps hooks confined."""
     listeners: tuple[Listener, ...] = ()
@@ -239,6 +241,18 @@ def _published(facts: Facts) -> Iterator[Finding]:
             )
 
 
+def _leases(facts: Facts) -> Iterator[Finding]:
+    for network, reason in facts.guest_leases:
+        why, _, command = reason.partition("; ")
+        yield Finding(
+            "leases",
+            WARNING,
+            f"libvirt lists the addresses that guests of network {network} see, since {why}",
+            "virsh domifaddr, libnss-libvirt and all that asks libvirt names addresses that don't work here",
+            command.removeprefix("put it in: ").removeprefix("let it: ") or "loopnet install-hooks",
+        )
+
+
 def _state(facts: Facts) -> Iterator[Finding]:
     for line in facts.broken_state:
         yield Finding("state-broken", ERROR, line, "its network's guests can't start", "see the message")
@@ -272,7 +286,7 @@ def _firewalls(facts: Facts) -> Iterator[Finding]:
 
 
 _CHECKS = (
-    _programs, _hooks, _forwarding, _definitions, _state, _firewalls, _bridges, _occupants, _published, _lo,
+    _programs, _hooks, _forwarding, _definitions, _state, _firewalls, _bridges, _occupants, _leases, _published, _lo,
 )  # fmt: skip
 
 

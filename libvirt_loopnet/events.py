@@ -10,11 +10,12 @@ from collections.abc import Callable, Container, Iterable
 from . import config, pool
 from .apply import converge, force, survey
 from .dhcphosts import parse_static
+from .dhcpoptions import lease_option
 from .errors import ConflictError, HostError, InputError, LoopnetError
-from .host import dnsmasq, iproute, linux, process, runstate
+from .host import dnsmasq, iproute, leases, linux, process, runstate
 from .log import warn
 from .model import Network, Options, Reservation
-from .netxml import missing_options, parse_hook, parse_hosts
+from .netxml import dnsmasq_options_of, missing_options, parse_hook, parse_hosts
 from .prefixes import LOOPBACK, check_overlap
 from .reservations import Store
 
@@ -23,7 +24,7 @@ def network_start(data: bytes) -> None:
     """Before libvirt makes the bridge: refuse what can't work, and lay out what dnsmasq reads."""
     network, store = _network(data), Store()
     options = config.load()
-    missing = missing_options(data, network)
+    missing = [option for option in missing_options(data, network) if option != lease_option(network.name)]
     if missing:
         raise InputError(
             f"network {network.name} lacks the dnsmasq option {missing[0]!r}; put it right: "
@@ -36,6 +37,9 @@ def network_start(data: bytes) -> None:
         survey(linux.Linux(), store, options)  # what network_started can't read is better said now
         process.find("nft")
         dnsmasq.sync_hosts(network, _with_own_hosts(store, network, data))
+        obstacle = leases.prepare(network, options.lease_addresses, dnsmasq_options_of(data))
+    if obstacle:
+        warn(f"network {network.name}: libvirt will list guest addresses, since {obstacle}")
 
 
 def _check_addresses(network: Network, bridges: set[str]) -> None:
@@ -102,6 +106,7 @@ def _undo_start(host: linux.Linux, store: Store, options: Options, network: Netw
         lambda: dnsmasq.stop(network.name),
         lambda: linux.delete_device(network.bridge),
         lambda: dnsmasq.remove(network.name),
+        lambda: leases.remove(network.name, network.bridge),
     )
     yield from errors
 
@@ -142,7 +147,9 @@ def network_stopped(data: bytes) -> None:
     with store.locked():
         runstate.forget(network.name)
         errors = force(host, survey(host, store, _options_or_default(), stopping=network))
-        errors += _attempts(lambda: dnsmasq.remove(network.name))
+        errors += _attempts(
+            lambda: dnsmasq.remove(network.name), lambda: leases.remove(network.name, network.bridge)
+        )
     if errors:
         raise HostError("; ".join(errors) + "; finish with: loopnet sync")
 

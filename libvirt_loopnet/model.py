@@ -157,5 +157,7 @@ class Options(NamedTuple):
     """'shrink': 127.0.0.1/8 becomes /16 while a network is up; 'keep': lo is left alone."""
     names: str = "hosts"
     """'hosts': guests' names stand in /etc/hosts while they run; 'off'."""
+    lease_addresses: str = "loop"
+    """Which addresses libvirt lists for the guests' leases: 'loop' or 'guest'."""
     move: tuple[tuple[str, str], ...] = ()
     """(from, to) network names: guests restored or migrated here move from one to the other."""

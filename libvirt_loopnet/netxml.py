@@ -30,6 +30,7 @@ __all__ = [
     "NAMESPACE",
     "declared_hosts",
     "dnsmasq_options",
+    "dnsmasq_options_of",
     "missing_options",
     "parse_hook",
     "parse_hosts",
@@ -81,6 +82,11 @@ def missing_options(data: bytes, network: Network) -> tuple[str, ...]:
     """Which of ``dnsmasq_options(network)`` the XML of parse_network or parse_hook lacks."""
     given = given_options(network_element(parse(data)))
     return tuple(option for option in dnsmasq_options(network) if option not in given)
+
+
+def dnsmasq_options_of(data: bytes) -> tuple[str, ...]:
+    """All dnsmasq options in the XML of parse_network or parse_hook."""
+    return given_options(network_element(parse(data)))
 
 
 def _host(network: Network, host: Element) -> Reservation:

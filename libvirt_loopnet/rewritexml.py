@@ -12,7 +12,7 @@ from .xmledit import Edit, element_end, raw_tag
 from .xmleditor import Editor
 from .xmltree import Element
 
-_OWN_PATHS = (("dhcp-hostsdir", "loopnet"), ("addn-hosts", "loopnet-hosts"))
+_OWN_PATHS = (("dhcp-hostsdir", "loopnet"), ("addn-hosts", "loopnet-hosts"), ("conf-file", "loopnet-dnsmasq"))
 """Options with paths below DIRECTORY, and the ends of these."""
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
-from ..host import dnsmasq, names, runstate
+from .. import config
+from ..host import dnsmasq, leases, names, runstate
 from ..model import Network, Reservation
 from ..reservations import Store
 
@@ -21,7 +22,10 @@ def mend(store: Store, network: Network) -> list[str]:
     """Make the files of an active network agree with its reservations; a line a change."""
     lines = [f"dnsmasq: {path}" for path in stale_files(store, [network])]
     changed = dnsmasq.sync_hosts(network, store.load(network.name))
-    if dnsmasq.drop_static_hosts(network) or changed:
+    retell = leases.sync(network, config.load().lease_addresses)
+    if retell and not lines:
+        lines = [f"libvirt's leases in network {network.name}"]
+    if dnsmasq.drop_static_hosts(network) or changed or retell:
         dnsmasq.reload(network.name)
         return lines or [f"dnsmasq: names in network {network.name}"]
     return lines
@@ -38,6 +42,7 @@ def stale_files(store: Store, networks: Iterable[Network]) -> Iterator[str]:
                 yield f"{directory}/{entry}"
         if _read(f"{directory}-hosts") != names.foreign():
             yield f"{directory}-hosts"
+        yield from leases.stale(network, config.load().lease_addresses)
         if dnsmasq.static_hosts(network):
             yield dnsmasq.static_hosts_file(network.name)
 

@@ -20,8 +20,9 @@ from ipaddress import IPv4Address
 from .. import config, doctor
 from ..dhcphosts import Problem, parse_static
 from ..errors import LoopnetError
-from ..host import facts, firewall, foreign, linux, runstate
+from ..host import facts, firewall, foreign, leases, linux, runstate
 from ..model import Network, Publication
+from ..netxml import dnsmasq_options_of
 from ..reservations import Store
 from . import hookfiles
 from .inventory import DEFINITIONS, read_or_nothing
@@ -68,6 +69,7 @@ def look_around() -> doctor.Facts:
         lo_managers=facts.lo_managers(),
         networkd_bridges=tuple((n.bridge, f) for n in networks if (f := facts.networkd_file(n.bridge))),
         lo_option=_lo_option(),
+        guest_leases=_guest_leases(networks),
         selinux_hooks=facts.selinux_hooks(),
         listeners=facts.listeners(),
         addresses=() if missing else _addresses({network.bridge for network in networks}),
@@ -87,6 +89,14 @@ def _problems() -> tuple[Problem, ...]:
             data = read_or_nothing(f"{directory}/{network.name}.xml")
             found += parse_static(data, network).problems
     return tuple(dict.fromkeys(found))
+
+
+def _guest_leases(networks: Sequence[Network]) -> tuple[tuple[str, str], ...]:
+    with suppress(LoopnetError):  # told of already
+        if config.load().lease_addresses == "guest":
+            return ()
+    options = {n: dnsmasq_options_of(read_or_nothing(f"{runstate.RUN}/{n.name}.xml")) for n in networks}
+    return tuple((n.name, why) for n in networks if (why := leases.obstacle(n, options[n])))
 
 
 def _state(blind: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -67,8 +67,8 @@ def sync_hosts(network: Network, reservations: Iterable[Reservation], root: str 
         stale = [entry for entry in present if entry not in wanted]
         for entry in stale:  # before writing: an address may move from one NIC to another
             os.unlink(os.path.join(directory, entry))
-        changed = [_update(f"{directory}/{entry}", line) for entry, line in wanted.items()]
-        changed.append(_update(f"{directory}-hosts", names.foreign()))
+        changed = [update(f"{directory}/{entry}", line) for entry, line in wanted.items()]
+        changed.append(update(f"{directory}-hosts", names.foreign()))
     except OSError as error:
         raise state_error(error.filename or directory, error) from None
     return any(changed) or any(entry[0] != "." for entry in stale)
@@ -83,7 +83,7 @@ def add_host(network: Network, reservation: Reservation, root: str = ROOT) -> bo
     directory = hosts_directory(network.name, root)
     try:
         _make_directory(directory)
-        return _update(f"{directory}/{_file_name(reservation)}", _line(network, reservation))
+        return update(f"{directory}/{_file_name(reservation)}", _line(network, reservation))
     except OSError as error:
         raise state_error(error.filename or directory, error) from None
 
@@ -97,7 +97,7 @@ def static_hosts(network: Network, root: str = ROOT) -> list[bytes]:
     """The lines in that file for addresses of ours. Raises StateError."""
     path = static_hosts_file(network.name, root)
     try:
-        lines = (_read(path) or b"").splitlines(keepends=True)
+        lines = (read(path) or b"").splitlines(keepends=True)
     except OSError as error:
         raise state_error(path, error) from None
     return [line for line in lines if _has_address_of(network, line)]
@@ -110,8 +110,8 @@ def drop_static_hosts(network: Network, root: str = ROOT) -> bool:
     if not dropped:
         return False
     try:
-        lines = (_read(path) or b"").splitlines(keepends=True)
-        return _update(path, b"".join(line for line in lines if line not in dropped))
+        lines = (read(path) or b"").splitlines(keepends=True)
+        return update(path, b"".join(line for line in lines if line not in dropped))
     except OSError as error:
         raise state_error(error.filename or path, error) from None
 
@@ -205,9 +205,9 @@ def _make_directory(directory: str) -> None:
         os.chmod(directory, 0o755)  # noqa: S103
 
 
-def _update(path: str, data: bytes) -> bool:
-    """Write the file if it differs; True if it was there before, with other contents."""
-    old = _read(path)
+def update(path: str, data: bytes) -> bool:
+    """Write the file if it differs; True if it was there before, with other contents. Raises OSError."""
+    old = read(path)
     if old == data:
         return False
     directory, _, entry = path.rpartition("/")
@@ -224,7 +224,8 @@ def _update(path: str, data: bytes) -> bool:
     return old is not None
 
 
-def _read(path: str) -> bytes | None:
+def read(path: str) -> bytes | None:
+    """What the file holds, None if it is not there. Raises OSError."""
     try:
         with open(path, "rb", buffering=0) as file:
             return file.read()
@@ -251,5 +252,5 @@ def _is_dnsmasq(pid: int) -> bool:
 
 def _read_quietly(path: str) -> bytes | None:
     with suppress(OSError):
-        return _read(path)
+        return read(path)
     return None

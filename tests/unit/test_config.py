@@ -24,6 +24,7 @@ SHIPPED = Path(__file__).resolve().parents[2] / "packaging" / "libvirt-loopnet.c
         ('lo = "keep"', Options(lo="keep")),
         ("lo=keep # why", Options(lo="keep")),
         ("names = 'off'\r\nlo = shrink\r\n", Options(names="off")),
+        ("lease-addresses = guest", Options(lease_addresses="guest")),
         ('move = [ "a:b", "c d:e" ]', Options(move=(("a", "b"), ("c d", "e")))),
         (
             'move = [\n  "a:b",  # one\n\n  "c:d",\n]\nlo=keep',
@@ -46,10 +47,11 @@ def test_good(text: str, options: Options) -> None:
     [
         ("lo = no", 1, "lo can't be 'no'; it is one of: shrink, keep"),
         ("\nnames = on", 2, "names can't be 'on'; it is one of: hosts, off"),
+        ("lease-addresses = off", 1, "lease-addresses can't be 'off'; it is one of: loop, guest"),
         ('lo = ["keep"]', 1, "lo can't be ['keep']"),
         ('lo = ""', 1, "lo can't be ''"),
         ("lo = Keep", 1, "lo can't be 'Keep'"),
-        ("Lo = keep", 1, "unknown setting 'Lo'; there are: lo, names, move"),
+        ("Lo = keep", 1, "unknown setting 'Lo'; there are: lo, names, lease-addresses, move"),
         ("\n\nlow = keep", 3, "unknown setting 'low'"),
         ('"lo" = keep', 1, "unknown setting 'lo'"),
         ("= keep", 1, "unknown setting '='"),

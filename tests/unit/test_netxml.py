@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from libvirt_loopnet.dhcpoptions import lease_option
 from libvirt_loopnet.errors import InputError
 from libvirt_loopnet.model import Network, Port, Reservation
 from libvirt_loopnet.netxml import (
@@ -259,7 +260,12 @@ def test_dnsmasq_takes_the_options(mode: str, tmp_path: Path) -> None:
     options = dnsmasq_options(EXPECTED._replace(mode=mode, guest_prefix=guest))
     # what libvirt writes itself must not make a keyword of ours a repeated one
     libvirt = ("strict-order", "dhcp-no-override", "dhcp-authoritative", "dhcp-lease-max=9", "addn-hosts=/x")
-    config.write_text("\n".join((*libvirt, *options, "")))
+    # a hook writes the file that is named here, before dnsmasq starts
+    script = tmp_path / "script"
+    script.write_text("dhcp-script=/bin/true\n")
+    config.write_text(
+        "\n".join((*libvirt, *options, "")).replace(lease_option(EXPECTED.name)[10:], str(script))
+    )
     done = subprocess.run(["dnsmasq", "--test", "-C", config], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -1,0 +1,203 @@
+"""libvirt's list of leases: which addresses it has, and what dnsmasq is told about it.
+
+libvirt has dnsmasq run a helper for every lease, which keeps the list that ``virsh domifaddr``,
+``net-dhcp-leases`` and libnss-libvirt read. A script of ours (hooks/lease) goes before it and hands it loop
+addresses. Two files, written before dnsmasq starts::
+
+    /var/lib/libvirt/dnsmasq/NAME.loopnet-dnsmasq      dhcp-script=/usr/libexec/libvirt-loopnet/lease
+    /var/lib/libvirt/dnsmasq/BRIDGE.loopnet-leases     loop clean 127.1.0.0 10.127.1.0 255.255.255.0 HELPER
+
+* The first is a ``conf-file=`` of the network. In it, and not in the definition, stands the script, as only
+  here it is known where this installation has it and whether dnsmasq may run it: dnsmasq doesn't start when
+  it can't. A file overrides the --dhcp-script on libvirt's command line (dnsmasq's option.c, one_opt()).
+* dnsmasq passes the script no arguments, but the bridge's name in the environment that libvirt gave it
+  (VIR_BRIDGE_NAME, networkBuildDhcpDaemonCommandLine()); so the second file is by bridge. It is read for
+  every lease: with SIGHUP, at which dnsmasq tells of all leases again, a change counts at once.
+
+libvirt's list, BRIDGE.status, is written by libvirt's helper alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+
+from ..dhcpoptions import lease_option
+from ..errors import HostError
+from ..model import MAPPED, Network
+from ..netelement import place
+from ..reservations import state_error
+from .dnsmasq import read, update
+
+ROOT = "/var/lib/libvirt/dnsmasq"
+"""Here, as AppArmor's profile for dnsmasq lets it read only here."""
+HELPERS = (
+    "/usr/libexec/libvirt_leaseshelper",  # Fedora, openSUSE
+    "/usr/lib/libvirt/libvirt_leaseshelper",  # Debian, Arch
+    "/usr/lib64/libvirt/libvirt_leaseshelper",
+    "/usr/libexec/libvirt/libvirt_leaseshelper",
+)
+PROFILES = "/sys/kernel/security/apparmor/profiles"
+"""AppArmor's loaded profiles, ``NAME (enforce)`` a line."""
+LOCAL_RULES = "/etc/apparmor.d/local/usr.sbin.dnsmasq"
+"""What the profile for dnsmasq, which AppArmor itself brings, includes of the host's own."""
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+_SCRIPTS = (
+    f"{_PACKAGE}/hooks/lease",  # a checkout
+    f"{_PACKAGE}/lease",  # make install
+    f"{os.path.dirname(os.path.dirname(os.path.dirname(_PACKAGE)))}/share/libvirt-loopnet/hooks/lease",  # pip
+    "/usr/libexec/libvirt-loopnet/lease",  # packages
+)
+_SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._+-")
+_MIXED = "mixed"
+
+
+def prepare(network: Network, addresses: str, options: Sequence[str], root: str = ROOT) -> str:
+    """Lay out both files for the start of ``network``; why libvirt will list guest addresses, '' if it won't.
+
+    ``addresses`` is the setting lease-addresses, ``options`` are the dnsmasq options of the definition. Raises
+    StateError.
+    """
+    if network.mode != MAPPED:
+        return ""
+    why = _obstacle(network, options)
+    try:
+        update(_configuration(network.name, root), f"dhcp-script={script()}\n".encode() if not why else b"")
+    except OSError as error:
+        raise state_error(error.filename or root, error) from None
+    sync(network, addresses, root)
+    return why
+
+
+def sync(network: Network, addresses: str, root: str = ROOT) -> bool:
+    """Make the script's file say what holds now; True if dnsmasq has to tell of its leases again (SIGHUP).
+
+    Raises StateError.
+    """
+    if network.mode != MAPPED or not network.bridge or not helper():
+        return False
+    path = _plan(network.bridge, root)
+    try:
+        old, new = read(path), _line(network, addresses, root)
+        update(path, new)
+    except OSError as error:
+        raise state_error(error.filename or path, error) from None
+    return _settled(old) != _settled(new) or (_MIXED.encode() in new and old != new)
+
+
+def stale(network: Network, addresses: str, root: str = ROOT) -> list[str]:
+    """The path of the script's file, if it says other than it should."""
+    if network.mode != MAPPED or not helper():
+        return []
+    path = _plan(network.bridge, root)
+    same = _settled(read(path)) == _settled(_line(network, addresses, root))
+    return [] if same else [path]
+
+
+def remove(network_name: str, bridge: str, root: str = ROOT) -> None:
+    """Take both files away, when the network's dnsmasq has ended. Raises StateError."""
+    paths = [_configuration(network_name, root)] + ([_plan(bridge, root)] if bridge else [])
+    for path in paths:
+        try:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+        except OSError as error:
+            raise state_error(path, error) from None
+
+
+def obstacle(network: Network, options: Sequence[str], root: str = ROOT) -> str:
+    """Why libvirt lists guest addresses of the running ``network``, '' if it needn't."""
+    if network.mode != MAPPED:
+        return ""
+    why = _obstacle(network, options)
+    if not why and not _text(_configuration(network.name, root)):
+        return f"it was started without; virsh net-destroy {network.name}; virsh net-start {network.name}"
+    return why
+
+
+def script() -> str:
+    """The lease script of this installation. Raises HostError when dnsmasq can't run any."""
+    for path in _SCRIPTS:
+        if os.path.isfile(path):
+            if not os.access(path, os.X_OK):  # on a file system mounted noexec as well
+                raise HostError(f"{path} can't be executed")
+            if not _SAFE.issuperset(path):  # dnsmasq has a shell run it
+                raise HostError(f"the path {path} has characters that a shell takes for its own")
+            return path
+    raise HostError(f"the lease script is in none of {', '.join(_SCRIPTS)}; install libvirt-loopnet anew")
+
+
+def helper() -> str:
+    """libvirt's lease helper, '' if it is in none of the places known."""
+    return next((path for path in HELPERS if os.access(path, os.X_OK)), "")
+
+
+def confinement(path: str, profiles: str = PROFILES, rules: str = LOCAL_RULES) -> str:
+    """Why a confined dnsmasq may not run the script ``path``, '' if it may."""
+    loaded = _text(profiles).splitlines()
+    enforced = [line for line in loaded if line.endswith(" (enforce)") and _is_dnsmasq(line.split()[0])]
+    if not enforced or f"{path} " in _text(rules):
+        return ""
+    return (
+        f"AppArmor keeps dnsmasq from running {path}; let it: "
+        f"echo '{path} rix, /{{,usr/}}bin/timeout rix,' >>{rules}; systemctl reload apparmor"
+    )
+
+
+def _obstacle(network: Network, options: Sequence[str]) -> str:
+    if lease_option(network.name) not in options:
+        return (
+            f"the definition lacks the dnsmasq option {lease_option(network.name)!r}; put it in: virsh net-dumpxml "
+            f"--inactive {network.name} | loopnet rewrite > new.xml; virsh net-define new.xml"
+        )
+    if any(option.startswith("dhcp-script=") for option in options):
+        return "the definition has a dhcp-script of its own"
+    if not helper():
+        return f"libvirt's lease helper is in none of {', '.join(HELPERS)}"
+    try:
+        return confinement(script())
+    except HostError as error:
+        return str(error)
+
+
+def _is_dnsmasq(profile: str) -> bool:
+    return profile == "dnsmasq" or profile.endswith("/dnsmasq")
+
+
+def _line(network: Network, addresses: str, root: str) -> bytes:
+    """The line for the script; see hooks/lease."""
+    loop, guest = network.loop_prefix, network.guest_prefix
+    other = guest if addresses == "loop" else loop
+    listed = read(os.path.join(root, f"{network.bridge}.status")) or b""
+    state = _MIXED if any(place(address, (other,)) is not None for address in _addresses(listed)) else "clean"
+    fields = (addresses, state, loop.network_address, guest.network_address, loop.netmask, helper())
+    return " ".join(map(str, fields)).encode() + b"\n"
+
+
+def _addresses(listed: bytes) -> list[str]:
+    """The addresses in libvirt's list, which is JSON; importing that would cost more than all the rest."""
+    parts = listed.split(b'"ip-address"')[1:]
+    return [part.split(b'"', 2)[1].decode("ascii", "replace") for part in parts if part.count(b'"') > 1]
+
+
+def _settled(line: bytes | None) -> list[bytes]:
+    """``line`` without the word that says whether libvirt's list is mixed."""
+    fields = (line or b"").split()
+    return fields[:1] + fields[2:]
+
+
+def _configuration(network_name: str, root: str) -> str:
+    return os.path.join(root, f"{network_name}.loopnet-dnsmasq")
+
+
+def _plan(bridge: str, root: str) -> str:
+    return os.path.join(root, f"{bridge}.loopnet-leases")
+
+
+def _text(path: str) -> str:
+    try:
+        return (read(path) or b"").decode("utf-8", "replace")
+    except OSError:
+        return ""

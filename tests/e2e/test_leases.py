@@ -1,0 +1,165 @@
+"""Who asks libvirt for a guest's address gets the one that works on the host."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Iterator, List
+
+import pytest
+
+from tests.sandbox import Guest
+from tests.sandbox.packages import provide
+from tests.sandbox.world import NATIVE, World, template, wait
+
+CONFIGURATION = "/etc/libvirt-loopnet.conf"
+DIRECTORY = "/var/lib/libvirt/dnsmasq"
+
+
+@pytest.fixture(autouse=True)
+def _cleaned(world: World) -> Iterator[None]:
+    yield
+    world.clean()
+
+
+def domifaddr(world: World, name: str) -> List[str]:
+    """The IPv4 addresses that libvirt knows of a guest, by its leases."""
+    return re.findall(r"ipv4\s+([0-9.]+)/", world.sandbox.virsh("domifaddr", name))
+
+
+def leases(world: World, network: str = "loopnet") -> List[str]:
+    return re.findall(r"ipv4\s+([0-9.]+)/", world.sandbox.virsh("net-dhcp-leases", network))
+
+
+def loop_of(guest: Guest) -> str:
+    return guest.address().replace("10.127.1.", "127.1.0.")
+
+
+def listed(world: World, name: str, address: str) -> None:
+    wait(lambda: domifaddr(world, name) == [address], f"{name} at {address}")
+
+
+def configure(world: World, addresses: str) -> None:
+    world.path(CONFIGURATION).write_text(f'lease-addresses = "{addresses}"\n')
+
+
+def doctor(world: World) -> str:
+    return world.host.run(["loopnet", "doctor", "--json"], check=False).stdout
+
+
+def test_libvirt_lists_loop_addresses(world: World) -> None:
+    world.start()
+    first, second = world.boot("vm1", "vm2")
+    for guest in (first, second):
+        listed(world, guest.name, loop_of(guest))
+        assert world.page(loop_of(guest)) == f"hello from {guest.name}\n"
+    assert sorted(leases(world)) == sorted([loop_of(first), loop_of(second)])
+    assert world.published()["vm1.loopnet"] == loop_of(first)
+    # in the guests' DNS, which dnsmasq makes of its leases, nothing changes
+    assert second.resolve("vm1.loopnet") == [first.address()]
+
+
+def test_names_by_libvirts_own_modules(world: World) -> None:
+    provide(world.sandbox, "libnss-libvirt")
+    world.start()
+    (guest,) = world.boot("box")
+    listed(world, "box", loop_of(guest))
+    for module in ("libvirt", "libvirt_guest"):
+        asked = world.host.sh(f"getent -s hosts:{module} ahostsv4 box")
+        assert set(re.findall(r"^\S+", asked, re.MULTILINE)) == {loop_of(guest)}, module
+
+
+def test_they_survive_restarts(world: World) -> None:
+    world.start()
+    (guest,) = world.boot("vm1")
+    address = loop_of(guest)
+    world.sandbox.stop_libvirtd()
+    world.sandbox.start_libvirtd()
+    assert domifaddr(world, "vm1") == [address]
+    world.sandbox.virsh("net-destroy", "loopnet")
+    world.sandbox.virsh("net-start", "loopnet")
+    wait(lambda: leases(world) == [address], "the lease, told to the new dnsmasq")
+    # libvirt plugs the guest in again; it renews with a dnsmasq that knows its lease
+    world.sandbox.stop_libvirtd()
+    world.sandbox.start_libvirtd()
+    wait(lambda: world.resolve("vm1.loopnet") == [address], "name")
+    assert guest.resolve("vm1.loopnet") == [guest.address()]
+    assert domifaddr(world, "vm1") == [address]
+
+
+def test_a_guest_that_gives_its_lease_back(world: World) -> None:
+    world.start()
+    (guest,) = world.boot("vm1")
+    listed(world, "vm1", loop_of(guest))
+    assert guest.address()
+    guest.run("killall -USR2 udhcpc")
+    wait(lambda: leases(world) == [], "no lease")
+
+
+def test_switched_at_once(world: World) -> None:
+    world.start()
+    (guest,) = world.boot("vm1")
+    inside, address = guest.address(), loop_of(guest)
+    listed(world, "vm1", address)
+    for kind, expected in (("guest", inside), ("loop", address)):
+        configure(world, kind)
+        assert "dnsmasq" in world.host.sh("loopnet sync")
+        wait(lambda: leases(world) == [expected], f"{kind} address alone")  # noqa: B023
+        assert world.host.sh("loopnet sync") == "nothing to do\n"
+    world.sandbox.virsh("net-destroy", "loopnet")
+    configure(world, "guest")
+    world.sandbox.virsh("net-start", "loopnet")
+    wait(lambda: leases(world) == [inside], "guest address alone, after a start")
+
+
+def test_a_network_of_a_former_release_starts(world: World) -> None:
+    lines = template("loopnet").splitlines(keepends=True)
+    world.define("".join(line for line in lines if "conf-file" not in line))
+    world.sandbox.virsh("net-start", "loopnet")
+    (guest,) = world.boot("vm1")
+    inside = guest.address()
+    listed(world, "vm1", inside)
+    said = [line for line in world.syslog().splitlines() if "will list guest addresses" in line]
+    assert len(said) == 1
+    (finding,) = [f for f in json.loads(doctor(world)) if f["id"] == "leases"]
+    command = re.search(r"virsh net-dumpxml .*; virsh net-define new.xml", said[0])
+    assert command, said
+    assert finding["command"] == command.group()
+    world.host.sh(f"cd /run/sandbox && {command.group()}; rm new.xml")
+    world.sandbox.virsh("net-destroy", "loopnet")
+    world.sandbox.virsh("net-start", "loopnet")
+    wait(lambda: leases(world) == [loop_of(guest)], "loop address alone")
+    assert '"leases"' not in doctor(world)
+
+
+def test_native_guests_are_listed_as_ever(world: World) -> None:
+    world.start(NATIVE)
+    (guest,) = world.boot("vm1", kind=NATIVE)
+    listed(world, "vm1", guest.address())
+    assert not list(world.path(DIRECTORY).glob("*.loopnet-leases"))
+
+
+def test_real_failures_lose_no_lease(world: World) -> None:
+    """Of libvirt's list, when it is damaged, and of a definition that has a script of its own."""
+    world.start()
+    (guest,) = world.boot("vm1")
+    listed(world, "vm1", loop_of(guest))
+    world.sandbox.virsh("net-destroy", "loopnet")
+    (status,) = (path for path in world.path(DIRECTORY).glob("*.status") if "127.1.0." in path.read_text())
+    for damaged in ("{ nonsense", '{ "no": "list" }'):
+        status.write_text(damaged)
+        world.sandbox.virsh("net-start", "loopnet")
+        world.sandbox.virsh("net-destroy", "loopnet")
+    status.write_text("")
+    world.sandbox.virsh("net-undefine", "loopnet")
+    own = "<dnsmasq:option value='dhcp-script=/bin/true'/>\n  </dnsmasq:options>"
+    world.define(template("loopnet").replace("</dnsmasq:options>", own))
+    world.sandbox.virsh("net-start", "loopnet")
+    assert "a dhcp-script of its own" in world.syslog()
+
+
+def test_nothing_is_left_behind(world: World) -> None:
+    world.start()
+    assert len(list(world.path(DIRECTORY).glob("*.loopnet-*"))) == 3
+    world.sandbox.virsh("net-destroy", "loopnet")
+    assert not list(world.path(DIRECTORY).glob("*.loopnet*"))
