@@ -65,6 +65,8 @@ class Facts(NamedTuple):
     lo_option: str = "shrink"
     guest_leases: tuple[tuple[str, str], ...] = ()
     """(network, why libvirt lists the addresses its guests see, against the configuration)."""
+    rivals: tuple[tuple[str, str], ...] = ()
+    """(network that is not up, program with the port that its dnsmasq needs)."""
     selinux_hooks: bool = True
     """False where SELinux is enforced and keeps hooks confined."""
     listeners: tuple[Listener, ...] = ()
@@ -241,6 +243,17 @@ def _published(facts: Facts) -> Iterator[Finding]:
             )
 
 
+def _rivals(facts: Facts) -> Iterator[Finding]:
+    for network, rival in facts.rivals:
+        yield Finding(
+            "port-taken",
+            ERROR,
+            rival,
+            f"network {network} can't start: its dnsmasq needs the port",
+            "stop that program, or let it serve only the addresses it is for (not 0.0.0.0 or ::); ss -lnp",
+        )
+
+
 def _leases(facts: Facts) -> Iterator[Finding]:
     for network, reason in facts.guest_leases:
         why, _, command = reason.partition("; ")
@@ -286,7 +299,8 @@ def _firewalls(facts: Facts) -> Iterator[Finding]:
 
 
 _CHECKS = (
-    _programs, _hooks, _forwarding, _definitions, _state, _firewalls, _bridges, _occupants, _leases, _published, _lo,
+    _programs, _hooks, _forwarding, _definitions, _state, _firewalls, _bridges, _occupants, _rivals,
+    _leases, _published, _lo,
 )  # fmt: skip
 
 

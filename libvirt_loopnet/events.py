@@ -12,7 +12,7 @@ from .apply import converge, force, survey
 from .dhcphosts import parse_static
 from .dhcpoptions import lease_option
 from .errors import ConflictError, HostError, InputError, LoopnetError
-from .host import dnsmasq, iproute, leases, linux, process, runstate
+from .host import dnsmasq, iproute, leases, linux, process, runstate, sockets
 from .log import warn
 from .model import Network, Options, Reservation
 from .netxml import dnsmasq_options_of, missing_options, parse_hook, parse_hosts
@@ -30,6 +30,8 @@ def network_start(data: bytes) -> None:
             f"network {network.name} lacks the dnsmasq option {missing[0]!r}; put it right: "
             f"virsh net-dumpxml --inactive {network.name} | loopnet rewrite > new.xml; virsh net-define new.xml"
         )
+    given = dnsmasq_options_of(data)
+    _check_sockets(network, "port=0" not in given)
     with store.locked():
         others = [other for other in runstate.active_networks() if other.name != network.name]
         check_overlap(network.name, network.loop_prefix, [(o.name, o.loop_prefix) for o in others])
@@ -37,9 +39,25 @@ def network_start(data: bytes) -> None:
         survey(linux.Linux(), store, options)  # what network_started can't read is better said now
         process.find("nft")
         dnsmasq.sync_hosts(network, _with_own_hosts(store, network, data))
-        obstacle = leases.prepare(network, options.lease_addresses, dnsmasq_options_of(data))
+        obstacle = leases.prepare(network, options.lease_addresses, given)
     if obstacle:
         warn(f"network {network.name}: libvirt will list guest addresses, since {obstacle}")
+
+
+def _check_sockets(network: Network, dns: bool) -> None:
+    """Refuse where dnsmasq will not start; say who can't be reached any more."""
+    host = network.loop_address(network.host)
+    rivals = sockets.rivals(host, dns)
+    if rivals:
+        raise ConflictError(
+            f"network {network.name}: {rivals[0]}, which its dnsmasq needs at {host}; stop that program or "
+            "let it serve only the addresses it is for (not 0.0.0.0 or ::)"
+        )
+    for socket in sockets.inside(network.loop_prefix):
+        warn(
+            f"network {network.name}: {socket}, inside {network.loop_prefix}; "
+            "nobody reaches it there while the network is up"
+        )
 
 
 def _check_addresses(network: Network, bridges: set[str]) -> None:

@@ -20,7 +20,7 @@ from ipaddress import IPv4Address
 from .. import config, doctor
 from ..dhcphosts import Problem, parse_static
 from ..errors import LoopnetError
-from ..host import facts, firewall, foreign, leases, linux, runstate
+from ..host import facts, firewall, foreign, leases, linux, runstate, sockets
 from ..model import Network, Publication
 from ..netxml import dnsmasq_options_of
 from ..reservations import Store
@@ -69,6 +69,7 @@ def look_around() -> doctor.Facts:
         lo_managers=facts.lo_managers(),
         networkd_bridges=tuple((n.bridge, f) for n in networks if (f := facts.networkd_file(n.bridge))),
         lo_option=_lo_option(),
+        rivals=_rivals({network.name for network in networks}),
         guest_leases=_guest_leases(networks),
         selinux_hooks=facts.selinux_hooks(),
         listeners=facts.listeners(),
@@ -89,6 +90,20 @@ def _problems() -> tuple[Problem, ...]:
             data = read_or_nothing(f"{directory}/{network.name}.xml")
             found += parse_static(data, network).problems
     return tuple(dict.fromkeys(found))
+
+
+def _rivals(active: set[str]) -> tuple[tuple[str, str], ...]:
+    """Of networks that are defined and not up: (network, who has a port that its dnsmasq needs)."""
+    waiting = [network for network in runstate.active_networks(DEFINITIONS) if network.name not in active]
+    return tuple(
+        (network.name, str(rival))
+        for network in waiting
+        for rival in sockets.rivals(network.loop_address(network.host), _serves_dns(network))
+    )
+
+
+def _serves_dns(network: Network) -> bool:
+    return "port=0" not in dnsmasq_options_of(read_or_nothing(f"{DEFINITIONS}/{network.name}.xml"))
 
 
 def _guest_leases(networks: Sequence[Network]) -> tuple[tuple[str, str], ...]:

@@ -43,12 +43,16 @@ PROFILES = "/sys/kernel/security/apparmor/profiles"
 LOCAL_RULES = "/etc/apparmor.d/local/usr.sbin.dnsmasq"
 """What the profile for dnsmasq, which AppArmor itself brings, includes of the host's own."""
 
+OWN_RULES = "/usr/share/libvirt-loopnet/apparmor-dnsmasq"
+"""What packages have included there, for PACKAGED (packaging/apparmor-rules)."""
+PACKAGED = "/usr/libexec/libvirt-loopnet/lease"
+
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _SCRIPTS = (
     f"{_PACKAGE}/hooks/lease",  # a checkout
     f"{_PACKAGE}/lease",  # make install
     f"{os.path.dirname(os.path.dirname(os.path.dirname(_PACKAGE)))}/share/libvirt-loopnet/hooks/lease",  # pip
-    "/usr/libexec/libvirt-loopnet/lease",  # packages
+    PACKAGED,
 )
 _SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._+-")
 _MIXED = "mixed"
@@ -138,7 +142,8 @@ def confinement(path: str, profiles: str = PROFILES, rules: str = LOCAL_RULES) -
     """Why a confined dnsmasq may not run the script ``path``, '' if it may."""
     loaded = _text(profiles).splitlines()
     enforced = [line for line in loaded if line.endswith(" (enforce)") and _is_dnsmasq(line.split()[0])]
-    if not enforced or f"{path} " in _text(rules):
+    given = _text(rules)
+    if not enforced or f"{path} " in given or (path == PACKAGED and OWN_RULES in given):
         return ""
     return (
         f"AppArmor keeps dnsmasq from running {path}; let it: "

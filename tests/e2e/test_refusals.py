@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from typing import Callable, Dict, Iterator, Tuple
 
 import pytest
 
+from libvirt_loopnet.dhcpoptions import lease_option
 from libvirt_loopnet.netxml import dnsmasq_options, parse_network
 from tests.sandbox.world import World, network_xml, template, wait
 
@@ -31,6 +33,50 @@ def one_line(printed: str) -> str:
     assert "Traceback" not in line
     assert "report this" not in line
     return line.strip()
+
+
+# --- other programs ---
+
+SERVERS = {
+    "dns": ("dnsmasq --conf-file=/dev/null", r"0\.0\.0\.0 port 53/(udp|tcp)"),
+    "dns on our address": (
+        "dnsmasq --conf-file=/dev/null --listen-address=127.1.0.254 --bind-interfaces",
+        r"127\.1\.0\.254 port 53/(udp|tcp)",
+    ),
+    "dhcp": (
+        "dnsmasq --conf-file=/dev/null -p 0 --dhcp-range=192.0.2.9,192.0.2.9",
+        r"0\.0\.0\.0 port 67/udp",
+    ),
+}
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_port_of_dnsmasq_is_taken(world: World, server: str) -> None:
+    world.define(template("loopnet"))
+    command, seen = SERVERS[server]
+    world.host.sh(f"{command} --pid-file=/run/sandbox/server.pid")
+    pid = world.path("/run/sandbox/server.pid").read_text().strip()
+    try:
+        line = one_line(world.refusal("net-start", "loopnet"))
+        assert re.search(
+            rf"dnsmasq \(process {pid}\) has {seen}, which its dnsmasq needs at 127.1.0.254", line
+        )
+        told = json.loads(world.host.run(["loopnet", "doctor", "--json"], check=False).stdout)
+        found = [finding["what"] for finding in told if finding["id"] == "port-taken"]
+        assert found
+        assert all(re.fullmatch(rf"dnsmasq \(process {pid}\) has {seen}", what) for what in found)
+    finally:
+        world.host.sh(f"kill {pid}; while kill -0 {pid} 2>/dev/null; do sleep 0.05; done")
+        world.path("/run/sandbox/server.pid").unlink(missing_ok=True)
+    world.sandbox.virsh("net-start", "loopnet")
+    assert '"port-taken"' not in world.host.run(["loopnet", "doctor", "--json"], check=False).stdout
+
+
+def test_a_program_inside_the_loop_prefix_is_told_of(world: World) -> None:
+    with world.listen("127.1.0.5") as server:
+        port = server.getsockname()[1]
+        world.start()
+        assert f"has 127.1.0.5 port {port}/tcp, inside 127.1.0.0/24; nobody reaches it" in world.syslog()
 
 
 # --- definitions ---
@@ -100,7 +146,7 @@ def test_bridge_name_too_long(world: World) -> None:
 def test_dnsmasq_option_missing(world: World, number: int) -> None:
     network = parse_network(template("loopnet").replace("loopnet<", "bad<").encode())
     assert network
-    options = dnsmasq_options(network)
+    options = [option for option in dnsmasq_options(network) if option != lease_option("bad")]
     assert len(options) == 7, "test as many as there are"
     line = f"<dnsmasq:option value='{options[number]}'/>"
     world.define(changed((line, "")))

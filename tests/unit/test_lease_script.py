@@ -332,6 +332,7 @@ def test_native_needs_none(tmp_path: Path) -> None:
         ("dnsmasq (complain)\ndnsmasq//libvirt_leaseshelper (enforce)\n", "", False),
         ("dnsmasq (enforce)\n", "/x/lease rix,\n", False),
         ("", "", False),
+        ("dnsmasq (enforce)\n", 'include if exists "/usr/share/libvirt-loopnet/apparmor-dnsmasq"\n', True),
     ],
 )
 def test_apparmor(tmp_path: Path, profiles: str, rules: str, confined: bool) -> None:
@@ -339,3 +340,31 @@ def test_apparmor(tmp_path: Path, profiles: str, rules: str, confined: bool) -> 
     (tmp_path / "rules").write_text(rules)
     found = leases.confinement("/x/lease", str(tmp_path / "profiles"), str(tmp_path / "rules"))
     assert bool(found) is confined
+
+
+def test_packages_rules(tmp_path: Path) -> None:
+    """They come and go by themselves, beside what the host has there."""
+    rules = tmp_path / "etc/apparmor.d/local/usr.sbin.dnsmasq"
+    command = [SCRIPT.parents[1] / "packaging" / "apparmor-rules"]
+
+    def run(action: str) -> None:
+        subprocess.run([*command, action, str(tmp_path)], check=True)
+
+    run("add")
+    assert not rules.exists()  # no profile, nothing to do
+    rules.parent.mkdir(parents=True)
+    (rules.parents[1] / "usr.sbin.dnsmasq").write_text("profile dnsmasq {}")
+    (tmp_path / "profiles").write_text("dnsmasq (enforce)")
+    for before in (None, "", "/srv/tftp/** r,\n"):
+        if before is not None:
+            rules.write_text(before)
+        run("add")
+        run("add")
+        assert rules.read_text().startswith(before or "")
+        assert rules.read_text().count("apparmor-dnsmasq") == 1
+        assert not leases.confinement(leases.PACKAGED, str(tmp_path / "profiles"), str(rules))
+        run("remove")
+        run("remove")
+        assert rules.read_text() == (before or "")
+    allowed = (SCRIPT.parents[1] / "packaging" / "apparmor-dnsmasq").read_text()
+    assert f"{leases.PACKAGED} rix," in allowed

@@ -1,0 +1,104 @@
+"""Sockets of other programs that are in dnsmasq's way, or in a guest's.
+
+libvirt says of a dnsmasq that can't have its ports only what dnsmasq says, "failed to create listening socket
+for 127.1.0.254: Address already in use", and not by whom. So the same is tried before, in the same manner.
+"""
+
+from __future__ import annotations
+
+import _socket  # what socket is made of; see nfnetlink.py
+import os
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from errno import EADDRINUSE
+from ipaddress import IPv4Address, IPv4Network
+
+from ..record import NamedTuple
+
+DNS, DHCP = 53, 67
+ANY = IPv4Address(0)
+PROC = "/proc"
+
+_KINDS = {"tcp": _socket.SOCK_STREAM, "udp": _socket.SOCK_DGRAM}
+_WAITING = {"tcp": "0A", "udp": "07"}
+"""States in /proc/net/{tcp,udp}: TCP_LISTEN, TCP_CLOSE (include/net/tcp_states.h)."""
+
+
+class Socket(NamedTuple):
+    """A socket that waits for others; ``::`` is 0.0.0.0, too."""
+
+    protocol: str
+    address: IPv4Address
+    port: int
+    inode: str
+
+    def __str__(self) -> str:
+        return f"{owner(self.inode)} has {self.address} port {self.port}/{self.protocol}"
+
+
+def rivals(address: IPv4Address, dns: bool = True, proc: str = PROC) -> list[Socket]:
+    """What keeps dnsmasq from serving DHCP, and DNS at ``address``, on a bridge still to be made."""
+    taken = [] if _is_free("udp", ANY, DHCP, shared=True) else [("udp", DHCP)]
+    if dns:
+        taken += [(kind, DNS) for kind in _KINDS if not _is_free(kind, address, DNS)]
+    return [
+        socket
+        for socket in waiting(proc)
+        if (socket.protocol, socket.port) in taken and socket.address in (ANY, address)
+    ]
+
+
+def inside(prefix: IPv4Network, proc: str = PROC) -> list[Socket]:
+    """What waits at an address of ``prefix``."""
+    return [socket for socket in waiting(proc) if socket.address in prefix]
+
+
+def waiting(proc: str = PROC) -> Iterator[Socket]:
+    """All TCP and UDP sockets of this network namespace that wait on an IPv4 address, or on all."""
+    for protocol, state in _WAITING.items():
+        for family in ("", "6"):
+            for line in _lines(f"{proc}/net/{protocol}{family}")[1:]:
+                fields = line.split()
+                place, _, port = fields[1].partition(":")
+                if fields[3] == state and (not family or not place.strip("0")):
+                    address = IPv4Address(bytes.fromhex(place[:8])[::-1])
+                    yield Socket(protocol, address, int(port, 16), fields[9])
+
+
+def owner(inode: str, proc: str = PROC) -> str:
+    """The program that holds a socket, with its process; what ss -p says, for a message."""
+    wanted = f"socket:[{inode}]"
+    for pid in filter(str.isdigit, os.listdir(proc)):
+        with suppress(OSError):  # it ended
+            descriptors = os.listdir(f"{proc}/{pid}/fd")
+            if any(_link(f"{proc}/{pid}/fd/{each}") == wanted for each in descriptors):
+                name = "".join(_lines(f"{proc}/{pid}/comm")) or "a program"
+                return f"{name} (process {pid})"
+    return "a program"
+
+
+def _link(path: str) -> str:
+    with suppress(OSError):
+        return os.readlink(path)
+    return ""
+
+
+def _is_free(protocol: str, address: IPv4Address, port: int, shared: bool = False) -> bool:
+    """Can dnsmasq have the port? ``shared``: with others that say so (dhcp.c, make_fd())."""
+    with closing(_socket.socket(_socket.AF_INET, _KINDS[protocol])) as probe:
+        probe.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+        if shared:
+            probe.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEPORT, 1)
+        try:
+            probe.bind((str(address), port))
+        except OSError as error:
+            return error.errno != EADDRINUSE  # what else may be wrong, dnsmasq will tell
+    return True
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read().splitlines()
+    except OSError:
+        return []
