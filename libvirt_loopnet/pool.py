@@ -9,7 +9,7 @@ from collections.abc import Container, Iterable, Sequence
 
 from .checks import check_mac
 from .errors import ConflictError, InputError, PoolFullError
-from .labels import MAX_LENGTH, dns_label
+from .labels import MAX_LENGTH, dns_label, with_suffix
 from .model import Network, Reservation
 
 
@@ -153,7 +153,7 @@ def _numbered(label: str, number: int, taken: Container[str]) -> str:
     suffix = ""
     while len(suffix) < MAX_LENGTH - 10:
         suffix += f"-{number}"
-        name = label[: MAX_LENGTH - len(suffix)].rstrip("-") + suffix
+        name = with_suffix(label, suffix)
         if name not in taken:
             return name
     return ""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ..errors import HostError, InputError, PrivilegeError
 from ..host import linux, runstate
-from ..labels import dns_label
+from ..labels import dns_label, with_suffix
 from ..model import Network, Options, Port, Reservation
 from ..netxml import NAMESPACE, parse_network
 from ..reservations import Store
@@ -169,7 +169,12 @@ def _is_further(entry: Entry, names: set[tuple[str, str]]) -> bool:
     pool.reserve() calls it LABEL, in another network, or LABEL-NUMBER.
     """
     number, _, uuid, name = entry.reservation[:4]
-    return (uuid, name) in names or (uuid, name.removesuffix(f"-{number}")) in names
+    plain = name.removesuffix(f"-{number}")
+    return any(
+        (uuid == owner and first in (name, plain))
+        or (uuid, name) == (owner, with_suffix(first, f"-{number}"))
+        for owner, first in names
+    )
 
 
 def _qualified(everything: Sequence[Entry], name: str) -> list[Entry]:

@@ -137,6 +137,19 @@ def test_gone_after_a_power_cut(world: World, first: str) -> None:
         assert list(world.published()) == ["vm2.loopnet"]
 
 
+def test_names_beyond_ascii(world: World) -> None:
+    world.start()
+    world.still("büro", ["loopnet", "loopnet"])
+    world.still("vm1")
+    assert list(world.published()) == ["xn--bro-hoa.loopnet", "xn--bro-3-kva.loopnet", "vm1.loopnet"]
+    assert world.resolve("xn--bro-hoa.loopnet") == ["127.1.0.2"]
+    for name in ("büro", "BÜRO", "xn--bro-hoa", "xn--bro-hoa.loopnet", "büro.loopnet"):
+        assert world.host.sh(f"loopnet ip {name}").split() == ["127.1.0.2", "127.1.0.3"]
+    # what programs that know IDNA make of the name is the name
+    command = ["python3", "-c", "import socket; print(socket.gethostbyname('büro.loopnet'))"]
+    assert world.host.run(command).stdout == "127.1.0.2\n"
+
+
 def test_names_of_others_are_for_guests_too(world: World) -> None:
     """As in every network of libvirt's, whose dnsmasq reads /etc/hosts."""
     hosts(world, PLAIN + b"192.0.2.7 printer.lan\n")

@@ -132,7 +132,7 @@ def test_incomplete_definition_and_bridge_template() -> None:
         ("My_Net", "", "my-net"),
         ("+", "", None),
         ("a", "x.Example", "x.Example"),
-        ("ä", "", "loopnet"),
+        ("ä", "", "xn--4ca"),
         ("_", "", None),
     ],
 )
