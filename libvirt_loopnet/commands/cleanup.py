@@ -12,7 +12,7 @@ from contextlib import ExitStack
 
 from .. import apply
 from ..errors import HostError, LoopnetError
-from ..host import dnsmasq, linux, names, runstate
+from ..host import dnsmasq, leases, linux, names, runstate
 from ..plan import Step
 from ..reservations import Store, network_name
 from ..state import HostState
@@ -72,6 +72,10 @@ def _clean_dnsmasq(errors: list[str]) -> list[str]:
             removed.append(f"dnsmasq: {dnsmasq.hosts_directory(name)}")
         except LoopnetError as error:
             errors.append(str(error))
+    try:
+        removed += [f"dnsmasq: {path}" for path in leases.remove_others(runstate.active_networks())]
+    except LoopnetError as error:
+        errors.append(str(error))
     for name in _inactive(runstate.NOTES, ".xml"):
         runstate.forget(network_name(name))
     return removed

@@ -111,6 +111,21 @@ def remove(network_name: str, bridge: str, root: str = ROOT) -> None:
             raise state_error(path, error) from None
 
 
+def remove_others(active: Sequence[Network], root: str = ROOT) -> list[str]:
+    """Take away the files of all networks but the ``active`` ones; their paths. Raises StateError."""
+    kept = {path for n in active for path in (_configuration(n.name, root), _plan(n.bridge, root))}
+    ends = (".loopnet-dnsmasq", ".loopnet-leases")
+    try:
+        entries = sorted(os.listdir(root)) if os.path.isdir(root) else []
+        paths = [os.path.join(root, entry) for entry in entries if entry.endswith(ends)]
+        gone = [path for path in paths if path not in kept]
+        for path in gone:
+            os.unlink(path)
+    except OSError as error:
+        raise state_error(error.filename or root, error) from None
+    return gone
+
+
 def obstacle(network: Network, options: Sequence[str], root: str = ROOT) -> str:
     """Why libvirt lists guest addresses of the running ``network``, '' if it needn't."""
     if network.mode != MAPPED:

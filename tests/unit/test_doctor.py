@@ -41,6 +41,13 @@ def test_a_sound_host() -> None:
         (Facts(networks=(network(1),), listeners=(Listener("tcp", ADDRESS, 80),)), "listener", "ss -lnp"),
         (Facts(problems=(Problem("<range> is for nobody", "virsh net-update"),)), "dhcp", "virsh net-update"),
         (Facts(broken_state=("x is damaged",)), "state-broken", "see"),
+        (Facts(rivals=(("net", "unbound (process 7) has 0.0.0.0 port 53/udp"),)), "port-taken", "ss -lnp"),
+        (
+            Facts(guest_leases=(("net", "AppArmor keeps it; let it: do so; and so"),)),
+            "leases",
+            "do so; and so",
+        ),
+        (Facts(guest_leases=(("net", "the script is in none of /x"),)), "leases", "install-hooks"),
         (Facts(drift=("ip route add",)), "drift", "loopnet sync"),
         (Facts(obstacles=(Obstacle("ip x y", "drop", ("DNS",), ("nft insert",)),)), "firewall", "nft insert"),
         (Facts(firewall_problems=("busctl is not installed",)), "firewall-unknown", "loopnet sync"),

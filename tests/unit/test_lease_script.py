@@ -261,6 +261,18 @@ def test_both_files_come_and_go(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("installed")
+def test_what_other_networks_left(tmp_path: Path) -> None:
+    other = NETWORK._replace(name="other", bridge="virbr8")
+    for network in (NETWORK, other):
+        leases.prepare(network, "loop", (lease_option(network.name),), str(tmp_path))
+    (tmp_path / "virbr8.status").write_text("libvirt's")
+    gone = leases.remove_others([NETWORK], str(tmp_path))
+    assert gone == [f"{tmp_path}/other.loopnet-dnsmasq", f"{tmp_path}/virbr8.loopnet-leases"]
+    assert sorted(files(tmp_path)) == ["net.loopnet-dnsmasq", "virbr8.status", "virbr9.loopnet-leases"]
+    assert leases.remove_others([], str(tmp_path / "nowhere")) == []
+
+
+@pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize(
     ("options", "says"),
     [((), "lacks the dnsmasq option"), ((*OPTIONS, "dhcp-script=/bin/own"), "of its own")],
