@@ -59,6 +59,25 @@ def test_libvirt_lists_loop_addresses(world: World) -> None:
     assert second.resolve("vm1.loopnet") == [first.address()]
 
 
+CALLS = """\
+import libvirt
+connection = libvirt.open("qemu:///system")
+found = connection.lookupByName("vm1").interfaceAddresses(libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE)
+print(*[address["addr"] for nic in found.values() for address in nic["addrs"]])
+print(*[lease["ipaddr"] for lease in connection.networkLookupByName("loopnet").DHCPLeases()])
+"""
+
+
+def test_calls_of_programs(world: World) -> None:
+    """As Terraform's provider, kcli, Vagrant and Ansible's inventory make them."""
+    world.start()
+    (guest,) = world.boot("vm1")
+    listed(world, "vm1", loop_of(guest))
+    told = world.host.run(["/usr/bin/python3", "-c", CALLS]).stdout.split()
+    assert loop_of(guest) == told[0]
+    assert loop_of(guest) in told[1:]
+
+
 def test_neighbours_by_libvirt(world: World) -> None:
     """With Linux 6.18 libvirt 9.0 can't read them, of any network's guest."""
     world.start()
