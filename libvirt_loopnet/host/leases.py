@@ -40,6 +40,7 @@ HELPERS = (
 )
 PROFILES = "/sys/kernel/security/apparmor/profiles"
 """AppArmor's loaded profiles, ``NAME (enforce)`` a line."""
+SELINUX = "/sys/fs/selinux/enforce"
 LOCAL_RULES = "/etc/apparmor.d/local/usr.sbin.dnsmasq"
 """What the profile for dnsmasq, which AppArmor itself brings, includes of the host's own."""
 
@@ -153,8 +154,16 @@ def helper() -> str:
     return next((path for path in HELPERS if os.access(path, os.X_OK)), "")
 
 
-def confinement(path: str, profiles: str = PROFILES, rules: str = LOCAL_RULES) -> str:
-    """Why a confined dnsmasq may not run the script ``path``, '' if it may."""
+def confinement(path: str, profiles: str = PROFILES, rules: str = LOCAL_RULES, selinux: str = SELINUX) -> str:
+    """Why a confined dnsmasq may not run the script ``path``, '' if it may.
+
+    SELinux's policy for dnsmasq could keep it from the script, and so the network from starting; no rules of
+    ours let it there yet, so libvirt's own helper stays.
+    """
+    if _text(selinux).strip() == "1":
+        return (
+            f"SELinux is enforcing, and no policy of ours lets dnsmasq run {path}; libvirt's own helper stays"
+        )
     loaded = _text(profiles).splitlines()
     enforced = [line for line in loaded if line.endswith(" (enforce)") and _is_dnsmasq(line.split()[0])]
     given = _text(rules)

@@ -354,6 +354,14 @@ def test_apparmor(tmp_path: Path, profiles: str, rules: str, confined: bool) -> 
     assert bool(found) is confined
 
 
+def test_an_enforcing_selinux_keeps_libvirts_own_helper(tmp_path: Path) -> None:
+    enforce, none = tmp_path / "enforce", str(tmp_path / "none")
+    enforce.write_text("1")
+    assert "SELinux" in leases.confinement("/x/lease", none, none, str(enforce))
+    enforce.write_text("0")
+    assert not leases.confinement("/x/lease", none, none, str(enforce))
+
+
 def test_packages_rules(tmp_path: Path) -> None:
     """They come and go by themselves, beside what the host has there."""
     rules = tmp_path / "etc/apparmor.d/local/usr.sbin.dnsmasq"
