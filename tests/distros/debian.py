@@ -23,7 +23,9 @@ from tests.sandbox.image import (
     ImageError,
     cache_directory,
     guest_image,
+    module_directory,
     modules_in_load_order,
+    write_modules,
 )
 
 from .stacks import STACKS, Stack
@@ -202,22 +204,21 @@ def _write_initramfs(target: Path, unpacked: Path, tree: Path) -> None:
         archive.file("bin/busybox", busybox.read_bytes(), 0o755)
         for applet in ("sh", "mount", "umount", "insmod", "sleep", "switch_root", "["):
             archive.symlink(f"bin/{applet}", "busybox")
-        for module in modules:
-            archive.file(f"lib/modules/{module.name}", module.read_bytes(), 0o644)
-        archive.file("lib/modules/order", "".join(f"{m.name}\n" for m in modules).encode(), 0o644)
+        write_modules(archive, modules)
         archive.file("init", INIT.encode(), 0o755)
 
 
 def _install_modules(unpacked: Path, tree: Path) -> None:
     """The few modules that the system itself loads."""
-    version = next(unpacked.glob("lib/modules/*")).name
+    source = module_directory(unpacked)
+    target = tree / "usr/lib/modules" / source.name
     for path in modules_in_load_order(unpacked, SYSTEM_MODULES):
-        relative = path.relative_to(unpacked)
-        (tree / "usr" / relative.parent).mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, tree / "usr" / relative)
+        copy = target / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
     for name in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
-        shutil.copyfile(unpacked / "lib/modules" / version / name, tree / "usr/lib/modules" / version / name)
-    command(["chroot", str(tree), "depmod", version])
+        shutil.copyfile(source / name, target / name)
+    command(["chroot", str(tree), "depmod", source.name])
 
 
 def command(argv: Sequence[str]) -> str:

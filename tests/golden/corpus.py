@@ -63,7 +63,7 @@ def _fetch(directory: Path) -> Path:
     }
     options = [word for key, value in own.items() for word in ("-o", f"{key}={value}")]
     _run(["apt-get", *options, "update"], directory)
-    _run(["apt-get", *options, "source", "--download-only", "libvirt"], directory)
+    _run(["apt-get", *options, "source", "--download-only", "--tar-only", "libvirt"], directory)
     return next(directory.glob("libvirt_*.orig.tar.*[!c]"))
 
 

@@ -8,7 +8,9 @@ modules and the files in `rootfs/`.
 from __future__ import annotations
 
 import fcntl
+import gzip
 import hashlib
+import lzma
 import os
 import re
 import shutil
@@ -29,21 +31,21 @@ DOWNLOAD_SECONDS = 300.0
 
 
 class Kernel(NamedTuple):
-    """The package that depends on the latest kernel of its kind, how those are called, modules to load."""
+    """Packages that depend on the latest kernel of their kind, the first that apt knows counts; modules to load."""
 
-    package: str
-    stem: str
+    packages: Tuple[str, ...]
     modules: Tuple[str, ...]
 
 
-CLOUD = Kernel("linux-image-cloud-amd64", "linux-image-[0-9]*-cloud-amd64", ("virtio_pci", "virtio_net"))
-"""Small, and boots soon."""
+CLOUD = Kernel(("linux-image-cloud-amd64", "linux-image-virtual"), ("virtio_pci", "virtio_net"))
+"""Small, and boots soon. Debian's, Ubuntu's."""
 GENERIC = Kernel(
-    "linux-image-amd64",
-    "linux-image-[0-9]*[0-9]-amd64",
+    ("linux-image-amd64", "linux-image-generic"),
     ("virtio_pci", "virtio_net", "e1000", "e1000e", "8139cp", "vmxnet3"),
 )
 """Knows the NICs that QEMU has besides virtio."""
+COMPRESSED = {".ko": "none", ".xz": "xz", ".gz": "gzip", ".zst": "zstd"}
+"""How the last suffix of a module's file says it is compressed: Debian 13 has .ko.xz, Ubuntu .ko.zst."""
 
 
 class ImageError(Exception):
@@ -110,39 +112,58 @@ def _build(kernel: Kernel, packages: Path, unpacked: Path, result: Path) -> None
         command(["dpkg-deb", "--extract", str(package), str(unpacked)])
     kernels = list(unpacked.glob("boot/vmlinuz-*"))
     if len(kernels) != 1:
-        raise ImageError(f"{kernel.package}: expected one kernel, found {len(kernels)}")
+        raise ImageError(f"{kernel.packages[0]}: expected one kernel, found {len(kernels)}")
     shutil.copyfile(kernels[0], result / "vmlinuz")
     with (result / "initramfs").open("wb") as file, CpioWriter(file) as archive:
         _write_initramfs(archive, unpacked, kernel)
 
 
 def _download(kernel: Kernel, directory: Path) -> List[Path]:
-    """The packages as files; they stay in the cache, so a new recipe needs no network."""
+    """The packages as files; they stay in the cache with a list of them, so a new recipe needs no network."""
     directory.mkdir(exist_ok=True)
-    stems = [kernel.stem, *PACKAGES]
-    found = [sorted(directory.glob(f"{stem}_*.deb")) for stem in stems]
-    if not all(found):
+    listed = directory / f"{kernel.packages[0]}.list"
+    if not (listed.is_file() and all((directory / name).is_file() for name in listed.read_text().split())):
         try:
-            _download_now(kernel, directory)
+            names = _download_now(kernel, directory)
         except ImageError:
             # Old package lists name files that the mirror no longer has.
             command(["apt-get", "update", "-q"])
-            _download_now(kernel, directory)
-        found = [sorted(directory.glob(f"{stem}_*.deb")) for stem in stems]
-    return [files[-1] for files in found]
+            names = _download_now(kernel, directory)
+        listed.write_text("\n".join(names))
+    return [directory / name for name in listed.read_text().split()]
 
 
-def _download_now(kernel: Kernel, directory: Path) -> None:
-    depends = command(["apt-cache", "depends", "--important", kernel.package])
-    found = re.search(r"Depends: (linux-image-\S+)", depends)
-    if found is None:
-        raise ImageError(f"{kernel.package}: no kernel package known; is this Debian?")
+def _download_now(kernel: Kernel, directory: Path) -> List[str]:
     with tempfile.TemporaryDirectory(dir=directory) as name:
-        names = [found.group(1), *PACKAGES]
         # _apt, the user apt would switch to, cannot write into root's cache directory.
-        command(["apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", *names], name)
-        for path in Path(name).glob("*.deb"):
+        sandbox = ["-o", "APT::Sandbox::User=root"]
+        command(["apt-get", "download", "-q", *sandbox, *_kernel_packages(kernel), *PACKAGES], name)
+        files = sorted(Path(name).glob("*.deb"))
+        for path in files:
             path.rename(directory / path.name)
+    return [path.name for path in files]
+
+
+def _kernel_packages(kernel: Kernel) -> List[str]:
+    """The kernel's own package, and that of its modules where they are apart (Ubuntu)."""
+    for package in kernel.packages:
+        found = re.search(r"Depends: (linux-image-[0-9]\S+)", _depends(package))
+        if found:
+            apart = re.findall(r"Depends: (linux-modules-[0-9]\S+)", _depends(found.group(1)))
+            return [found.group(1), *apart]
+    raise ImageError(
+        f"apt knows none of {', '.join(kernel.packages)}; run apt-get update, on Debian or one of its relatives"
+    )
+
+
+def _depends(package: str) -> str:
+    """What apt says that ``package`` depends on; nothing if it does not know it."""
+    try:
+        return command(["apt-cache", "depends", "--important", package])
+    except ImageError as error:
+        if "No packages found" in str(error):
+            return ""
+        raise
 
 
 def _write_initramfs(archive: CpioWriter, unpacked: Path, kernel: Kernel) -> None:
@@ -164,11 +185,7 @@ def _write_initramfs(archive: CpioWriter, unpacked: Path, kernel: Kernel) -> Non
         folder = "lib64" if library.startswith("ld-") else "lib"
         archive.file(f"{folder}/{library}", path.read_bytes(), 0o755)
 
-    modules = modules_in_load_order(unpacked, kernel.modules)
-    for module in modules:
-        archive.file(f"lib/modules/{module.name}", module.read_bytes(), 0o644)
-    order = "".join(f"{module.name}\n" for module in modules)
-    archive.file("lib/modules/order", order.encode(), 0o644)
+    write_modules(archive, modules_in_load_order(unpacked, kernel.modules))
 
     for path in sorted(ROOTFS.rglob("*")):
         if path.is_file():
@@ -176,19 +193,43 @@ def _write_initramfs(archive: CpioWriter, unpacked: Path, kernel: Kernel) -> Non
             archive.file(str(path.relative_to(ROOTFS)), path.read_bytes(), mode)
 
 
+def write_modules(archive: CpioWriter, modules: Sequence[Path]) -> None:
+    """Put modules below lib/modules, uncompressed, and the order to load them in beside them."""
+    for module in modules:
+        archive.file(f"lib/modules/{_module_name(module)}.ko", read_module(module), 0o644)
+    order = "".join(f"{_module_name(module)}.ko\n" for module in modules)
+    archive.file("lib/modules/order", order.encode(), 0o644)
+
+
+def module_directory(unpacked: Path) -> Path:
+    """Where the kernel's modules are: lib/modules/VERSION, or below usr where /usr is merged."""
+    for place in ("lib/modules", "usr/lib/modules"):
+        found = sorted((unpacked / place).glob("*/kernel"))
+        if found:
+            return found[0].parent
+    raise ImageError("the kernel's package has no modules")
+
+
 def modules_in_load_order(unpacked: Path, names: Sequence[str]) -> List[Path]:
-    """Module files, each after those it depends on.
+    """Module files, each after those it depends on; what is built in needs none.
 
     The dependencies are in the modules themselves; modules.dep is only made at installation.
     """
-    files = {path.stem.replace("-", "_"): path for path in unpacked.glob("lib/modules/**/*.ko")}
+    directory = module_directory(unpacked)
+    paths = [path for path in directory.rglob("*.ko*") if path.suffix in COMPRESSED]
+    files = {_module_name(path).replace("-", "_"): path for path in paths}
+    listed = directory / "modules.builtin"
+    built_in = listed.read_text().split() if listed.is_file() else []
+    present = {_module_name(Path(line)).replace("-", "_") for line in built_in}
     order: List[Path] = []
 
     def add(name: str) -> None:
         path = files.get(name.replace("-", "_"))
         if path is None:
+            if name.replace("-", "_") in present:
+                return
             raise ImageError(f"the kernel has no module {name}")
-        match = re.search(rb"\0depends=([^\0]*)\0", path.read_bytes())
+        match = re.search(rb"\0depends=([^\0]*)\0", read_module(path))
         for dependency in match.group(1).decode().split(",") if match else []:
             if dependency:
                 add(dependency)
@@ -200,16 +241,37 @@ def modules_in_load_order(unpacked: Path, names: Sequence[str]) -> List[Path]:
     return order
 
 
+def _module_name(path: Path) -> str:
+    return path.name.partition(".ko")[0]
+
+
+def read_module(path: Path) -> bytes:
+    """The module itself: busybox' insmod hands it to the kernel as it is. Raises ImageError."""
+    kind = COMPRESSED[path.suffix]
+    data = path.read_bytes()
+    if kind == "xz":
+        return lzma.decompress(data)
+    if kind == "gzip":
+        return gzip.decompress(data)
+    if kind == "zstd":
+        return _run(["zstd", "-dcq", str(path)], "/")
+    return data
+
+
 def command(argv: Sequence[str], directory: str = "/") -> str:
     """Runs a command; its standard output. Raises ImageError with what it printed."""
+    return _run(argv, directory).decode(errors="replace")
+
+
+def _run(argv: Sequence[str], directory: str) -> bytes:
     try:
         done = subprocess.run(
             argv, cwd=directory, env={**os.environ, "LC_ALL": "C"}, stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, timeout=DOWNLOAD_SECONDS, check=False,
+            capture_output=True, timeout=DOWNLOAD_SECONDS, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ImageError(f"{argv[0]}: {error}") from error
     if done.returncode != 0:
-        printed = f"{done.stdout}{done.stderr}".strip()
+        printed = (done.stdout + done.stderr).decode(errors="replace").strip()
         raise ImageError(f"{' '.join(argv)}: exit status {done.returncode}\n{printed}")
     return done.stdout

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
 import pty
+import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -30,6 +34,18 @@ CODE = (
     f"import sys; sys.path.insert(0, {str(CHECKOUT)!r}); "
     "from libvirt_loopnet.cli import main; status = main(); {}sys.exit(status)"
 )
+
+
+@functools.cache
+def copy_for_others() -> str:
+    """A copy of the package that every user can read: a checkout may lie below /root, which is mode 0700."""
+    directory = tempfile.mkdtemp(prefix="loopnet-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    os.chmod(directory, 0o755)
+    shutil.copytree(CHECKOUT / "libvirt_loopnet", f"{directory}/libvirt_loopnet")
+    return directory
+
+
 ROOT = os.geteuid() == 0
 BOMB = '<!DOCTYPE a [<!ENTITY b "cc"><!ENTITY c "&b;&b;">]><network>&c;</network>'
 
@@ -38,8 +54,11 @@ def loopnet(
     *arguments: str, after: str = "", stdin: bytes = b"", user: int | None = None
 ) -> subprocess.CompletedProcess[bytes]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    code = CODE.format(after)
+    if user:
+        code = code.replace(str(CHECKOUT), copy_for_others())
     return subprocess.run(
-        [PYTHON, "-I", "-c", CODE.format(after), *arguments],
+        [PYTHON, "-I", "-c", code, *arguments],
         input=stdin, capture_output=True, timeout=60, env=environment, user=user, check=False,
         extra_groups=[] if user else None, cwd="/",
     )  # fmt: skip

@@ -1,0 +1,97 @@
+"""Kernels of Debian's relatives: where their modules are, and how they are compressed."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Callable, Dict
+
+import pytest
+
+from tests.sandbox import image
+from tests.sandbox.image import CLOUD, ImageError, modules_in_load_order, read_module
+
+
+def zstd(data: bytes) -> bytes:
+    return subprocess.run(["zstd", "-q"], input=data, capture_output=True, check=True, timeout=10).stdout
+
+
+KINDS: Dict[str, Callable[[bytes], bytes]] = {
+    ".ko": lambda data: data,
+    ".ko.xz": lzma.compress,
+    ".ko.gz": gzip.compress,
+    ".ko.zst": zstd,
+}
+
+
+def module(depends: str) -> bytes:
+    return b"\x7fELF\0license=GPL\0depends=" + depends.encode() + b"\0name=x\0"
+
+
+def tree(root: Path, place: str, suffix: str, modules: Dict[str, str], builtin: str = "") -> Path:
+    directory = root / place / "6.1.0-1-amd64"
+    for name, depends in modules.items():
+        path = directory / "kernel/drivers" / f"{name}{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(KINDS[suffix](module(depends)))
+    (directory / "modules.builtin").write_text(builtin)
+    return root
+
+
+@pytest.mark.parametrize("place", ["lib/modules", "usr/lib/modules"])
+@pytest.mark.parametrize("suffix", KINDS)
+def test_modules_are_found_and_read(tmp_path: Path, place: str, suffix: str) -> None:
+    if suffix == ".ko.zst" and not shutil.which("zstd"):
+        pytest.skip("needs zstd")
+    unpacked = tree(tmp_path, place, suffix, {"virtio_net": "net-failover", "net_failover": ""})
+    found = modules_in_load_order(unpacked, ("virtio_net",))
+    assert [path.name for path in found] == [f"net_failover{suffix}", f"virtio_net{suffix}"]
+    assert read_module(found[0]) == module("")
+
+
+def test_what_is_built_in_needs_no_module(tmp_path: Path) -> None:
+    unpacked = tree(
+        tmp_path, "usr/lib/modules", ".ko.xz", {"virtio_net": "virtio-pci"}, "kernel/drivers/virtio_pci.ko\n"
+    )
+    found = modules_in_load_order(unpacked, ("virtio_pci", "virtio_net"))
+    assert [path.name for path in found] == ["virtio_net.ko.xz"]
+
+
+def test_a_module_that_is_nowhere(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="has no module e1000"):
+        modules_in_load_order(tree(tmp_path, "lib/modules", ".ko", {"a": ""}), ("e1000",))
+
+
+DEBIAN = {
+    "linux-image-cloud-amd64": "linux-image-cloud-amd64\n  Depends: linux-image-6.12.9-cloud-amd64\n",
+    "linux-image-6.12.9-cloud-amd64": "linux-image-6.12.9-cloud-amd64\n  Depends: kmod\n",
+}
+UBUNTU = {
+    "linux-image-virtual": "linux-image-virtual\n  Depends: linux-image-6.8.0-31-generic\n",
+    "linux-image-6.8.0-31-generic": "x\n  Depends: kmod\n  Depends: linux-modules-6.8.0-31-generic\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("known", "packages"),
+    [
+        (DEBIAN, ["linux-image-6.12.9-cloud-amd64"]),
+        (UBUNTU, ["linux-image-6.8.0-31-generic", "linux-modules-6.8.0-31-generic"]),
+    ],
+)
+def test_packages_of_the_kernel(
+    known: Dict[str, str], packages: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def apt(argv: list[str], directory: str = "/") -> str:
+        if argv[-1] not in known:
+            raise ImageError(f"{argv[-1]}: exit status 100\nE: No packages found")
+        return known[argv[-1]]
+
+    monkeypatch.setattr(image, "command", apt)
+    assert image._kernel_packages(CLOUD) == packages
+    known = {}
+    with pytest.raises(ImageError, match="apt-get update"):
+        image._kernel_packages(CLOUD)
