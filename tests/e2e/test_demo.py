@@ -89,12 +89,30 @@ def descendants(pid: int) -> Dict[int, str]:
     return found
 
 
-def test_what_is_not_as_claimed_fails_the_demo(tmp_path: Path) -> None:
-    """A checkout that lacks the network hook: the network is up, and lo as before."""
+def checkout_with(tmp_path: Path, network_hook: str) -> Path:
+    """A copy of the checkout whose network hook says ``network_hook``; '' for none."""
     for name in ("hooks", "libvirt_loopnet", "xml-templates", "tests"):
         shutil.copytree(CHECKOUT / name, tmp_path / name)
-    (tmp_path / "hooks" / "network").unlink()
-    process = demo(tmp_path)
+    hook = tmp_path / "hooks" / "network"
+    if network_hook:
+        hook.write_text(network_hook)
+    else:
+        hook.unlink()
+    return tmp_path
+
+
+def test_what_is_not_as_claimed_fails_the_demo(tmp_path: Path) -> None:
+    """The hook does only what dnsmasq needs to start: the network is up, and lo as before."""
+    options = "/var/lib/libvirt/dnsmasq/loopnet.loopnet-dnsmasq"
+    process = demo(checkout_with(tmp_path, f"#!/bin/sh\n: >>{options}\n"))
     text = told(process)
     assert process.returncode == 1, text
     assert text.splitlines()[-1] == "demo: not so: lo makes room: it keeps 127.0.0.0/16"
+
+
+def test_without_its_hook_a_network_does_not_start(tmp_path: Path) -> None:
+    """Rather than come up as one whose guests get nothing: dnsmasq misses what the hook lays out."""
+    process = demo(checkout_with(tmp_path, ""))
+    text = told(process)
+    assert process.returncode == 1, text
+    assert "demo: virsh net-start loopnet: exit status 1" in text

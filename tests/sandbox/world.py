@@ -22,7 +22,7 @@ POLL_SECONDS = 0.03
 
 POWER_CUT = """\
 for process in qemu-system-x86_64 dnsmasq; do
-    for pid in $(ps -C "$process" -o pid=); do kill -9 "$pid"; done
+    for pid in $(ps -C "$process" -o pid=); do kill -9 "$pid" 2>/dev/null || true; done
 done
 find /run/libvirt /run/libvirt-* -mindepth 1 -delete 2>/dev/null || true
 for bridge in $(ip -o link show type bridge | sed 's/^[0-9]*: \\([^:@]*\\).*/\\1/'); do
