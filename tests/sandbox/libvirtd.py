@@ -47,11 +47,20 @@ DEFAULT_NETWORK = """\
 START = f"""
 /usr/sbin/libvirtd --daemon --pid-file {PID_FILE}
 for _ in $(seq 200); do
-    [ -S /run/libvirt/libvirt-sock ] && exit 0
+    [ -S /run/libvirt/libvirt-sock ] && break
     sleep 0.05
 done
-echo 'libvirtd: no socket after 10 s'
-exit 1
+[ -S /run/libvirt/libvirt-sock ] || {{ echo 'libvirtd: no socket after 10 s'; exit 1; }}
+# It takes commands before it has found its running guests again, and calls them "not running" until then.
+for _ in $(seq 100); do
+    missing='' listed=" $(virsh -q list --name | tr '\n' ' ') "
+    for file in /run/libvirt/qemu/*.xml; do
+        name=${{file##*/}}
+        case $listed in *" ${{name%.xml}} "*) ;; *) [ ! -e "$file" ] || missing=$name ;; esac
+    done
+    [ -n "$missing" ] || break
+    sleep 0.05
+done
 """
 
 # The signal is $1. libvirtd removes its PID file at a clean stop, so read it once.
