@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from ipaddress import IPv4Address
 
 from ..doctor import Daemon, Listener
 from ..errors import HostError
-from ..model import ANY_ADDRESS, MAPPED, Network
+from ..model import MAPPED, Network
 from ..prefixes import parse_prefix
 from ..ruleset.tables import make_tables
-from . import linux, process
+from . import linux, process, sockets
 
 DAEMONS = ("libvirtd", "virtnetworkd", "virtqemud", "virtlxcd")
 LO_MANAGERS = ("NetworkManager", "nmstatectl")
@@ -92,27 +91,8 @@ def selinux_hooks() -> bool:
 
 
 def listeners() -> tuple[Listener, ...]:
-    """TCP and UDP sockets that wait on an IPv4 address (/proc/net/{tcp,udp}); :: is all of these, too."""
-    found = [*_sockets("tcp", "0A"), *_sockets("udp", "07")]
-    found += [*_sockets6("tcp", "0A"), *_sockets6("udp", "07")]
-    return tuple(sorted(set(found)))
-
-
-def _sockets(protocol: str, state: str) -> Iterator[Listener]:
-    for line in _text(f"/proc/net/{protocol}").splitlines()[1:]:
-        fields = line.split()
-        if len(fields) > 3 and fields[3] == state:
-            address, _, port = fields[1].partition(":")
-            octets = bytes.fromhex(address)[::-1]
-            yield Listener(protocol, IPv4Address(octets), int(port, 16))
-
-
-def _sockets6(protocol: str, state: str) -> Iterator[Listener]:
-    for line in _text(f"/proc/net/{protocol}6").splitlines()[1:]:
-        fields = line.split()
-        address, _, port = fields[1].partition(":") if len(fields) > 3 else ("", "", "")
-        if port and fields[3] == state and not address.strip("0"):
-            yield Listener(protocol, ANY_ADDRESS, int(port, 16))
+    """TCP and UDP sockets that wait on an IPv4 address; :: is all of these, too."""
+    return tuple(sorted({Listener(each.protocol, each.address, each.port) for each in sockets.waiting()}))
 
 
 def _stat(path: str) -> list[os.stat_result]:

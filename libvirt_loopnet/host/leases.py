@@ -57,6 +57,7 @@ _SCRIPTS = (
 )
 _SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._+-")
 _MIXED = "mixed"
+_SAY_SO = 'lease-addresses = "guest" in /etc/libvirt-loopnet.conf says that it is meant'
 
 
 def prepare(network: Network, addresses: str, options: Sequence[str], root: str = ROOT) -> str:
@@ -161,9 +162,7 @@ def confinement(path: str, profiles: str = PROFILES, rules: str = LOCAL_RULES, s
     ours let it there yet, so libvirt's own helper stays.
     """
     if _text(selinux).strip() == "1":
-        return (
-            f"SELinux is enforcing, and no policy of ours lets dnsmasq run {path}; libvirt's own helper stays"
-        )
+        return f"SELinux is enforcing, and no policy of ours lets dnsmasq run {path}; {_SAY_SO}"
     loaded = _text(profiles).splitlines()
     enforced = [line for line in loaded if line.endswith(" (enforce)") and _is_dnsmasq(line.split()[0])]
     given = _text(rules)
@@ -182,7 +181,7 @@ def _obstacle(network: Network, options: Sequence[str]) -> str:
             f"--inactive {network.name} | loopnet rewrite > new.xml; virsh net-define new.xml"
         )
     if any(option.startswith("dhcp-script=") for option in options):
-        return "the definition has a dhcp-script of its own"
+        return f"the definition has a dhcp-script of its own; {_SAY_SO}"
     if not helper():
         return f"libvirt's lease helper is in none of {', '.join(HELPERS)}"
     try:

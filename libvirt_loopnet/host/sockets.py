@@ -13,10 +13,10 @@ from contextlib import closing, suppress
 from errno import EADDRINUSE
 from ipaddress import IPv4Address, IPv4Network
 
+from ..model import ANY_ADDRESS
 from ..record import NamedTuple
 
 DNS, DHCP = 53, 67
-ANY = IPv4Address(0)
 PROC = "/proc"
 
 _KINDS = {"tcp": _socket.SOCK_STREAM, "udp": _socket.SOCK_DGRAM}
@@ -38,13 +38,13 @@ class Socket(NamedTuple):
 
 def rivals(address: IPv4Address, dns: bool = True, proc: str = PROC) -> list[Socket]:
     """What keeps dnsmasq from serving DHCP, and DNS at ``address``, on a bridge still to be made."""
-    taken = [] if _is_free("udp", ANY, DHCP, shared=True) else [("udp", DHCP)]
+    taken = [] if _is_free("udp", ANY_ADDRESS, DHCP, shared=True) else [("udp", DHCP)]
     if dns:
         taken += [(kind, DNS) for kind in _KINDS if not _is_free(kind, address, DNS)]
     return [
         socket
         for socket in waiting(proc)
-        if (socket.protocol, socket.port) in taken and socket.address in (ANY, address)
+        if (socket.protocol, socket.port) in taken and socket.address in (ANY_ADDRESS, address)
     ]
 
 

@@ -168,8 +168,8 @@ def test_native_guests_are_listed_as_ever(world: World) -> None:
     assert not list(world.path(DIRECTORY).glob("*.loopnet-leases"))
 
 
-def test_real_failures_lose_no_lease(world: World) -> None:
-    """Of libvirt's list, when it is damaged, and of a definition that has a script of its own."""
+def test_neither_a_damaged_list_nor_a_script_of_its_own_keeps_a_network_down(world: World) -> None:
+    """Libvirt's list is damaged; the definition has a dhcp-script already, which stays."""
     world.start()
     (guest,) = world.boot("vm1")
     listed(world, "vm1", loop_of(guest))
