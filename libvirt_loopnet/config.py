@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from .checks import shown
 from .errors import InputError
 from .model import Options
-from .record import NamedTuple
+from .records import NamedTuple
+from .validation import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 NAMESPACE = b"https://libvirt-loopnet.org/xml/network/"
 STATE = "/var/lib/libvirt-loopnet"
 NOTES = "/run/libvirt-loopnet"
-"""Has a file for each active loopnet network (host/runstate.py)."""
+"""Has a file for each active loopnet network (daemon/runstate.py)."""
 CONFIGURATION = "/etc/libvirt-loopnet.conf"
 LIMIT = 8 << 20
 """Bytes of XML; libvirt's own limit for a domain is 10 MB (VIR_NET_MESSAGE_STRING_MAX is 4 MB)."""
@@ -27,7 +27,7 @@ REFUSE, NEVER = True, False
 libvirt would kill the running guest. After the fact (stopped, deleted) there is nothing to refuse."""
 
 OPERATIONS: dict[tuple[str, str], tuple[str, bool]] = {
-    # (driver, operation): (function in events or guestevents, may it refuse?)
+    # (driver, operation): (function in events/networks.py or events/guests.py, may it refuse?)
     ("network", "start"): ("network_start", REFUSE),
     ("network", "started"): ("network_started", REFUSE),  # after undoing everything itself
     ("network", "updated"): ("network_updated", REFUSE),  # too late to undo, but the user is told
@@ -111,13 +111,13 @@ def _mentions(data: bytes, network: str) -> bool:
 def _function(handler: str) -> Callable[[bytes], None]:
     function: Callable[[bytes], None]
     if handler.startswith("network_"):
-        from . import events
+        from .events import networks
 
-        function = getattr(events, handler)
+        function = getattr(networks, handler)
     else:
-        from . import guestevents
+        from .events import guests
 
-        function = getattr(guestevents, handler)
+        function = getattr(guests, handler)
     return function
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv4Network
 
 from .prefixes import transit_prefix
-from .record import NamedTuple
+from .records import NamedTuple
 
 MAPPED = "mapped"
 NATIVE = "native"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network
 
-from .checks import shown
 from .errors import ConflictError, InputError
+from .validation import shown
 
 LOOPBACK = IPv4Network("127.0.0.0/8")
 HOST_RESERVED = IPv4Network("127.0.0.0/16")

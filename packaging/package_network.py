@@ -24,15 +24,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from ipaddress import IPv4Interface, IPv4Network
 
+from libvirt_loopnet.addresses.store import DIRECTORY
 from libvirt_loopnet.cli import main as loopnet
-from libvirt_loopnet.commands.inventory import DEFINITIONS, networks_of_files
-from libvirt_loopnet.connection import connect
+from libvirt_loopnet.commands.shared.inventory import DEFINITIONS, networks_of_files
+from libvirt_loopnet.daemon import runstate
+from libvirt_loopnet.daemon.connection import connect
 from libvirt_loopnet.errors import LoopnetError
-from libvirt_loopnet.host import dnsmasq, linux, runstate
-from libvirt_loopnet.originals import Originals
+from libvirt_loopnet.host import dnsmasq, linux
+from libvirt_loopnet.networks.conversion.originals import Originals
 from libvirt_loopnet.prefixes import transit_prefix
-from libvirt_loopnet.reservations import DIRECTORY
-from libvirt_loopnet.xmltree import parse
+from libvirt_loopnet.xml.tree import parse
 
 NAME = "loopnet"
 PREFIX = IPv4Network("127.1.0.0/24")

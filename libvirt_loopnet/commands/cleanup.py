@@ -10,15 +10,17 @@ import os
 from argparse import ArgumentParser, Namespace
 from contextlib import ExitStack
 
-from .. import apply
+from ..addresses.store import Store
+from ..converge import apply
+from ..converge.drift import brief, settled
+from ..daemon import runstate
 from ..errors import HostError, LoopnetError
-from ..host import dnsmasq, leases, linux, names, runstate
-from ..plan import Step
-from ..reservations import Store, network_name
-from ..state import HostState
-from .drift import brief, settled
-from .output import note
-from .privileges import require_root
+from ..files import network_name
+from ..host import dnsmasq, leases, linux, names
+from ..planning.plan import Step
+from ..planning.state import HostState
+from .shared.output import note
+from .shared.privileges import require_root
 
 
 def add_arguments(_parser: ArgumentParser) -> None:

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from ..convert import Wanted, convert_network
-from . import conversion, prefixarguments
+from ..networks.conversion.convert import Wanted, convert_network
+from .shared import conversion, prefix_options
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     conversion.add_arguments(parser)
-    prefixarguments.add(parser)
-    prefixarguments.add_gateway(parser)
+    prefix_options.add(parser)
+    prefix_options.add_gateway(parser)
 
 
 def run(arguments: Namespace) -> int:
-    wanted = Wanted(*prefixarguments.read(arguments), gateway=arguments.gateway)
+    wanted = Wanted(*prefix_options.read(arguments), gateway=arguments.gateway)
     with conversion.open_connection(arguments, "convert") as connection:
         change = convert_network(
             conversion.tools(connection),

@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from ipaddress import IPv4Network
 from typing import NamedTuple
 
-from ..checks import shown
-from ..definition import new_network
 from ..errors import ConflictError, LoopnetError
 from ..model import MAPPED, NATIVE
+from ..networks.new import new_network
 from ..prefixes import (
     check_guest_prefix,
     check_loop_prefix,
@@ -25,10 +24,11 @@ from ..prefixes import (
     free_loop_prefix,
     known_user,
 )
-from . import prefixarguments
-from .inventory import networks
-from .output import note
-from .prefixarguments import Asked
+from ..validation import shown
+from .shared import prefix_options
+from .shared.inventory import networks
+from .shared.output import note
+from .shared.prefix_options import Asked
 
 DEFAULT_NAME = "loopnet"
 DEFAULT_LENGTH = 24
@@ -49,12 +49,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "name", metavar="NAME", nargs="?", default=DEFAULT_NAME, help=f"by default {DEFAULT_NAME}"
     )
-    prefixarguments.add(parser)
+    prefix_options.add(parser)
     parser.add_argument("--print-xml", action="store_true", help="print it, define nothing")
 
 
 def run(arguments: Namespace) -> int:
-    asked = prefixarguments.read(arguments)
+    asked = prefix_options.read(arguments)
     new_network(arguments.name, *choose(arguments.name, asked, ()))  # wrong input is told first
     if arguments.print_xml:
         chosen = choose(arguments.name, asked, _taken(arguments.connect))
@@ -100,7 +100,7 @@ def _taken(uri: str) -> Taken:
 
 
 def _define(name: str, asked: Asked, uri: str) -> Chosen:
-    from ..connection import connect
+    from ..daemon.connection import connect
 
     with connect(uri) as connection:
         if any(info.name == name for info in connection.networks()):

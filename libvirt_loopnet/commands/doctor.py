@@ -17,17 +17,18 @@ from contextlib import suppress
 from functools import partial
 from ipaddress import IPv4Address
 
-from .. import config, doctor
-from ..dhcphosts import Problem, parse_static
+from .. import config
+from ..addresses.store import Store
+from ..daemon import hookfiles, runstate
 from ..errors import LoopnetError
-from ..host import facts, firewall, foreign, leases, linux, runstate, sockets
+from ..host import facts, firewall, leases, linux, obstacles, sockets
 from ..model import Network, Publication
-from ..netxml import dnsmasq_options_of
-from ..reservations import Store
-from . import hookfiles
-from .inventory import DEFINITIONS, read_or_nothing
-from .output import print_json
-from .privileges import require_root
+from ..networks.dhcp import Problem, parse_static
+from ..networks.parsing import dnsmasq_options_of
+from ..reports import doctor
+from .shared.inventory import DEFINITIONS, read_or_nothing
+from .shared.output import print_json
+from .shared.privileges import require_root
 from .status import gather
 
 
@@ -74,7 +75,7 @@ def look_around() -> doctor.Facts:
         selinux_hooks=facts.selinux_hooks(),
         listeners=facts.listeners(),
         addresses=() if missing else _addresses({network.bridge for network in networks}),
-        obstacles=() if missing else tuple(foreign.obstacles(networks, {network for network, _, _ in ports})),
+        obstacles=() if missing else tuple(obstacles.find(networks, {network for network, _, _ in ports})),
         firewall_problems=() if missing else firewall.observe().problems,
         drift=drift,
         published=tuple((guest, publication) for _, guest, publication in ports),

@@ -12,12 +12,12 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 
+from ..addresses.store import Store
 from ..errors import HostError, InputError, PrivilegeError
-from ..graph import Group, Nic, Picture, render
-from ..host import overview
-from ..reservations import Store
-from .inventory import Entry, Networks, entries, networks
-from .output import note
+from ..host.kernel import links
+from ..reports.graph import Group, Nic, Picture, render
+from .shared.inventory import Entry, Networks, entries, networks
+from .shared.output import note
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -47,7 +47,7 @@ def picture(found: Networks, listed: Sequence[Entry]) -> Picture:
         nics = [_nic(entry) for entry in sorted(mine, key=lambda entry: entry.port is None)]
         groups.append(Group(network, network in found.active, tuple(nics)))
     groups.sort(key=lambda group: not group.active)
-    return Picture(socket.gethostname(), overview.lo(), overview.uplinks(), tuple(groups))
+    return Picture(socket.gethostname(), links.lo(), links.uplinks(), tuple(groups))
 
 
 def _nic(entry: Entry) -> Nic:

@@ -17,27 +17,27 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from .. import guestsetup, guestsmbios
-from ..checks import check_mac, shown
-from ..domainxml import parse_domain
 from ..errors import InputError, NotFoundError
+from ..guests import setup, smbios
+from ..guests.domains import parse_domain
 from ..model import NATIVE, Network
-from .inventory import networks
-from .privileges import require_root
+from ..validation import check_mac, shown
+from .shared.inventory import networks
+from .shared.privileges import require_root
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("network", metavar="NETWORK", nargs="?", default="", help="by default the native one")
-    parser.add_argument("--format", choices=guestsetup.FORMATS, required=True, help="see above")
+    parser.add_argument("--format", choices=setup.FORMATS, required=True, help="see above")
     parser.add_argument("--mac", metavar="MAC", default="", help="networkd, smbios: for this NIC alone")
     parser.add_argument("--domain", metavar="GUEST", default="", help="smbios: define this guest so")
 
 
 def run(arguments: Namespace) -> int:
     kind, mac = arguments.format, arguments.mac
-    if mac and kind not in guestsetup.WITH_PREFIX:
+    if mac and kind not in setup.WITH_PREFIX:
         raise InputError(f"--mac goes with --format networkd or smbios; {kind} asks for no NIC")
-    if arguments.domain and kind != guestsetup.SMBIOS:
+    if arguments.domain and kind != setup.SMBIOS:
         raise InputError("--domain goes with --format smbios; the others are for the guest itself")
     if arguments.domain and mac:
         raise InputError("--mac and --domain exclude each other; a guest's definition has its MAC addresses")
@@ -50,16 +50,16 @@ def run(arguments: Namespace) -> int:
 
 
 def _text(kind: str, name: str, mac: str, uri: str) -> str:
-    if kind in guestsetup.WITH_PREFIX:
+    if kind in setup.WITH_PREFIX:
         network = choose(networks(uri).known, name)
-        if kind == guestsetup.NETWORKD:
-            return guestsetup.networkd(network.name, network.guest_prefix, mac)
-        return guestsmbios.fragment(guestsetup.credentials([(network.name, network.guest_prefix, mac)]))
+        if kind == setup.NETWORKD:
+            return setup.networkd(network.name, network.guest_prefix, mac)
+        return smbios.fragment(setup.credentials([(network.name, network.guest_prefix, mac)]))
     if name:
         choose(networks(uri).known, name)
-    if kind == guestsetup.CLOUD_INIT:
-        return guestsetup.cloud_init()
-    return guestsetup.sysctl() if kind == guestsetup.SYSCTL else guestsetup.hook(kind)
+    if kind == setup.CLOUD_INIT:
+        return setup.cloud_init()
+    return setup.sysctl() if kind == setup.SYSCTL else setup.hook(kind)
 
 
 def choose(known: tuple[Network, ...], name: str) -> Network:
@@ -81,7 +81,7 @@ def choose(known: tuple[Network, ...], name: str) -> Network:
 
 
 def _define(guest: str, name: str, uri: str) -> int:
-    from ..connection import connect
+    from ..daemon.connection import connect
 
     require_root("guest-setup --domain")
     known = networks(uri).known
@@ -93,7 +93,7 @@ def _define(guest: str, name: str, uri: str) -> int:
             where = f"network {name}" if name else "a native network"
             raise NotFoundError(f"guest {shown(guest)} has no NIC on {where}; see: virsh domiflist {guest}")
         wanted = [(nic.network, native[nic.network].guest_prefix, nic.mac) for nic in nics]
-        after = guestsmbios.add(before, guestsetup.credentials(wanted))
+        after = smbios.add(before, setup.credentials(wanted))
         if after != before:
             connection.define_domain(after)
     done = "is prepared" if after != before else "was prepared already"

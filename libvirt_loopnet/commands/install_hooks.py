@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from argparse import ArgumentParser, Namespace
 
-from . import hookfiles
-from .output import note
-from .privileges import require_root
+from ..daemon import hookfiles
+from .shared.output import note
+from .shared.privileges import require_root
 
 RELOAD = "systemctl reload libvirtd (or: virtnetworkd virtqemud)"
 """libvirt looks for hooks when it starts, and on SIGHUP."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from ..checks import shown
+from ..addresses.store import Store
 from ..errors import NotFoundError
-from ..reservations import Store
-from .inventory import entries, find, networks
+from ..validation import shown
+from .shared.inventory import entries, find, networks
 
 
 def add_arguments(parser: ArgumentParser) -> None:

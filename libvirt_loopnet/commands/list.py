@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
+from ..addresses.store import Store
 from ..model import ANY_ADDRESS, Publication
-from ..reservations import Store
-from .inventory import Entry, entries, networks
-from .output import print_json, print_table
+from .shared.inventory import Entry, entries, networks
+from .shared.output import print_json, print_table
 
 COLUMNS = ("name", "network", "mac", "loop_address", "guest_address", "tap", "state")
 PUBLISHED = "published"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from .drift import broken, look
-from .output import note
-from .privileges import require_root
+from ..converge.drift import broken, look
+from .shared.output import note
+from .shared.privileges import require_root
 
 
 def add_arguments(_parser: ArgumentParser) -> None:

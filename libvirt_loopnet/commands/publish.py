@@ -10,17 +10,20 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 
-from .. import apply, config
-from ..checks import shown
-from ..doctor import rival
+from .. import config
+from ..addresses.publications import check_free, parse_publication
+from ..addresses.store import Store
+from ..converge import apply
+from ..daemon import runstate
 from ..errors import InputError, NotFoundError
-from ..host import facts, linux, overview, runstate
+from ..host import facts, linux
+from ..host.kernel import links
 from ..model import ANY_ADDRESS, Publication, Reservation
-from ..publications import check_free, parse_publication
-from ..reservations import Store
-from .inventory import Entry, entries, find, networks_of_files
-from .output import note
-from .privileges import require_root
+from ..reports.doctor import rival
+from ..validation import shown
+from .shared.inventory import Entry, entries, find, networks_of_files
+from .shared.output import note
+from .shared.privileges import require_root
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -97,7 +100,7 @@ def line_of(publication: Publication, kept: Reservation, entry: Entry) -> str:
 
 def doubts(wanted: Publication) -> Iterator[str]:
     """What makes one wonder about it."""
-    if wanted.address != ANY_ADDRESS and str(wanted.address) not in overview.own_addresses():
+    if wanted.address != ANY_ADDRESS and str(wanted.address) not in links.own_addresses():
         yield f"{wanted.address} is no address of this host now; the port can be reached once it is"
     socket = rival(wanted, facts.listeners())
     if socket:

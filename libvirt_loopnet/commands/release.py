@@ -5,14 +5,14 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 
-from ..checks import shown
+from ..addresses.store import Store
+from ..converge.dhcp_files import publish
+from ..daemon import runstate
 from ..errors import ConflictError, InputError, NotFoundError
-from ..host import runstate
-from ..reservations import Store
-from .dnsmasqfiles import publish
-from .inventory import Entry, entries, find, networks_of_files
-from .privileges import require_root
+from ..validation import shown
 from .publish import put_into_effect
+from .shared.inventory import Entry, entries, find, networks_of_files
+from .shared.privileges import require_root
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -52,7 +52,7 @@ def _release_dead(uri: str, really: bool) -> int:
 
 
 def _known_uuids(uri: str) -> set[str]:
-    from ..connection import connect
+    from ..daemon.connection import connect
 
     with connect(uri, read_only=True) as connection:
         return {info.uuid for info in connection.domains()}

@@ -11,18 +11,18 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
-from .. import pool
-from ..checks import check_mac, shown
-from ..dhcphosts import parse_static
-from ..domainxml import parse_domain
+from ..addresses import pool
+from ..addresses.store import Store
+from ..converge.dhcp_files import publish
+from ..daemon import runstate
 from ..errors import ConflictError, InputError, NotFoundError
-from ..host import runstate
+from ..guests.domains import parse_domain
 from ..model import Network, Reservation
-from ..reservations import Store
-from .dnsmasqfiles import publish
-from .inventory import DEFINITIONS, Entry, entries, find, networks_of_files, read_or_nothing
-from .privileges import require_root
+from ..networks.dhcp import parse_static
+from ..validation import check_mac, shown
 from .publish import put_into_effect
+from .shared.inventory import DEFINITIONS, Entry, entries, find, networks_of_files, read_or_nothing
+from .shared.privileges import require_root
 
 
 class Nic(NamedTuple):
@@ -150,7 +150,7 @@ def _nics_of_domain(who: str, mine: Sequence[Entry], network: Network, uri: str)
 
     Reservations in other networks, ``mine``, know it by its UUID.
     """
-    from ..connection import connect
+    from ..daemon.connection import connect
 
     with connect(uri, read_only=True) as connection:
         found = connection.domains()

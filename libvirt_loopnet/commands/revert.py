@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from ..revert import revert_network
-from . import conversion
+from ..networks.conversion.revert import revert_network
+from .shared import conversion
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -10,21 +10,21 @@ from argparse import ArgumentParser, Namespace
 from ipaddress import IPv4Network
 
 from ..errors import InputError, PrivilegeError
-from ..rewrite import rewrite_network
-from ..xmltree import MAX_BYTES
-from . import prefixarguments
-from .inventory import networks_of_files
-from .output import note
+from ..networks.rewrite import rewrite_network
+from ..xml.tree import MAX_BYTES
+from .shared import prefix_options
+from .shared.inventory import networks_of_files
+from .shared.output import note
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", nargs="?", default="", help="- is standard input")
-    prefixarguments.add(parser)
-    prefixarguments.add_gateway(parser)
+    prefix_options.add(parser)
+    prefix_options.add_gateway(parser)
 
 
 def run(arguments: Namespace) -> int:
-    asked = prefixarguments.read(arguments)
+    asked = prefix_options.read(arguments)
     rewritten = rewrite_network(
         _read(arguments.file),
         loop_prefix=asked.loop_prefix,

@@ -22,17 +22,17 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ..lo import FOUND, LOCALHOST, NARROW, SHRUNK, WIDE
+from ..addresses.store import Store
+from ..converge.drift import Look, brief, broken, look
+from ..daemon import hookfiles
 from ..model import Network
-from ..reservations import Store
+from ..planning.lo import FOUND, LOCALHOST, NARROW, SHRUNK, WIDE
 from ..ruleset.tables import TABLES
-from . import hookfiles
-from .drift import Look, brief, broken, look
-from .inventory import Entry, entries, networks_of_files
 from .list import as_json
-from .output import print_json, print_table
-from .privileges import require_root
 from .publish import line_of
+from .shared.inventory import Entry, entries, networks_of_files
+from .shared.output import print_json, print_table
+from .shared.privileges import require_root
 
 COLUMNS = ("network", "state", "mode", "bridge", "loop_prefix", "guest_prefix", "up", "reserved")
 _HOOKS = {

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from argparse import ArgumentParser, Namespace
 
-from ..host import runstate
-from . import hookfiles
+from ..daemon import hookfiles, runstate
 from .install_hooks import RELOAD
-from .output import note
-from .privileges import require_root
+from .shared.output import note
+from .shared.privileges import require_root
 
 
 def add_arguments(parser: ArgumentParser) -> None:

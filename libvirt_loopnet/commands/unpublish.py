@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from ..checks import shown
+from ..addresses.publications import parse_publication
+from ..addresses.store import Store
 from ..errors import InputError, NotFoundError
 from ..model import Publication, Reservation
-from ..publications import parse_publication
-from ..reservations import Store
-from .inventory import entries, find, networks_of_files
-from .privileges import require_root
+from ..validation import shown
 from .publish import line_of, load, put_into_effect, save
+from .shared.inventory import entries, find, networks_of_files
+from .shared.privileges import require_root
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -16,12 +16,13 @@ from contextlib import suppress
 from types import FrameType
 from typing import Optional
 
-from .. import apply, config, log
+from .. import config, log
+from ..addresses.store import Store
+from ..converge import apply
+from ..converge.mend import mend
 from ..errors import LoopnetError
 from ..host import linux
-from ..reservations import Store
-from .privileges import require_root
-from .sync import mend
+from .shared.privileges import require_root
 
 PERIOD = 30.0
 """Seconds after which it looks unasked."""
@@ -35,7 +36,7 @@ def add_arguments(_parser: ArgumentParser) -> None:
 
 def run(_arguments: Namespace) -> int:
     require_root("watch")
-    from ..host.notify import Changes
+    from ..host.kernel.notify import Changes
 
     signal.signal(signal.SIGTERM, _end)
     with suppress(KeyboardInterrupt), Changes() as changes:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from ..record import Protocol
+from ..records import Protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # a guest's events import none of these
     from collections.abc import Iterable, Sequence
 
-    from ..firewalls import Firewalls
+    from ..firewalls.openings import Firewalls
     from ..model import Network
-    from ..plan import Step
-    from ..state import Observed, Tap
+    from ..planning.plan import Step
+    from ..planning.state import Observed, Tap
 
 
 class Host(Protocol):

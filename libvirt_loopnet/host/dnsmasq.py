@@ -35,9 +35,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from ..errors import HostError
+from ..files import state_error
 from ..model import Network, Reservation
-from ..netelement import place
-from ..reservations import state_error
+from ..networks.elements import place
 from . import names
 
 ROOT = "/var/lib/libvirt/dnsmasq"
@@ -48,7 +48,7 @@ _SIGHUP, _SIGKILL, _SIGTERM = 1, 9, 15  # importing signal costs an enum
 
 
 def hosts_directory(network_name: str, root: str = ROOT) -> str:
-    """The dhcp-hostsdir of a network, as its XML says (dhcpoptions.hosts_directory())."""
+    """The dhcp-hostsdir of a network, as its XML says (networks/dnsmasq_options.py())."""
     return os.path.join(root, network_name + ".loopnet")
 
 

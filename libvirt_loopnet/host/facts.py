@@ -6,12 +6,13 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-from ..doctor import Daemon, Listener
+from .. import process
 from ..errors import HostError
 from ..model import MAPPED, Network
 from ..prefixes import parse_prefix
+from ..reports.doctor import Daemon, Listener
 from ..ruleset.tables import make_tables
-from . import linux, process, sockets
+from . import linux, sockets
 
 DAEMONS = ("libvirtd", "virtnetworkd", "virtqemud", "virtlxcd")
 LO_MANAGERS = ("NetworkManager", "nmstatectl")

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Sequence
 
+from .. import process
 from ..errors import HostError, PrivilegeError
-from ..firewalls import BUILTINS, FIREWALLD, IPTABLES, ZONES, Firewalld, Firewalls, Order, orders
+from ..firewalls.openings import BUILTINS, FIREWALLD, IPTABLES, ZONES, Firewalld, Firewalls, Order, orders
 from ..model import Network
-from . import process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

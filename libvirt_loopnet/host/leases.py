@@ -23,11 +23,11 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 
-from ..dhcpoptions import lease_option
 from ..errors import HostError
+from ..files import state_error
 from ..model import MAPPED, Network
-from ..netelement import place
-from ..reservations import state_error
+from ..networks.dnsmasq_options import lease_option
+from ..networks.elements import place
 from .dnsmasq import read, update
 
 ROOT = "/var/lib/libvirt/dnsmasq"

@@ -10,15 +10,17 @@ import os
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address
 
+from .. import process
 from ..errors import HostError, LoopnetError, PrivilegeError
-from ..firewalls import Firewalls
+from ..firewalls.openings import Firewalls
 from ..model import Network
-from ..plan import HOSTS, IP, NETLINK, NFT, SYSCTL, Step
+from ..planning.plan import HOSTS, IP, NETLINK, NFT, SYSCTL, Step
+from ..planning.state import Observed, Tap
 from ..ruleset.moves import batch, moves, parse
 from ..ruleset.tables import TABLES
-from ..state import Observed, Tap
-from . import firewall, iproute, names, nfnetlink, process
-from .nftables import nft
+from . import firewall, names
+from .kernel import iproute, nfnetlink
+from .kernel.nftables import nft
 
 SYSCTL_ROOT = "/proc/sys"
 SYSFS_NET = "/sys/class/net"

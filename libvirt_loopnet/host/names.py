@@ -21,9 +21,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address
 
+from ..addresses.store import DIRECTORY
 from ..errors import HostError, InputError, LoopnetError, PrivilegeError
-from ..record import NamedTuple
-from ..reservations import DIRECTORY, lock_file, make_directory
+from ..files import lock_file, make_directory
+from ..records import NamedTuple
 
 PATH = "/etc/hosts"
 LOCK = DIRECTORY + "/hosts.lock"

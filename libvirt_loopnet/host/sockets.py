@@ -14,7 +14,7 @@ from errno import EADDRINUSE
 from ipaddress import IPv4Address, IPv4Network
 
 from ..model import ANY_ADDRESS
-from ..record import NamedTuple
+from ..records import NamedTuple
 
 DNS, DHCP = 53, 67
 PROC = "/proc"

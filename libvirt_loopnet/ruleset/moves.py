@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Network
 
 from ..model import NATIVE, Network
-from ..record import NamedTuple
+from ..records import NamedTuple
 from .phrases import chain
 
 # linux/netfilter/nfnetlink.h, nf_tables.h and netfilter.h

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import uuid
 
+from libvirt_loopnet.addresses.reservations import render
 from libvirt_loopnet.model import Network, Reservation
-from libvirt_loopnet.reservations import render
 from tests.netns.lab import RUN, STATE, Lab, LabNetwork
 from tests.sandbox import Sandbox
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from ipaddress import IPv4Network
 from typing import Any
 
-from libvirt_loopnet.definition import new_network
-from libvirt_loopnet.netxml import parse_network
+from libvirt_loopnet.networks.new import new_network
+from libvirt_loopnet.networks.parsing import parse_network
 from tests.netns.lab import HOOKS, Lab
 
 from .crowd import add_crowd

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from libvirt_loopnet.model import Network
-from libvirt_loopnet.netxml import parse_network
+from libvirt_loopnet.networks.parsing import parse_network
 from tests.netns import frames
 from tests.netns.lab import HOOKS
 from tests.sandbox import Namespace

@@ -11,7 +11,7 @@ import pytest
 
 from libvirt_loopnet.errors import InputError
 from libvirt_loopnet.model import Network
-from libvirt_loopnet.rewrite import rewrite_network
+from libvirt_loopnet.networks.rewrite import rewrite_network
 from tests.golden.corpus import corpus, network_files
 from tests.sandbox import Sandbox
 

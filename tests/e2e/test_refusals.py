@@ -9,8 +9,8 @@ from typing import Callable, Dict, Iterator, Tuple
 
 import pytest
 
-from libvirt_loopnet.dhcpoptions import lease_option
-from libvirt_loopnet.netxml import dnsmasq_options, parse_network
+from libvirt_loopnet.networks.dnsmasq_options import lease_option
+from libvirt_loopnet.networks.parsing import dnsmasq_options, parse_network
 from tests.sandbox.world import World, network_xml, template, wait
 
 STORE = "/var/lib/libvirt-loopnet/loopnet.reservations"

@@ -14,17 +14,24 @@ from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network
 from typing import NamedTuple
 
-from libvirt_loopnet import cli, config, pool, reservations
-from libvirt_loopnet.dhcpoptions import dnsmasq_options
-from libvirt_loopnet.domainxml import move_networks, parse_domain
+from libvirt_loopnet import cli, config, files
+from libvirt_loopnet.addresses import pool, reservations
+from libvirt_loopnet.addresses.labels import host_names
 from libvirt_loopnet.errors import LoopnetError
+from libvirt_loopnet.guests.domains import move_networks, parse_domain
 from libvirt_loopnet.host import names
-from libvirt_loopnet.labels import host_names
 from libvirt_loopnet.model import Guest, Network, Port, Reservation
-from libvirt_loopnet.netxml import missing_options, parse_hook, parse_hosts, parse_network, parse_port
-from libvirt_loopnet.rewrite import rewrite_network
+from libvirt_loopnet.networks.dnsmasq_options import dnsmasq_options
+from libvirt_loopnet.networks.parsing import (
+    missing_options,
+    parse_hook,
+    parse_hosts,
+    parse_network,
+    parse_port,
+)
+from libvirt_loopnet.networks.rewrite import rewrite_network
 from libvirt_loopnet.ruleset.tables import replace_tables
-from libvirt_loopnet.xmltree import parse
+from libvirt_loopnet.xml.tree import parse
 
 from .mutate import Mutator
 from .seeds import CONFIGS, DOMAIN, HOSTS, RESERVATIONS, Seeds
@@ -94,7 +101,7 @@ def check_hook(data: bytes) -> bool:
     _check_network(network)
     _check_nft(network, guests)
     names.render_hosts(b"", host_names([network], guests))
-    reservations.file_name(network.name)
+    files.file_name(network.name)
     return True
 
 
@@ -241,13 +248,13 @@ def check_file_name(data: bytes) -> bool:
     """A network's name as a file's, and back."""
     name = data.decode("utf-8", "surrogateescape")
     try:
-        encoded = reservations.file_name(name)
+        encoded = files.file_name(name)
     except LoopnetError as error:
         return refused(error)
     assert re.fullmatch(r"[A-Za-z0-9._%-]+", encoded)
     assert encoded[0] != "."
     assert len(encoded) < 255
-    assert reservations.network_name(encoded) == name
+    assert files.network_name(encoded) == name
     return True
 
 

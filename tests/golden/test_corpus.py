@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from lxml import etree
 
-from libvirt_loopnet.domainxml import move_networks, parse_domain
 from libvirt_loopnet.errors import InputError
-from libvirt_loopnet.netxml import missing_options, parse_network
-from libvirt_loopnet.refusals import REFUSALS
-from libvirt_loopnet.rewrite import Rewritten, rewrite_network
+from libvirt_loopnet.guests.domains import move_networks, parse_domain
+from libvirt_loopnet.networks.parsing import missing_options, parse_network
+from libvirt_loopnet.networks.refusals import REFUSALS
+from libvirt_loopnet.networks.rewrite import Rewritten, rewrite_network
 from tests.golden.corpus import corpus, domain_files, network_files
 
 SCHEMA = "/usr/share/libvirt/schemas/network.rng"

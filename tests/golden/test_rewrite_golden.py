@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from lxml import etree
 
-from libvirt_loopnet.netxml import missing_options, parse_hosts, parse_network
-from libvirt_loopnet.rewrite import Rewritten, rewrite_network
+from libvirt_loopnet.networks.parsing import missing_options, parse_hosts, parse_network
+from libvirt_loopnet.networks.rewrite import Rewritten, rewrite_network
 
 DIRECTORY = Path(__file__).parent / "rewrite"
 INPUTS = sorted(DIRECTORY.glob("*.in.xml"))

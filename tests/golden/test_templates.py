@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from libvirt_loopnet.definition import new_network
-from libvirt_loopnet.netxml import missing_options, parse_network
-from libvirt_loopnet.rewrite import rewrite_network
+from libvirt_loopnet.networks.new import new_network
+from libvirt_loopnet.networks.parsing import missing_options, parse_network
+from libvirt_loopnet.networks.rewrite import rewrite_network
 
 DIRECTORY = Path(__file__).parents[2] / "xml-templates"
 

@@ -16,9 +16,9 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from libvirt_loopnet.definition import new_network
 from libvirt_loopnet.model import NATIVE, Network
-from libvirt_loopnet.netxml import parse_network
+from libvirt_loopnet.networks.new import new_network
+from libvirt_loopnet.networks.parsing import parse_network
 from tests.sandbox import Namespace, Sandbox
 
 HOOKS = "/etc/libvirt/hooks"

@@ -192,7 +192,8 @@ def tell(lab: Lab, *, off: bool = False, devices: str = "") -> list[str]:
     """Have other firewalls told of the networks that are up, or with ``off`` that none is."""
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from libvirt_loopnet.host import firewall, runstate\n"
+        "from libvirt_loopnet.daemon import runstate\n"
+        "from libvirt_loopnet.host import firewall\n"
         "networks = [] if sys.argv[2] else runstate.active_networks()\n"
         "for order in firewall.apply(networks, sys.argv[3].split()):\n"
         "    print(order.tool, order.text.replace('\\n', '|'))"
@@ -452,7 +453,8 @@ def test_looking_costs_little(world: World) -> None:
         "    return sum(each.ru_utime + each.ru_stime for each in both)\n"
         "def look():\n"
         "    begin = used(); firewall.observe(); return used() - begin\n"
-        "print(min(look() for _ in range(20)), *({'json', 'subprocess', 'libvirt_loopnet.foreign'} & set(sys.modules)))"
+        "print(min(look() for _ in range(20)), *({'json', 'subprocess', 'libvirt_loopnet.firewalls.obstacles'}"
+        " & set(sys.modules)))"
     )
     seconds, *imported = world.lab.host.run(
         ["/usr/bin/python3", "-I", "-S", "-c", code, str(CHECKOUT)]
@@ -548,8 +550,9 @@ def test_the_doctor_names_what_is_in_the_way(world: World, name: str) -> None:
 def findings(lab: Lab) -> list[dict[str, Any]]:
     code = (
         "import sys, json; sys.path.insert(0, sys.argv[1])\n"
-        "from libvirt_loopnet.host import foreign, runstate\n"
-        "found = foreign.obstacles(runstate.active_networks())\n"
+        "from libvirt_loopnet.daemon import runstate\n"
+        "from libvirt_loopnet.host import obstacles\n"
+        "found = obstacles.find(runstate.active_networks())\n"
         "print(json.dumps([finding._asdict() for finding in found]))"
     )
     return cast("list[dict[str, Any]]", json.loads(lab.host.python(code, str(CHECKOUT))))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from libvirt_loopnet import guestsetup
+from libvirt_loopnet.guests import setup
 
 NIC = """
 ip link set lo up
@@ -77,7 +77,7 @@ def test_without_the_hook_it_is_needed() -> None:
 @pytest.mark.parametrize("kind", ["ifupdown", "networkmanager"])
 def test_hook(tmp_path: Path, shell: str, kind: str) -> None:
     hook = tmp_path / "hook"
-    hook.write_text(guestsetup.hook(kind))
+    hook.write_text(setup.hook(kind))
     assert prepared(Seen(inside(f"{NIC}{shell} {hook} nic0 up\n{LOOK}", shell)))
     # dhclient and dhcpcd read it into their own shell; the second time there is nothing to do
     again = inside(f"{NIC}set +e\n. {hook}\n. {hook}\n{LOOK}", shell)
@@ -98,7 +98,7 @@ def test_a_dhcp_client_speaks_from_its_lease_only_with_the_sysctl(tmp_path: Path
     script = tmp_path / "connect"
     script.write_text(CONNECT)
     connect = f"/usr/bin/python3 -I {script}\n"
-    (setting,) = (line for line in guestsetup.sysctl().splitlines() if not line.startswith("#"))
+    (setting,) = (line for line in setup.sysctl().splitlines() if not line.startswith("#"))
     key, _, value = setting.partition(" = ")
     switch = f"echo {value} >/proc/sys/{key.replace('.', '/')}\n"
     assert inside(f"{NIC}{connect}{switch}{connect}").split() == [str(errno.EINVAL), "0"]
@@ -106,7 +106,7 @@ def test_a_dhcp_client_speaks_from_its_lease_only_with_the_sysctl(tmp_path: Path
 
 def test_other_addresses_are_left_alone(tmp_path: Path) -> None:
     hook = tmp_path / "hook"
-    hook.write_text(guestsetup.hook("ifupdown"))
+    hook.write_text(setup.hook("ifupdown"))
     mapped = NIC.replace("127.5.", "10.5.")
     look = "ip -4 route show table all; ip -4 address; cat /proc/sys/net/ipv4/conf/*/route_localnet"
     before = inside(f"{mapped}{look}")
@@ -115,7 +115,7 @@ def test_other_addresses_are_left_alone(tmp_path: Path) -> None:
 
 def test_service_does_it_whenever_an_address_comes(tmp_path: Path) -> None:
     script = tmp_path / "service"
-    script.write_text(guestsetup.service_script())
+    script.write_text(setup.service_script())
     lines = NIC.strip().splitlines()
     comes, rest = "\n".join(lines[4:6]), "\n".join([*lines[:4], *lines[6:]])
     waiting = "until ip -4 route show table local type unicast | grep -q 127.5; do sleep 0.1; done"
@@ -134,7 +134,7 @@ def test_service_does_it_whenever_an_address_comes(tmp_path: Path) -> None:
 def test_service_is_at_rest_when_nothing_happens(tmp_path: Path) -> None:
     """What it does itself must not wake it up for ever."""
     script = tmp_path / "service"
-    script.write_text(guestsetup.service_script())
+    script.write_text(setup.service_script())
     text = inside(
         f"{NIC}setsid sh {script} >/dev/null & service=$!\nsleep 4\n"
         "timeout 3 ip -4 -o monitor address route || true\nkill -- -$service"

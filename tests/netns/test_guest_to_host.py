@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from libvirt_loopnet.netxml import parse_network
+from libvirt_loopnet.networks.parsing import parse_network
 from tests.netns.lab import Lab, LabGuest, LabNetwork
 from tests.netns.wire import Servers, ask_tcp, ask_udp
 from tests.sandbox import INTERNET

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from libvirt_loopnet.host import iproute
-from libvirt_loopnet.state import ROUTE_PROTOCOL, Address, Route
+from libvirt_loopnet.host.kernel import iproute
+from libvirt_loopnet.planning.state import ROUTE_PROTOCOL, Address, Route
 from tests.sandbox import Namespace
 
 from .lab import Lab, bound_over

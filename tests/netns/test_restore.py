@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from libvirt_loopnet.host import linux, process
-from libvirt_loopnet.lo import plan_lo
+from libvirt_loopnet import process
+from libvirt_loopnet.host import linux
+from libvirt_loopnet.planning.lo import plan_lo
 from tests.sandbox import CHECKOUT, Namespace
 from tests.sandbox.namespaces import PYTHON
 from tests.sandbox.snapshot import Snapshot
@@ -154,9 +155,9 @@ def to_do(lab: Lab) -> list[str]:
     code = (
         "import sys, json; sys.path.insert(0, sys.argv[1])\n"
         "from libvirt_loopnet import config\n"
-        "from libvirt_loopnet.apply import planned, survey\n"
+        "from libvirt_loopnet.converge.apply import planned, survey\n"
         "from libvirt_loopnet.host.linux import Linux\n"
-        "from libvirt_loopnet.reservations import Store\n"
+        "from libvirt_loopnet.addresses.store import Store\n"
         "host = Linux()\n"
         "desired = survey(host, Store(), config.load())\n"
         "print(json.dumps([str(step) for step in planned(host, desired, thorough=True)]))"

@@ -840,7 +840,7 @@ import sys; sys.path.insert(0, sys.argv[1])
 from libvirt_loopnet import config
 from libvirt_loopnet.apply import survey
 from libvirt_loopnet.host import linux, nftables
-from libvirt_loopnet.reservations import Store
+from libvirt_loopnet.addresses.store import Store
 from libvirt_loopnet.ruleset.tables import replace_tables
 desired = survey(linux.Linux(), Store(), config.load())
 script = replace_tables(desired.networks, desired.guests, desired.bindings)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from libvirt_loopnet.netxml import parse_network
+from libvirt_loopnet.networks.parsing import parse_network
 from tests.sandbox import INTERNET
 
 from .lab import Lab, LabNetwork

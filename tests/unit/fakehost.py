@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Optional
 
-from libvirt_loopnet.firewalls import Firewalls
+from libvirt_loopnet.firewalls.openings import Firewalls
 from libvirt_loopnet.model import Network
-from libvirt_loopnet.plan import HOSTS, IP, NETLINK, NFT, SYSCTL, Step
-from libvirt_loopnet.state import Address, LoAddress, Observed, Route, Tap
+from libvirt_loopnet.planning.plan import HOSTS, IP, NETLINK, NFT, SYSCTL, Step
+from libvirt_loopnet.planning.state import Address, LoAddress, Observed, Route, Tap
 
 LOCALHOST = IPv4Address("127.0.0.1")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from ipaddress import IPv4Address
 
-from libvirt_loopnet.connection import Connection, DomainInfo, NetworkInfo
+from libvirt_loopnet.daemon.connection import Connection, DomainInfo, NetworkInfo
 from libvirt_loopnet.errors import HostError, NotFoundError
-from libvirt_loopnet.interfaces import interfaces
+from libvirt_loopnet.guests.interfaces import interfaces
 from libvirt_loopnet.model import Network, Port
-from libvirt_loopnet.netxml import NAMESPACE, parse_network
-from libvirt_loopnet.originals import Original, Originals
+from libvirt_loopnet.networks.conversion.originals import Original, Originals
+from libvirt_loopnet.networks.parsing import NAMESPACE, parse_network
 
 
 class Killed(BaseException):

@@ -18,14 +18,17 @@ from pathlib import Path
 import pytest
 
 from libvirt_loopnet import cli
-from libvirt_loopnet.commands import define, drift, hookfiles, inventory, output, release, reserve
-from libvirt_loopnet.commands.inventory import Entry, find
-from libvirt_loopnet.commands.prefixarguments import Asked
+from libvirt_loopnet.addresses.store import Store
+from libvirt_loopnet.commands import define, release, reserve
+from libvirt_loopnet.commands.shared import inventory, output
+from libvirt_loopnet.commands.shared.inventory import Entry, find
+from libvirt_loopnet.commands.shared.prefix_options import Asked
+from libvirt_loopnet.converge import drift
+from libvirt_loopnet.daemon import hookfiles
 from libvirt_loopnet.errors import ConflictError, HostError, InputError, LoopnetError
 from libvirt_loopnet.model import Network, Port, Reservation
-from libvirt_loopnet.netxml import parse_network
-from libvirt_loopnet.plan import HOSTS, IP, NETLINK, NFT, Step
-from libvirt_loopnet.reservations import Store
+from libvirt_loopnet.networks.parsing import parse_network
+from libvirt_loopnet.planning.plan import HOSTS, IP, NETLINK, NFT, Step
 from libvirt_loopnet.ruleset.tables import delete_tables
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -336,7 +339,7 @@ def test_the_header_is_bold_on_a_terminal(variable: str, bold: bool) -> None:
     ours, theirs = pty.openpty()
     code = (
         f"import sys; sys.path.insert(0, {str(CHECKOUT)!r}); "
-        "from libvirt_loopnet.commands.output import print_table; print_table(['a'], [['b']])"
+        "from libvirt_loopnet.commands.shared.output import print_table; print_table(['a'], [['b']])"
     )
     try:
         subprocess.run(
@@ -481,7 +484,7 @@ PORT = """<networkport><uuid>{uuid}</uuid><owner><name>vm1</name><uuid>{uuid}</u
 
 
 def test_inventory_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("libvirt_loopnet.host.runstate.NOTES", str(tmp_path / "notes"))
+    monkeypatch.setattr("libvirt_loopnet.daemon.runstate.NOTES", str(tmp_path / "notes"))
     template = (CHECKOUT / "xml-templates" / "loopnet.xml").read_bytes()
     run, definitions = tmp_path / "run", tmp_path / "definitions"
     ports = run / "loopnet" / "ports"

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-import libvirt_loopnet.connection
-from libvirt_loopnet.connection import Connection, connect
+import libvirt_loopnet.daemon.connection
+from libvirt_loopnet.daemon.connection import Connection, connect
 from libvirt_loopnet.errors import HostError, InputError, LoopnetError, NotFoundError, PrivilegeError
 
 libvirt: Any = pytest.importorskip("libvirt")
@@ -142,7 +142,7 @@ def test_leases() -> None:
 
 
 def test_only_connection_imports_libvirt() -> None:
-    package = libvirt_loopnet.connection.__file__.rpartition("/")[0]
+    package = libvirt_loopnet.daemon.connection.__file__.rpartition("/")[0]
     from pathlib import Path
 
     importers = [path.name for path in Path(package).rglob("*.py") if "import libvirt\n" in path.read_text()]

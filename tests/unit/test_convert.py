@@ -11,17 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import libvirt_loopnet.convert
-import libvirt_loopnet.originals
-from libvirt_loopnet.change import Change, Tools
-from libvirt_loopnet.connection import DomainInfo, NetworkInfo
-from libvirt_loopnet.convert import Wanted, convert_network
+import libvirt_loopnet.networks.conversion.convert
+import libvirt_loopnet.networks.conversion.originals
+from libvirt_loopnet.addresses.store import Store
+from libvirt_loopnet.daemon.connection import DomainInfo, NetworkInfo
 from libvirt_loopnet.errors import ConflictError, HostError, InputError, NotFoundError, StateError
-from libvirt_loopnet.interfaces import interfaces
+from libvirt_loopnet.guests.interfaces import interfaces
 from libvirt_loopnet.model import Port
-from libvirt_loopnet.netxml import parse_network
-from libvirt_loopnet.reservations import Store
-from libvirt_loopnet.revert import revert_network
+from libvirt_loopnet.networks.conversion.change import Change, Tools
+from libvirt_loopnet.networks.conversion.convert import Wanted, convert_network
+from libvirt_loopnet.networks.conversion.revert import revert_network
+from libvirt_loopnet.networks.parsing import parse_network
 from tests.unit.fakelibvirt import FakeLibvirt, KillableOriginals, Killed, Steps
 from tests.unit.test_rewrite import definitions
 
@@ -102,7 +102,7 @@ def world(tmp_path: Path) -> World:
 @pytest.fixture(autouse=True, scope="module")
 def no_neighbours() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(libvirt_loopnet.convert, "neighbours", lambda bridge: [])
+        patch.setattr(libvirt_loopnet.networks.conversion.convert, "neighbours", lambda bridge: [])
         yield
 
 
@@ -244,7 +244,7 @@ def test_dry_run_changes_nothing(world: World) -> None:
 
 def test_static_address_is_seen(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = [(MAC1, IPv4Address("192.168.122.50")), ("52:54:00:00:00:77", IPv4Address("192.168.122.60"))]
-    monkeypatch.setattr(libvirt_loopnet.convert, "neighbours", lambda bridge: seen)
+    monkeypatch.setattr(libvirt_loopnet.networks.conversion.convert, "neighbours", lambda bridge: seen)
     world.libvirt.given = []
     world.convert()
     assert world.kept()[MAC1] == 50
@@ -295,7 +295,7 @@ def test_running_guest_whose_address_is_unknown_is_named(world: World) -> None:
 
 
 def test_one_conversion_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(libvirt_loopnet.originals, "_TIMEOUT", 0.05)
+    monkeypatch.setattr(libvirt_loopnet.networks.conversion.originals, "_TIMEOUT", 0.05)
     with world.originals.locked(), pytest.raises(StateError, match="locked by process"):
         world.convert()
     assert world.steps.log == []

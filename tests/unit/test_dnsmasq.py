@@ -15,10 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from libvirt_loopnet import dhcpoptions
 from libvirt_loopnet.errors import HostError, StateError
 from libvirt_loopnet.host.dnsmasq import add_host, hosts_directory, reload, remove, sync_hosts
 from libvirt_loopnet.model import Network, Reservation
+from libvirt_loopnet.networks import dnsmasq_options
 
 NETWORK = Network(
     "loopnet", "", "", "", "mapped", IPv4Network("127.1.0.0/24"), IPv4Network("10.127.1.0/24"),
@@ -34,7 +34,7 @@ def contents(root: Path) -> dict[str, str]:
 
 def test_the_directory_is_the_one_in_the_xml() -> None:
     assert hosts_directory("a.b") == "/var/lib/libvirt/dnsmasq/a.b.loopnet"
-    assert hosts_directory("a.b") == dhcpoptions.hosts_directory("a.b")
+    assert hosts_directory("a.b") == dnsmasq_options.hosts_directory("a.b")
 
 
 def test_one_file_each(tmp_path: Path) -> None:

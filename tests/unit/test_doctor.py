@@ -6,10 +6,10 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from libvirt_loopnet.dhcphosts import Problem
-from libvirt_loopnet.doctor import ERROR, NOTE, Daemon, Facts, Finding, Listener, findings, order
-from libvirt_loopnet.foreign import Obstacle
+from libvirt_loopnet.firewalls.obstacles import Obstacle
 from libvirt_loopnet.model import ANY_ADDRESS, Publication
+from libvirt_loopnet.networks.dhcp import Problem
+from libvirt_loopnet.reports.doctor import ERROR, NOTE, Daemon, Facts, Finding, Listener, findings, order
 from tests.unit.test_plan import network
 
 ADDRESS = IPv4Address("127.1.0.9")

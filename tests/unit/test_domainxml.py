@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from libvirt_loopnet.domainxml import Domain, Nic, move_networks, parse_domain
 from libvirt_loopnet.errors import InputError
+from libvirt_loopnet.guests.domains import Domain, Nic, move_networks, parse_domain
 
 UUID = "c7a5fdbd-edaf-9455-926a-d65c16db1809"
 DOMAIN = f"""<domain type='kvm' id='7'>

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libvirt_loopnet.errors import HostError
-from libvirt_loopnet.firewalls import FIREWALLD, Firewalld, Firewalls, Order, orders, script
-from libvirt_loopnet.foreign import Packet, drops, packets
+from libvirt_loopnet.firewalls.obstacles import Packet, drops, packets
+from libvirt_loopnet.firewalls.openings import FIREWALLD, Firewalld, Firewalls, Order, orders, script
 from libvirt_loopnet.model import MAPPED, NATIVE, Network
 
 

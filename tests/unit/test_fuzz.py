@@ -8,8 +8,8 @@ import pytest
 
 from libvirt_loopnet.log import warn
 from libvirt_loopnet.model import Options, Port, Reservation
-from libvirt_loopnet.netxml import parse_hook
-from libvirt_loopnet.state import Tap, desire
+from libvirt_loopnet.networks.parsing import parse_hook
+from libvirt_loopnet.planning.state import Tap, desire
 from tests.fuzz import __main__ as fuzz
 from tests.fuzz import runner
 from tests.fuzz.runner import Plan, make, replay, run

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree
 
-from libvirt_loopnet.graph import (
+from libvirt_loopnet.reports.graph import (
     GROUNDS,
     Box,
     Group,

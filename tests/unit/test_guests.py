@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from libvirt_loopnet.connection import DomainInfo
-from libvirt_loopnet.guests import Plug, addresses, claims, plugs
-from libvirt_loopnet.host.neighbours import neighbours
-from libvirt_loopnet.interfaces import Interface, interfaces, on_bridge, on_network
+from libvirt_loopnet.daemon.connection import DomainInfo
+from libvirt_loopnet.guests.interfaces import Interface, interfaces, on_bridge, on_network
+from libvirt_loopnet.guests.plugs import Plug, addresses, claims, plugs
+from libvirt_loopnet.host.kernel.neighbours import neighbours
 from libvirt_loopnet.model import Reservation
 
 LIVE = b"""<domain type='kvm' id='1'>

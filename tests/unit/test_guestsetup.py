@@ -12,15 +12,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from libvirt_loopnet import cli, guestsetup, guestsmbios
+from libvirt_loopnet import cli
 from libvirt_loopnet.commands import guest_setup
 from libvirt_loopnet.commands.guest_setup import choose
-from libvirt_loopnet.commands.inventory import Networks
-from libvirt_loopnet.definition import new_network
+from libvirt_loopnet.commands.shared.inventory import Networks
 from libvirt_loopnet.errors import ConflictError, InputError, LoopnetError, NotFoundError
+from libvirt_loopnet.guests import setup, smbios
 from libvirt_loopnet.model import Network
-from libvirt_loopnet.netxml import parse_network
-from libvirt_loopnet.xmltree import parse
+from libvirt_loopnet.networks.new import new_network
+from libvirt_loopnet.networks.parsing import parse_network
+from libvirt_loopnet.xml.tree import parse
 
 PREFIX = IPv4Network("127.2.0.0/24")
 MAC = "52:54:00:00:00:05"
@@ -43,7 +44,7 @@ MAPPED = network("flat", "127.1.0.0/24", "mapped")
 
 
 def test_networkd() -> None:
-    text = guestsetup.networkd("deep", PREFIX)
+    text = setup.networkd("deep", PREFIX)
     parser = configparser.ConfigParser(comment_prefixes=("#",))
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read_string(text)
@@ -52,16 +53,16 @@ def test_networkd() -> None:
         "Network": {"DHCP": "ipv4", "IPv4RouteLocalnet": "yes"},
         "Route": {"Destination": "127.2.0.0/24", "Scope": "link", "Table": "local", "Type": "unicast"},
     }
-    assert f"[Match]\nMACAddress={MAC}\n" in guestsetup.networkd("deep", PREFIX, MAC)
+    assert f"[Match]\nMACAddress={MAC}\n" in setup.networkd("deep", PREFIX, MAC)
 
 
 def test_sysctl() -> None:
-    settings = [line for line in guestsetup.sysctl().splitlines() if not line.startswith("#")]
+    settings = [line for line in setup.sysctl().splitlines() if not line.startswith("#")]
     assert settings == ["net.ipv4.conf.all.route_localnet = 1"]
 
 
 def test_cloud_init() -> None:
-    text = guestsetup.cloud_init()
+    text = setup.cloud_init()
     assert text.startswith("#cloud-config\n")
     data = yaml.safe_load(text)
     assert list(data) == ["bootcmd", "write_files", "runcmd"]
@@ -69,16 +70,16 @@ def test_cloud_init() -> None:
     written = {file["path"]: (file["permissions"], file["content"]) for file in data["write_files"]}
     script = "/usr/local/sbin/loopnet-guest"
     assert written == {
-        "/etc/sysctl.d/50-loopnet.conf": ("0644", guestsetup.sysctl()),
-        script: ("0755", guestsetup.service_script()),
-        "/etc/systemd/system/loopnet-guest.service": ("0644", guestsetup.service(script)),
+        "/etc/sysctl.d/50-loopnet.conf": ("0644", setup.sysctl()),
+        script: ("0755", setup.service_script()),
+        "/etc/systemd/system/loopnet-guest.service": ("0644", setup.service(script)),
     }
     assert ["systemctl", "enable", "--now", "loopnet-guest.service"] in data["runcmd"]
 
 
 @pytest.mark.parametrize(
     "text",
-    [guestsetup.hook("networkmanager"), guestsetup.hook("ifupdown"), guestsetup.service_script()],
+    [setup.hook("networkmanager"), setup.hook("ifupdown"), setup.service_script()],
     ids=["networkmanager", "ifupdown", "service"],
 )
 def test_scripts_are_shell(text: str) -> None:
@@ -89,15 +90,15 @@ def test_scripts_are_shell(text: str) -> None:
 
 def test_only_networkmanagers_hook_asks_for_the_sysctl_file_too() -> None:
     """NetworkManager connects a socket from the address before it accepts the lease, and that is before any hook."""
-    assert "--format sysctl" in guestsetup.hook("networkmanager")
-    assert "--format sysctl" not in guestsetup.hook("ifupdown")
+    assert "--format sysctl" in setup.hook("networkmanager")
+    assert "--format sysctl" not in setup.hook("ifupdown")
 
 
 def test_unit_is_taken_by_systemd(tmp_path: Path) -> None:
     script = tmp_path / "script"
-    script.write_text(guestsetup.service_script())
+    script.write_text(setup.service_script())
     unit = tmp_path / "loopnet-guest.service"
-    unit.write_text(guestsetup.service(str(script)))
+    unit.write_text(setup.service(str(script)))
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(unit)],
         capture_output=True, text=True, timeout=120,
@@ -106,11 +107,11 @@ def test_unit_is_taken_by_systemd(tmp_path: Path) -> None:
 
 
 def test_credentials() -> None:
-    strings = guestsetup.credentials([("deep", PREFIX, MAC)])
+    strings = setup.credentials([("deep", PREFIX, MAC)])
     assert strings[0] == "io.systemd.credential:sysctl.extra=net.ipv4.conf.all.route_localnet=1"
     key, _, value = strings[1].partition("=")
     assert key == "io.systemd.credential.binary:network.network.05-deep-525400000005"
-    assert base64.b64decode(value).decode() == guestsetup.networkd("deep", PREFIX, MAC)
+    assert base64.b64decode(value).decode() == setup.networkd("deep", PREFIX, MAC)
 
 
 # --- definitions ---------------------------------------------------------------------------------
@@ -152,41 +153,41 @@ def entries(xml: bytes) -> list[str]:
 
 
 def test_added_to_a_definition() -> None:
-    assert guestsmbios.add(PLAIN, STRINGS) == ADDED
+    assert smbios.add(PLAIN, STRINGS) == ADDED
 
 
 def test_adding_again_changes_nothing() -> None:
-    assert guestsmbios.add(ADDED, STRINGS) == ADDED
+    assert smbios.add(ADDED, STRINGS) == ADDED
 
 
 def test_a_new_value_takes_the_place_of_the_old() -> None:
-    changed = guestsmbios.add(ADDED, [STRINGS[0], "io.systemd.x:y=c", "io.systemd.x:z=d"])
+    changed = smbios.add(ADDED, [STRINGS[0], "io.systemd.x:y=c", "io.systemd.x:z=d"])
     assert entries(changed) == [STRINGS[0], "io.systemd.x:y=c", "io.systemd.x:z=d"]
 
 
 def test_what_is_there_stays() -> None:
     others = b"<sysinfo type='smbios'><system><entry name='serial'>7</entry></system></sysinfo>"
     xml = PLAIN.replace(b"  <devices/>\n", b"  <devices/>\n  " + others + b"\n")
-    changed = guestsmbios.add(xml, STRINGS)
+    changed = smbios.add(xml, STRINGS)
     assert entries(changed) == STRINGS
     assert b"<entry name='serial'>7</entry>" in changed
     mine = ADDED.replace(STRINGS[0].encode(), b"mine")
-    assert entries(guestsmbios.add(mine, STRINGS)) == ["mine", STRINGS[1], STRINGS[0]]
+    assert entries(smbios.add(mine, STRINGS)) == ["mine", STRINGS[1], STRINGS[0]]
 
 
 def test_the_mode_of_the_smbios() -> None:
     emulate = PLAIN.replace(b"</type>\n", b"</type>\n    <smbios mode='emulate'/>\n")
-    assert guestsmbios.add(emulate, STRINGS) == ADDED
+    assert smbios.add(emulate, STRINGS) == ADDED
     with pytest.raises(ConflictError, match="mode='host'"):
-        guestsmbios.add(emulate.replace(b"emulate", b"host"), STRINGS)
+        smbios.add(emulate.replace(b"emulate", b"host"), STRINGS)
 
 
 def test_a_foreign_sysctl_extra_is_not_overwritten() -> None:
     foreign = ADDED.replace(b"net.ipv4.conf.all.route_localnet=1", b"vm.swappiness=1")
     with pytest.raises(ConflictError, match=r"has the credential sysctl\.extra already"):
-        guestsmbios.add(foreign, STRINGS)
+        smbios.add(foreign, STRINGS)
     both = foreign.replace(b"vm.swappiness=1", b"vm.swappiness=1\nnet.ipv4.conf.all.route_localnet=1")
-    assert guestsmbios.add(both, STRINGS) == both
+    assert smbios.add(both, STRINGS) == both
 
 
 @pytest.mark.parametrize(
@@ -200,13 +201,13 @@ def test_a_foreign_sysctl_extra_is_not_overwritten() -> None:
 )
 def test_what_has_no_smbios(xml: bytes, says: str) -> None:
     with pytest.raises(InputError, match=says):
-        guestsmbios.add(xml, STRINGS)
+        smbios.add(xml, STRINGS)
 
 
 @pytest.mark.parametrize("xml", [PLAIN, b"<domain><name>a</name><os><type>hvm</type></os></domain>"])
 def test_the_fragment_is_what_is_added(xml: bytes) -> None:
-    wrapped = f"<domain>{guestsmbios.fragment(STRINGS)}</domain>".encode()
-    assert entries(wrapped) == entries(guestsmbios.add(xml, STRINGS)) == STRINGS
+    wrapped = f"<domain>{smbios.fragment(STRINGS)}</domain>".encode()
+    assert entries(wrapped) == entries(smbios.add(xml, STRINGS)) == STRINGS
 
 
 # --- the command ---------------------------------------------------------------------------------
@@ -223,14 +224,14 @@ def run(
 
 def test_every_format_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     texts = set()
-    for kind in guestsetup.FORMATS:
+    for kind in setup.FORMATS:
         status, out, errors = run(monkeypatch, [NATIVE, MAPPED], capsys, "--format", kind)
         assert (status, errors) == (0, "")
         assert out.endswith("\n")
         assert not out.endswith("\n\n")
         assert max(map(len, out.splitlines())) <= 120 or kind == "smbios"
         texts.add(out)
-    assert len(texts) == len(guestsetup.FORMATS)
+    assert len(texts) == len(setup.FORMATS)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libvirt_loopnet.labels import dns_label, with_suffix
+from libvirt_loopnet.addresses.labels import dns_label, with_suffix
 
 
 @pytest.mark.parametrize(

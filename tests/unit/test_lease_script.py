@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from libvirt_loopnet.dhcpoptions import lease_option
 from libvirt_loopnet.host import leases
 from libvirt_loopnet.model import Network
+from libvirt_loopnet.networks.dnsmasq_options import lease_option
 
 SCRIPT = Path(__file__).resolve().parents[2] / "hooks" / "lease"
 MAC = "52:54:00:00:00:05"

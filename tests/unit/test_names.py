@@ -16,9 +16,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from libvirt_loopnet.errors import HostError, InputError, PrivilegeError, StateError
+from libvirt_loopnet.files import lock_file
 from libvirt_loopnet.host import names
 from libvirt_loopnet.host.names import publish, published, render_hosts
-from libvirt_loopnet.reservations import lock_file
 
 ROOT = Path(__file__).resolve().parents[2]
 VM1 = (IPv4Address("127.1.0.5"), ("vm1.loopnet",))

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from libvirt_loopnet.dhcpoptions import lease_option
 from libvirt_loopnet.errors import InputError
 from libvirt_loopnet.model import Network, Port, Reservation
-from libvirt_loopnet.netxml import (
+from libvirt_loopnet.networks.dnsmasq_options import lease_option
+from libvirt_loopnet.networks.parsing import (
     dnsmasq_options,
     missing_options,
     parse_hook,
@@ -283,11 +283,11 @@ HEAVY = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("module", ["events", "guestevents"])
+@pytest.mark.parametrize("module", ["events.networks", "events.guests"])
 def test_imports_are_cheap(module: str) -> None:
     """The hooks' path: what costs as much as Python itself stays out."""
     assert imported(f"libvirt_loopnet.{module}").isdisjoint(HEAVY)
 
 
 def test_guests_events_import_no_plans() -> None:
-    assert "libvirt_loopnet.plan" not in imported("libvirt_loopnet.guestevents")
+    assert "libvirt_loopnet.planning.plan" not in imported("libvirt_loopnet.events.guests")

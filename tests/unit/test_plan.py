@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libvirt_loopnet.labels import alias
+from libvirt_loopnet.addresses.labels import alias
 from libvirt_loopnet.model import MAPPED, NATIVE, Network, Options, Port, Reservation
-from libvirt_loopnet.plan import NFT, Step, plan
+from libvirt_loopnet.planning.plan import NFT, Step, plan
+from libvirt_loopnet.planning.state import Address, HostState, LoAddress, Tap, desire
 from libvirt_loopnet.ruleset.tables import make_tables
-from libvirt_loopnet.state import Address, HostState, LoAddress, Tap, desire
 from tests.unit.fakehost import FakeHost
 
 

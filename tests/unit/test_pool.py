@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from libvirt_loopnet.addresses.pool import allocate, declare, reserve
 from libvirt_loopnet.errors import ConflictError, InputError, PoolFullError
 from libvirt_loopnet.model import Network, Reservation
-from libvirt_loopnet.pool import allocate, declare, reserve
 
 UUID_A = "4dea22b3-1d52-d8f3-2516-782e98ab3fa0"
 UUID_B = "4dea22b3-1d52-d8f3-2516-782e98ab3fa1"

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libvirt_loopnet import pool
+from libvirt_loopnet.addresses import pool
+from libvirt_loopnet.addresses.publications import check_free, clash, overlap, parse_publication, published
 from libvirt_loopnet.errors import ConflictError, InputError
-from libvirt_loopnet.firewalls import Firewalls, orders
+from libvirt_loopnet.firewalls.openings import Firewalls, orders
 from libvirt_loopnet.model import ANY_ADDRESS, NATIVE, Options, Publication, Published, Reservation
-from libvirt_loopnet.publications import check_free, clash, overlap, parse_publication, published
+from libvirt_loopnet.planning.state import desire
 from libvirt_loopnet.ruleset.tables import make_tables
-from libvirt_loopnet.state import desire
 from tests.unit.test_plan import network
 
 HERE = IPv4Address("192.0.2.7")

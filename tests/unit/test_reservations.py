@@ -18,10 +18,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from libvirt_loopnet.addresses.publications import clash
+from libvirt_loopnet.addresses.reservations import parse, render
+from libvirt_loopnet.addresses.store import Store
 from libvirt_loopnet.errors import InputError, LoopnetError, PrivilegeError, StateError
+from libvirt_loopnet.files import file_name, network_name, state_error
 from libvirt_loopnet.model import ANY_ADDRESS, PROTOCOLS, Publication, Reservation
-from libvirt_loopnet.publications import clash
-from libvirt_loopnet.reservations import Store, file_name, network_name, parse, render, state_error
 
 ROOT = Path(__file__).resolve().parents[2]
 UUID = "4dea22b3-1d52-d8f3-2516-782e98ab3fa0"
@@ -295,7 +297,7 @@ FULL = """
 import sys
 from libvirt_loopnet.errors import StateError
 from libvirt_loopnet.model import Reservation
-from libvirt_loopnet.reservations import Store
+from libvirt_loopnet.addresses.store import Store
 def held(count):
     macs = [f"52:54:00:00:{n >> 8:02x}:{n & 255:02x}" for n in range(1, count)]
     return [Reservation(n, mac, "", "") for n, mac in enumerate(macs, 1)]
@@ -324,7 +326,7 @@ def test_a_read_only_directory(tmp_path: Path) -> None:
     save(Store(str(tmp_path)), "loopnet", A)
     script = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && exec "$2" -c "$3" "$1"'
     reader = (
-        "import sys; from libvirt_loopnet.reservations import Store\n"
+        "import sys; from libvirt_loopnet.addresses.store import Store\n"
         "s = Store(sys.argv[1]); print(s.load('loopnet')[0].number)\n"
         "try:\n    s.locked().__enter__()\nexcept Exception as e: print(type(e).__name__, e)"
     )
@@ -355,8 +357,8 @@ RESERVE = """
 import sys
 from ipaddress import IPv4Network
 from libvirt_loopnet.model import Network
-from libvirt_loopnet.pool import reserve
-from libvirt_loopnet.reservations import Store
+from libvirt_loopnet.addresses.pool import reserve
+from libvirt_loopnet.addresses.store import Store
 net = Network("loopnet", "", "", "", "mapped", IPv4Network("127.1.0.0/24"),
               IPv4Network("10.127.1.0/24"), 1, 254, "loopnet")
 store = Store(sys.argv[1])
@@ -382,7 +384,7 @@ def test_fifty_processes_get_fifty_numbers(store: Store) -> None:
 WRITE_FOREVER = """
 import sys
 from libvirt_loopnet.model import Reservation
-from libvirt_loopnet.reservations import Store
+from libvirt_loopnet.addresses.store import Store
 store, count = Store(sys.argv[1]), 0
 while True:
     count += 1

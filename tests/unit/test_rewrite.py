@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from libvirt_loopnet.definition import new_network
 from libvirt_loopnet.errors import ConflictError, InputError, PoolFullError
-from libvirt_loopnet.netxml import missing_options, parse_network
+from libvirt_loopnet.networks.new import new_network
+from libvirt_loopnet.networks.parsing import missing_options, parse_network
+from libvirt_loopnet.networks.refusals import REFUSALS
+from libvirt_loopnet.networks.rewrite import rewrite_network
 from libvirt_loopnet.prefixes import LOOPBACK
-from libvirt_loopnet.refusals import REFUSALS
-from libvirt_loopnet.rewrite import rewrite_network
-from libvirt_loopnet.xmltree import parse
+from libvirt_loopnet.xml.tree import parse
 
 
 def definition(ip: str = "<ip address='192.168.122.1' prefix='24'/>", forward: str = "<forward/>") -> bytes:

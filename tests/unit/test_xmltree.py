@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from libvirt_loopnet.errors import InputError
-from libvirt_loopnet.xmledit import (
+from libvirt_loopnet.xml.edit import (
     Edit,
     apply_edits,
     attributes,
@@ -19,7 +19,7 @@ from libvirt_loopnet.xmledit import (
     line_start,
     raw_tag,
 )
-from libvirt_loopnet.xmltree import MAX_BYTES, MAX_DEPTH, Element, parse
+from libvirt_loopnet.xml.tree import MAX_BYTES, MAX_DEPTH, Element, parse
 
 BOMB = b"""<!DOCTYPE network [
   <!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;"><!ENTITY c "&b;&b;&b;&b;&b;&b;&b;&b;">

@@ -1,0 +1,99 @@
+"""Ports of guests that the LAN may reach: how they are written, and which exclude each other. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import IPv4Address, IPv4Network
+
+from ..errors import ConflictError, InputError
+from ..model import ANY_ADDRESS, PROTOCOLS, Network, Publication, Published, Reservation
+from ..validation import shown
+
+_FORM = "write it as PORT:PORT or HOST-ADDRESS:PORT:PORT, with /udp for UDP"
+_NOT_THE_LAN = (
+    (IPv4Network("127.0.0.0/8"), "only this host can reach, and it reaches the guest already"),
+    (IPv4Network("247.0.0.0/8"), "loopnet uses inside the host"),
+    (IPv4Network("224.0.0.0/4"), "is a multicast address"),
+    (IPv4Network("0.0.0.0/8"), "no host can have; leave it out for all addresses"),
+    (IPv4Network("255.255.255.255/32"), "is for broadcasts"),
+)
+
+
+def parse_publication(text: str) -> Publication:
+    """``[HOST-ADDRESS:]PORT:PORT[/tcp|/udp]``; the first port is the host's. Raises InputError."""
+    ports, slash, protocol = text.partition("/")
+    if slash and protocol not in PROTOCOLS:
+        raise InputError(f"{shown(text)}: protocol {shown(protocol)} is neither tcp nor udp; {_FORM}")
+    parts = ports.split(":")
+    if len(parts) not in (2, 3):
+        raise InputError(f"{shown(text)} is no publication; {_FORM}")
+    address = _address(text, parts[0]) if len(parts) == 3 else ANY_ADDRESS
+    port, guest_port = (_port(text, part) for part in parts[-2:])
+    return Publication(protocol or "tcp", address, port, guest_port)
+
+
+def _address(text: str, part: str) -> IPv4Address:
+    try:
+        address = IPv4Address(part)
+    except ValueError:
+        raise InputError(f"{shown(text)}: {shown(part)} is no IPv4 address; {_FORM}") from None
+    if address != ANY_ADDRESS:
+        for prefix, why in _NOT_THE_LAN:
+            if address in prefix:
+                raise InputError(f"{address} {why}; give an address that the LAN knows this host by")
+    return address
+
+
+def _port(text: str, part: str) -> int:
+    plain = part.isascii() and part.isdigit() and part[0] != "0" and len(part) < 6
+    if not plain or int(part) > 65535:
+        raise InputError(f"{shown(text)}: {shown(part)} is no port, 1 to 65535; {_FORM}")
+    return int(part)
+
+
+def overlap(one: Publication, other: Publication) -> bool:
+    """Do both claim the same packets? All addresses is each of them, as with listening sockets."""
+    same_port = (one.protocol, one.port) == (other.protocol, other.port)
+    return same_port and (one.address == other.address or ANY_ADDRESS in (one.address, other.address))
+
+
+def clash(publications: Iterable[Publication]) -> Publication | None:
+    """The first that overlaps one before it."""
+    by_port: dict[tuple[str, int], list[Publication]] = {}
+    for each in publications:
+        same = by_port.setdefault((each.protocol, each.port), [])
+        if any(overlap(each, other) for other in same):
+            return each
+        same.append(each)
+    return None
+
+
+def check_free(wanted: Publication, kept: Mapping[str, Sequence[Reservation]]) -> None:
+    """Raise ConflictError if one of these reservations, by network, has what ``wanted`` claims."""
+    for name, reservations in kept.items():
+        for reservation in reservations:
+            for other in reservation.published:
+                if overlap(wanted, other):
+                    who = reservation.name or reservation.mac
+                    raise ConflictError(
+                        f"{wanted} can't be published: {other} of {who} in network {name} is; "
+                        f"first: loopnet unpublish {who} {other}"
+                    )
+
+
+def published(
+    networks: Iterable[Network], kept: Mapping[str, Sequence[Reservation]]
+) -> tuple[Published, ...]:
+    """What is published in these networks. Of files that were edited to contradict each other the first
+    holds; a number that guests can't have any more has no ports."""
+    found: list[Published] = []
+    for network in sorted(networks):
+        for reservation in kept.get(network.name, ()):
+            number = reservation.number
+            if number in network.guest_numbers and number not in (network.gateway, network.host):
+                found += [
+                    Published(network.name, number, publication)
+                    for publication in reservation.published
+                    if not any(overlap(publication, other.publication) for other in found)
+                ]
+    return tuple(found)

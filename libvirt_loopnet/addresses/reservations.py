@@ -1,0 +1,141 @@
+"""A network's reservations as text; store.py keeps it.
+
+::
+
+    # libvirt-loopnet reservations, version 2
+    5 52:54:00:12:34:56 4dea22b3-1d52-d8f3-2516-782e98ab3fa0 vm1 8080:80/tcp,192.0.2.7:53:53/udp
+    7 52:54:00:00:00:07 - - -
+    # end 2
+
+A line is NUMBER MAC UUID NAME PUBLISHED, '-' for none. Version 1 has no PUBLISHED, and is written
+where nothing is, so that those who publish nothing can go back to an older release. The last line
+counts them, so that a file cut short is seen. A file that isn't what was written is never repaired or
+overwritten, since guests would change their addresses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ..errors import InputError, StateError
+from ..model import Publication, Reservation
+
+_FORMAT = "# libvirt-loopnet reservations, version "
+_VERSIONS = {"1": 4, "2": 5}
+"""Versions of the format, and how many fields a line has."""
+_HEX = frozenset("0123456789abcdef")
+_LABEL = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
+MEND = "mend it by hand (guests keep their addresses) or move the file away (all get new ones)"
+"""What to do about a damaged file."""
+
+
+def render(reservations: Iterable[Reservation]) -> str:
+    """The text of a file, by host number."""
+    ordered = sorted(reservations)
+    version = "2" if any(each.published for each in ordered) else "1"
+    lines = [" ".join(_fields(each)[: _VERSIONS[version]]) for each in ordered]
+    return "\n".join([_FORMAT + version, *lines, f"# end {len(lines)}", ""])
+
+
+def _fields(reservation: Reservation) -> list[str]:
+    number, mac, uuid, name, published = reservation
+    return [str(number), mac, uuid or "-", name or "-", ",".join(map(str, sorted(published))) or "-"]
+
+
+def parse(text: str, path: str) -> tuple[Reservation, ...]:
+    """Read the text of a file; ``path`` names it in errors.
+
+    Raises StateError unless it is, line by line, what render() writes.
+    """
+    lines = text.split("\n")
+    fields = _check_frame(lines, path)
+    reservations = tuple(
+        _parse_line(line, path, index, fields) for index, line in enumerate(lines[1:-2], start=2)
+    )
+    _check_distinct(reservations, path)
+    return reservations
+
+
+def _check_frame(lines: list[str], path: str) -> int:
+    """How many fields its lines have."""
+    version = lines[0].removeprefix(_FORMAT)
+    if version not in _VERSIONS or version == lines[0]:
+        if version.isdigit():
+            raise StateError(
+                f"{path} has format version {version[:20]}, this libvirt-loopnet knows 1 and 2 only; "
+                "upgrade libvirt-loopnet"
+            )
+        raise StateError(f"{path}: line 1 is not {_FORMAT + '1'!r}; {MEND}")
+    if len(lines) < 3 or lines[-1] or not lines[-2].startswith("# end "):
+        raise StateError(f"{path} is cut short: its last line is not '# end COUNT'; {MEND}")
+    count = len(lines) - 3
+    if lines[-2] != f"# end {count}":
+        raise StateError(f"{path} has {count} reservations, its last line is {lines[-2][:40]!r}; {MEND}")
+    return _VERSIONS[version]
+
+
+def _parse_line(line: str, path: str, index: int, count: int) -> Reservation:
+    fields = line.split(" ")
+    if len(fields) == count:
+        number, mac, uuid, name = fields[:4]
+        published = _published(fields[4]) if count > 4 else ()
+        if (
+            published is not None
+            and _is_number(number)
+            and _is_mac(mac)
+            and _is_uuid(uuid)
+            and _is_label(name)
+        ):
+            owner = "" if uuid == "-" else uuid
+            return Reservation(int(number), mac, owner, "" if name == "-" else name, published)
+    words = " ".join(("NUMBER", "MAC", "UUID", "NAME", "PUBLISHED")[:count])
+    raise StateError(f"{path}: line {index} is not {words}: {line[:80]!r}; {MEND}")
+
+
+def _published(text: str) -> tuple[Publication, ...] | None:
+    """None unless it is what _fields() writes."""
+    if text == "-":
+        return ()
+    from .publications import parse_publication
+
+    try:
+        found = tuple(parse_publication(word) for word in text.split(","))
+    except InputError:
+        return None
+    return found if text == ",".join(map(str, sorted(found))) else None
+
+
+def _is_number(text: str) -> bool:
+    return len(text) < 9 and text.isascii() and text.isdigit() and text[0] != "0"
+
+
+def _is_mac(text: str) -> bool:
+    return len(text) == 17 and text[2::3] == ":::::" and _HEX.issuperset(text.replace(":", ""))
+
+
+def _is_uuid(text: str) -> bool:
+    if text == "-":
+        return True
+    bare = text.replace("-", "")
+    return len(bare) == 32 and len(text) == 36 and _HEX.issuperset(bare)
+
+
+def _is_label(text: str) -> bool:
+    return text == "-" or (0 < len(text) < 64 and text[0] != "-" and _LABEL.issuperset(text))
+
+
+def _check_distinct(reservations: Sequence[Reservation], path: str) -> None:
+    numbers = [each.number for each in reservations]
+    macs = [each.mac for each in reservations]
+    for what, values in (("host number", numbers), ("MAC address", macs)):
+        if len(set(values)) < len(values):
+            ordered = sorted(map(str, values))
+            twice = next(a for a, b in zip(ordered, ordered[1:]) if a == b)
+            raise StateError(f"{path}: {what} {twice} stands there twice; {MEND}")
+    ports = [port for each in reservations for port in each.published]
+    if len(ports) > 1:
+        from .publications import clash
+
+        twice_published = clash(ports)
+        if twice_published:
+            raise StateError(f"{path}: {twice_published} claims a port that stands there already; {MEND}")

@@ -1,0 +1,1 @@
+"""What several verbs share: options, tables, what a network's guests are."""

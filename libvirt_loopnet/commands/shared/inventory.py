@@ -1,0 +1,190 @@
+"""What is known of networks and guests, from files and the kernel, without libvirt.
+
+Root reads libvirt's own record: its status files and definitions. Those are root's alone, so for
+anybody else libvirt's read-only socket has to tell; reservations can be read by all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from ipaddress import IPv4Address
+from typing import NamedTuple
+
+from ...addresses.labels import dns_label, with_suffix
+from ...addresses.store import Store
+from ...daemon import runstate
+from ...errors import HostError, InputError, PrivilegeError
+from ...host import linux
+from ...model import Network, Options, Port, Reservation
+from ...networks.parsing import NAMESPACE, parse_network
+from ...planning.state import desire
+
+DEFINITIONS = "/etc/libvirt/qemu/networks"
+"""Where libvirt keeps the definitions of networks (virNetworkObjLoadAllConfigs); qemu's or not."""
+
+UP, RESERVED = "up", "reserved"
+
+
+class Networks(NamedTuple):
+    """Our networks and who is plugged into them."""
+
+    active: tuple[Network, ...]
+    inactive: tuple[Network, ...]
+    """Defined, but not active."""
+    ports: tuple[Port, ...]
+
+    @property
+    def known(self) -> tuple[Network, ...]:
+        return tuple(sorted((*self.active, *self.inactive)))
+
+
+class Entry(NamedTuple):
+    """A NIC that has a reservation."""
+
+    network_name: str
+    reservation: Reservation
+    network: Network | None
+    """None when its definition is gone, or can't be understood."""
+    port: Port | None
+    """While it is live."""
+    tap: str
+
+    @property
+    def state(self) -> str:
+        return UP if self.port else RESERVED
+
+    @property
+    def loop_address(self) -> IPv4Address | None:
+        return self.network.loop_address(self.reservation.number) if self.network else None
+
+    @property
+    def guest_address(self) -> IPv4Address | None:
+        return self.network.guest_address(self.reservation.number) if self.network else None
+
+
+def networks(uri: str) -> Networks:
+    """Our networks; ``uri`` is libvirt's, asked only by who may not read its files."""
+    if os.geteuid() == 0:
+        return networks_of_files()
+    return _networks_of_libvirt(uri)
+
+
+def networks_of_files(run: str = runstate.RUN, definitions: str = DEFINITIONS) -> Networks:
+    """Our networks by what libvirt has written down."""
+    active = runstate.active_networks(run)
+    names = {network.name for network in active}
+    # the same reader: a definition is a status file without its wrapping
+    inactive = [n for n in runstate.active_networks(definitions) if n.name not in names]
+    ports = (port for network in active for port in runstate.live_ports(network.name, run))
+    return Networks(tuple(active), tuple(inactive), tuple(ports))
+
+
+def read_or_nothing(path: str) -> bytes:
+    """A file of libvirt's, b'' if there is none."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def _networks_of_libvirt(uri: str) -> Networks:
+    from ...daemon.connection import connect
+
+    try:
+        connection = connect(uri, read_only=True)
+    except HostError:
+        raise PrivilegeError(
+            f"libvirt ({uri}) can't be reached, and without it only root can tell; run this as root"
+        ) from None
+    active: list[Network] = []
+    inactive: list[Network] = []
+    ports: list[Port] = []
+    with connection:
+        for info in connection.networks():
+            network = _network(info.live_xml or info.xml)
+            if network and info.active:
+                active.append(network)
+                ports += connection.ports(info.name)
+            elif network:
+                inactive.append(network)
+    return Networks(tuple(active), tuple(inactive), tuple(ports))
+
+
+def _network(xml: bytes) -> Network | None:
+    try:
+        return parse_network(xml) if NAMESPACE.encode() in xml else None
+    except InputError:
+        return None
+
+
+def entries(found: Networks, store: Store) -> list[Entry]:
+    """Every reserved NIC, by network and host number."""
+    by_name = {network.name: network for network in found.known}
+    ports = {(port.network, port.mac): port for port in found.ports}
+    names = sorted({*store.networks(), *by_name})
+    kept = {name: store.load(name) for name in names}
+    taps = _taps(found, kept)
+    return [
+        Entry(
+            network_name=name,
+            reservation=reservation,
+            network=by_name.get(name),
+            port=ports.get((name, reservation.mac)),
+            tap=taps.get((name, reservation.mac), ""),
+        )
+        for name in names
+        for reservation in kept[name]
+    ]
+
+
+def _taps(found: Networks, kept: dict[str, tuple[Reservation, ...]]) -> dict[tuple[str, str], str]:
+    taps = linux.Linux().taps(network.bridge for network in found.active)
+    state = desire(found.active, kept, found.ports, taps, Options())
+    return {(binding.network, binding.mac): binding.tap for binding in state.bindings}
+
+
+def find(everything: Sequence[Entry], who: str) -> list[Entry]:
+    """The NICs of the guest ``who``: a MAC address, a name, or a name in a network's domain.
+
+    The name is the domain's in libvirt or its DNS label. A second NIC's own name (vm1-7) stands
+    for that NIC alone, its guest's name for all.
+    """
+    found = [entry for entry in everything if entry.reservation.mac == who.lower()]
+    return found or _named(everything, who) or _qualified(everything, who)
+
+
+def _named(everything: Sequence[Entry], name: str) -> list[Entry]:
+    label = dns_label(name)
+    live = [entry for entry in everything if entry.port and entry.port.owner == name]
+    first = live or [e for e in everything if e.reservation.name == name] if name else []
+    first = first or [e for e in everything if label and e.reservation.name == label]
+    names = {(e.reservation.uuid, e.reservation.name) for e in first if e.reservation.uuid}
+    return [entry for entry in everything if entry in first or _is_further(entry, names)]
+
+
+def _is_further(entry: Entry, names: set[tuple[str, str]]) -> bool:
+    """Is it another NIC of a guest in ``names``, (UUID, name of its first NIC)?
+
+    pool.reserve() calls it LABEL, in another network, or LABEL-NUMBER.
+    """
+    number, _, uuid, name = entry.reservation[:4]
+    plain = name.removesuffix(f"-{number}")
+    return any(
+        (uuid == owner and first in (name, plain))
+        or (uuid, name) == (owner, with_suffix(first, f"-{number}"))
+        for owner, first in names
+    )
+
+
+def _qualified(everything: Sequence[Entry], name: str) -> list[Entry]:
+    """``vm1.loopnet``, by the network's DNS domain or its name."""
+    found = []
+    for network_name in sorted({entry.network_name for entry in everything}):
+        inside = [entry for entry in everything if entry.network_name == network_name]
+        network = inside[0].network
+        suffixes = {f".{network_name}", f".{network.domain}" if network else ""} - {""}
+        guests = {name[: -len(suffix)] for suffix in suffixes if name.endswith(suffix)}
+        found += [entry for guest in sorted(guests) for entry in _named(inside, guest)]
+    return found

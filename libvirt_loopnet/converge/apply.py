@@ -1,0 +1,120 @@
+"""Observe, plan, run, verify. The only place where plans become deeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+from ..addresses.labels import alias
+from ..addresses.store import Store
+from ..daemon import runstate
+from ..errors import LoopnetError, VerifyError
+from ..firewalls.openings import FIREWALLD, IPTABLES, Firewalls
+from ..host import Host, linux
+from ..model import Network, Options
+from ..planning.plan import NETLINK, NFT, SYSCTL, Step, plan
+from ..planning.state import HostState, Observed, desire
+from ..ruleset.tables import make_tables
+
+
+def survey(
+    host: Host,
+    store: Store,
+    options: Options,
+    *,
+    starting: Network | None = None,
+    stopping: Network | None = None,
+) -> HostState:
+    """What the host should hold now: libvirt's active networks, plus ``starting``, less ``stopping``.
+
+    A network whose bridge is gone can't be served and is left out. Raises StateError when
+    reservations can't be read.
+    """
+    told = {network.name for network in (starting, stopping) if network}
+    networks = [n for n in runstate.active_networks() if n.name not in told]
+    networks = [n for n in [*networks, *([starting] if starting else [])] if linux.is_device(n.bridge)]
+    reservations = {network.name: store.load(network.name) for network in networks}
+    ports = [port for network in networks for port in runstate.live_ports(network.name)]
+    desired = desire(networks, reservations, ports, host.taps(n.bridge for n in networks), options)
+    return desired._replace(gone=(stopping.bridge,)) if stopping else desired
+
+
+def planned(host: Host, desired: HostState, *, thorough: bool = False) -> list[Step]:
+    """The steps from what the host holds to ``desired``; with ``thorough`` the rules are compared, else
+    replaced unseen."""
+    return _plan(host, _observe(host, desired, thorough), desired, thorough)
+
+
+def _observe(host: Host, desired: HostState, thorough: bool, firewalls: Firewalls | None = None) -> Observed:
+    devices = [network.bridge for network in desired.networks]
+    return host.observe(devices, ruleset=thorough, firewalls=firewalls)
+
+
+def _plan(host: Host, observed: Observed, desired: HostState, thorough: bool) -> list[Step]:
+    if not thorough:
+        return plan(observed, desired)
+    script = make_tables(desired.networks, desired.guests, desired.bindings, desired.published)
+    return plan(observed, desired, host.canonical(desired.networks, script) if script else "")
+
+
+def converge(host: Host, desired: HostState, *, thorough: bool = False) -> list[Step]:
+    """Bring the host to ``desired`` and look again; returns what was done.
+
+    Raises HostError at the first step that fails, VerifyError when the host differs afterwards.
+    """
+    before = _observe(host, desired, thorough)
+    steps = _plan(host, before, desired, thorough)
+    host.run(steps)
+    # Other firewalls are looked at once more where they were told something.
+    known = None if any(step.tool in OTHERS for step in steps) else before.firewalls
+    after = _plan(host, _observe(host, desired, thorough, known), desired, thorough)
+    left = [step for step in after if thorough or step.tool not in UNSEEN]
+    if left:
+        raise VerifyError(f"the host is not as planned, still to do: {left[0]}; see: loopnet status")
+    return steps
+
+
+OTHERS = (*IPTABLES, FIREWALLD)
+"""Tools that speak to other firewalls."""
+UNSEEN = (NFT, NETLINK)
+"""Tools whose outcome only a thorough look compares; nft's transaction itself is all or nothing."""
+
+
+def force(host: Host, desired: HostState) -> list[str]:
+    """Get as near to ``desired`` as the host lets us: go on after errors, return them, one line each."""
+    errors: list[str] = []
+    with suppress(LoopnetError):
+        host.run(_planned_or_none(host, desired, errors))
+        return errors
+    unguarded = False
+    for step in _planned_or_none(host, desired, errors):
+        if step.tool == NFT and unguarded:  # the guards stay while a bridge may carry 127.x
+            continue
+        try:
+            host.run([step])
+        except LoopnetError as error:
+            errors.append(str(error))
+            unguarded = unguarded or step.tool == SYSCTL
+    return errors
+
+
+def _planned_or_none(host: Host, desired: HostState, errors: list[str]) -> Sequence[Step]:
+    try:
+        return planned(host, desired)
+    except LoopnetError as error:
+        errors.append(str(error))
+        return []
+
+
+def unnamed_taps(host: Host, desired: HostState) -> list[tuple[str, str]]:
+    """(tap, alias) of taps that were plugged in without an event that told their name."""
+    networks = {network.name: network for network in desired.networks}
+    guests = {(guest.network, guest.mac): guest for guest in desired.guests}
+    taps = {tap.name: tap for tap in host.taps(n.bridge for n in desired.networks)}
+    found = []
+    for binding in desired.bindings:
+        guest = guests[binding.network, binding.mac]
+        name = alias(guest.name, networks[binding.network], guest.number)
+        if binding.tap in taps and not taps[binding.tap].alias:
+            found.append((binding.tap, name))
+    return found

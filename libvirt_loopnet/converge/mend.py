@@ -1,0 +1,24 @@
+"""All of the host at once: what drifted is put right, and told."""
+
+from __future__ import annotations
+
+from .. import config
+from ..addresses.store import Store
+from ..host import linux
+from ..host.kernel import taps
+from . import apply, dhcp_files
+from .drift import brief, settled
+
+
+def mend() -> list[str]:
+    """Repair all that drifted; a line for each thing done."""
+    store, host, options = Store(), linux.Linux(), config.load()
+    with settled(store):
+        desired = apply.survey(host, store, options)
+        mended = list(brief(apply.converge(host, desired, thorough=True)))
+        for tap, alias in apply.unnamed_taps(host, desired):
+            taps.set_alias(tap, alias)
+            mended.append(f"ip link set {tap} alias '{alias}'")
+        for network in desired.networks:
+            mended += dhcp_files.mend(store, network)
+    return mended

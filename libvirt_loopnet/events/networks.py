@@ -1,0 +1,200 @@
+"""What libvirt's events of networks mean for the host; hook.py says which may refuse.
+
+They plan the whole host, and are idempotent. Those of guests are in guests.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable
+
+from .. import config, process
+from ..addresses import pool
+from ..addresses.store import Store
+from ..converge.apply import converge, force, survey
+from ..daemon import runstate
+from ..errors import ConflictError, HostError, InputError, LoopnetError
+from ..host import dnsmasq, leases, linux, sockets
+from ..host.kernel import iproute
+from ..log import warn
+from ..model import Network, Options, Reservation
+from ..networks.dhcp import parse_static
+from ..networks.dnsmasq_options import lease_option
+from ..networks.parsing import dnsmasq_options_of, missing_options, parse_hook, parse_hosts
+from ..prefixes import LOOPBACK, check_overlap
+
+
+def network_start(data: bytes) -> None:
+    """Before libvirt makes the bridge: refuse what can't work, and lay out what dnsmasq reads."""
+    network, store = _network(data), Store()
+    options = config.load()
+    missing = [option for option in missing_options(data, network) if option != lease_option(network.name)]
+    if missing:
+        raise InputError(
+            f"network {network.name} lacks the dnsmasq option {missing[0]!r}; put it right: "
+            f"virsh net-dumpxml --inactive {network.name} | loopnet rewrite > new.xml; virsh net-define new.xml"
+        )
+    given = dnsmasq_options_of(data)
+    _check_sockets(network, "port=0" not in given)
+    with store.locked():
+        others = [other for other in runstate.active_networks() if other.name != network.name]
+        check_overlap(network.name, network.loop_prefix, [(o.name, o.loop_prefix) for o in others])
+        _check_addresses(network, {network.bridge, *(other.bridge for other in others)})
+        survey(linux.Linux(), store, options)  # what network_started can't read is better said now
+        process.find("nft")
+        dnsmasq.sync_hosts(network, _with_own_hosts(store, network, data))
+        obstacle = leases.prepare(network, options.lease_addresses, given)
+    if obstacle:
+        warn(f"network {network.name}: libvirt will list guest addresses, since {obstacle}")
+
+
+def _check_sockets(network: Network, dns: bool) -> None:
+    """Refuse where dnsmasq will not start; say who can't be reached any more."""
+    host = network.loop_address(network.host)
+    rivals = sockets.rivals(host, dns)
+    if rivals:
+        raise ConflictError(
+            f"network {network.name}: {rivals[0]}, which its dnsmasq needs at {host}; stop that program or "
+            "let it serve only the addresses it is for (not 0.0.0.0 or ::)"
+        )
+    for socket in sockets.inside(network.loop_prefix):
+        warn(
+            f"network {network.name}: {socket}, inside {network.loop_prefix}; "
+            "nobody reaches it there while the network is up"
+        )
+
+
+def _check_addresses(network: Network, bridges: set[str]) -> None:
+    seen = iproute.look()
+    taken = [("lo", entry.address) for entry in seen.lo]
+    taken += [(a.dev, a.address) for a in seen.addresses if a.dev != network.bridge]
+    for dev, address in taken:
+        if address in network.loop_prefix or address in network.transit_prefix:
+            raise ConflictError(
+                f"network {network.name}: {address} on {dev} is inside {network.loop_prefix}; "
+                f"take it away (ip address del {address} dev {dev}) or choose another loop prefix"
+            )
+        if dev != "lo" and address in LOOPBACK and dev not in bridges and linux.routes_loopback(dev):
+            # A guest of a native network: no rule of ours could tell what it gets there from an attack.
+            raise ConflictError(
+                f"network {network.name}: this host itself is at {address} on {dev}, and loopnet's rules would "
+                "cut it off; give it a NIC on a network that is not in 127.0.0.0/8 (loopnet's mode mapped, say)"
+            )
+
+
+def _with_own_hosts(store: Store, network: Network, data: bytes) -> Iterable[Reservation]:
+    """The network's reservations, joined by those that its definition brings along.
+
+    What ``<host>`` says goes first, being what libvirt itself would do; ours is for new NICs.
+    """
+    reservations, errors = _declared(network, store, data, live=())
+    if errors:
+        raise InputError(errors[0])
+    known = {kept.mac for kept in reservations}
+    for given in parse_hosts(data):
+        if given.mac and given.mac not in known:
+            reservations, _ = pool.reserve(
+                network, reservations, given.mac, given.uuid, given.name, given.number
+            )
+    store.save(network.name, reservations)
+    return reservations
+
+
+def network_started(data: bytes) -> None:
+    """Bridge and dnsmasq are there: the data plane goes up, or everything comes down again.
+
+    libvirt leaves bridge and dnsmasq behind when this fails (networkShutdownNetwork returns early for
+    a network not yet active), so they are taken away here.
+    """
+    network, store, host = _network(data), Store(), linux.Linux()
+    options = config.load()
+    with store.locked():
+        try:
+            converge(host, survey(host, store, options, starting=network))
+            if dnsmasq.drop_static_hosts(network):
+                dnsmasq.reload(network.name)
+            runstate.note_network(network, data)
+        except LoopnetError:
+            for error in [*_undo_start(host, store, options, network)]:
+                warn(f"network {network.name}, undoing its start: {error}")
+            raise
+
+
+def _undo_start(host: linux.Linux, store: Store, options: Options, network: Network) -> Iterable[str]:
+    runstate.forget(network.name)
+    errors: list[str] = []
+    yield from _attempts(
+        lambda: errors.extend(force(host, survey(host, store, options, stopping=network))),
+        lambda: dnsmasq.stop(network.name),
+        lambda: linux.delete_device(network.bridge),
+        lambda: dnsmasq.remove(network.name),
+        lambda: leases.remove(network.name, network.bridge),
+    )
+    yield from errors
+
+
+def _declared(
+    network: Network, store: Store, data: bytes, live: Container[str]
+) -> tuple[list[Reservation], list[str]]:
+    """The network's reservations as its ``<host>`` entries want them, and what can't be as they want it."""
+    static = parse_static(data, network)
+    reservations, errors = pool.declare(network, store.load(network.name), static.hosts, live)
+    return reservations, [*map(str, static.problems), *errors]
+
+
+def network_updated(data: bytes) -> None:
+    """virsh net-update: reserve what new ``<host>`` entries ask for, and see that all of ours still holds.
+
+    libvirt has changed definition and dnsmasq by now. What can't be followed fails: libvirt tells the user
+    if the network is inactive, and else goes on (networkUpdate() in bridge_driver.c), as do we.
+    """
+    network, store = _network(data), Store()
+    with store.locked():
+        live = {port.mac for port in runstate.live_ports(network.name)}
+        reservations, errors = _declared(network, store, data, live)
+        store.save(network.name, reservations)
+        if runstate.is_active(network.name):
+            host = linux.Linux()
+            converge(host, survey(host, store, config.load(), starting=network))
+            changed = dnsmasq.sync_hosts(network, reservations)
+            if dnsmasq.drop_static_hosts(network) or changed:
+                dnsmasq.reload(network.name)
+    if errors:
+        raise InputError("; ".join(errors))
+
+
+def network_stopped(data: bytes) -> None:
+    """Bridge and dnsmasq are gone: take away all that was the network's, whatever fails on the way."""
+    network, store, host = _network(data), Store(), linux.Linux()
+    with store.locked():
+        runstate.forget(network.name)
+        errors = force(host, survey(host, store, _options_or_default(), stopping=network))
+        errors += _attempts(
+            lambda: dnsmasq.remove(network.name), lambda: leases.remove(network.name, network.bridge)
+        )
+    if errors:
+        raise HostError("; ".join(errors) + "; finish with: loopnet sync")
+
+
+def _options_or_default() -> Options:
+    try:
+        return config.load()
+    except LoopnetError as error:
+        warn(f"{error}; going on with the defaults")
+        return Options()
+
+
+def _attempts(*deeds: Callable[[], object]) -> list[str]:
+    errors = []
+    for deed in deeds:
+        try:
+            deed()
+        except LoopnetError as error:
+            errors.append(str(error))
+    return errors
+
+
+def _network(data: bytes) -> Network:
+    network, _ = parse_hook(data)
+    if network is None:
+        raise InputError("the network's XML has no loopnet metadata; make it with: loopnet define")
+    return network

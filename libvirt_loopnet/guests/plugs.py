@@ -1,0 +1,114 @@
+"""Guests plugged into a network, asked of libvirt: who they are, what addresses they use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import IPv4Address
+from typing import NamedTuple
+
+from ..daemon.connection import Connection, DomainInfo
+from ..errors import LoopnetError
+from ..model import Reservation
+from .interfaces import BRIDGE, NETWORK, Interface, interfaces, on_bridge, on_network
+
+
+class Plug(NamedTuple):
+    """A NIC of a domain on the network, live or only defined."""
+
+    guest: str
+    uuid: str
+    live: bool
+    interface: Interface
+
+
+def plugs(domains: Iterable[DomainInfo], network: str, bridge: str) -> list[Plug]:
+    """The NICs on ``network``: of running guests as they run, of others as they are defined.
+
+    A NIC on the bare ``bridge`` counts if its definition says ``network``: it was left there by a
+    reattach that did not come to its end.
+    """
+    found = []
+    for domain in domains:
+        defined = {
+            each.mac for each in interfaces(domain.xml) if (each.kind, each.network) == (NETWORK, network)
+        }
+        for interface in interfaces(domain.live_xml or domain.xml):
+            left = (interface.kind, interface.bridge) == (BRIDGE, bridge) and interface.mac in defined
+            if left or interface.network == network:
+                found.append(Plug(domain.name, domain.uuid, bool(domain.live_xml), interface))
+    return found
+
+
+Seen = Iterable[tuple[str, IPv4Address]]
+"""(MAC, address), MAC in lower case."""
+
+
+def addresses(leases: Seen, seen: Seen) -> dict[str, IPv4Address]:
+    """One address for each MAC address: its lease, unless it was ``seen`` with others only."""
+    leased, used = _grouped(leases), _grouped(seen)
+    chosen = {}
+    for mac in sorted({*leased, *used}):
+        both = [address for address in leased.get(mac, []) if address in used.get(mac, [])]
+        chosen[mac] = (both or used.get(mac) or leased[mac])[0]
+    return chosen
+
+
+def _grouped(pairs: Seen) -> dict[str, list[IPv4Address]]:
+    grouped: dict[str, list[IPv4Address]] = {}
+    for mac, address in pairs:
+        grouped.setdefault(mac, []).append(address)
+    return grouped
+
+
+class Claim(NamedTuple):
+    """A host number for a NIC to keep."""
+
+    mac: str
+    uuid: str
+    guest: str
+    """Name of the domain, else what the definition calls it."""
+    number: int
+    in_use: bool
+    """The NIC has this number now, by lease or by hand; else the definition says so."""
+
+
+def claims(declared: Iterable[Reservation], used: Mapping[str, int], known: Sequence[Plug]) -> list[Claim]:
+    """Who is to keep what: as the definition declares, then as known NICs have it.
+
+    A declared name without a MAC address is that of a domain with a single NIC on the network.
+    """
+    by_mac = {plug.interface.mac: plug for plug in known}
+    found: dict[str, Claim] = {}
+    for host in declared:
+        plug = by_mac.get(host.mac) if host.mac else _by_name(host.name, known)
+        mac = host.mac or (plug.interface.mac if plug else "")
+        if mac:
+            uuid, guest = (plug.uuid, plug.guest) if plug else ("", host.name)
+            found[mac] = Claim(mac, uuid, guest, host.number, used.get(mac) == host.number)
+    for mac, number in used.items():
+        if mac in by_mac and mac not in found:
+            plug = by_mac[mac]
+            found[mac] = Claim(mac, plug.uuid, plug.guest, number, True)
+    return list(found.values())
+
+
+def _by_name(name: str, known: Sequence[Plug]) -> Plug | None:
+    found = [plug for plug in known if plug.guest == name]
+    return found[0] if len(found) == 1 else None
+
+
+def reattach(connection: Connection, network: str, bridge: str) -> list[str]:
+    """Plug running guests in again whose taps lost their bridge; errors, one line a NIC.
+
+    See interfaces.py. Guests that libvirt has a port for are left alone.
+    """
+    ports = {port.mac for port in connection.ports(network)}
+    errors = []
+    for plug in plugs(connection.domains(), network, bridge):
+        if plug.live and plug.interface.mac not in ports:
+            try:
+                connection.update_device(plug.uuid, on_bridge(plug.interface, bridge))
+                connection.update_device(plug.uuid, on_network(plug.interface, network))
+            except LoopnetError as error:
+                errors.append(f"guest {plug.guest} ({plug.interface.mac}): {error}")
+    return errors

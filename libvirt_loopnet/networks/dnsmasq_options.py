@@ -1,0 +1,61 @@
+"""The lines a loopnet network adds to the configuration of libvirt's dnsmasq."""
+
+from __future__ import annotations
+
+from ..model import MAPPED, Network
+from ..xml.tree import Element
+
+DNSMASQ_NAMESPACE = "http://libvirt.org/schemas/network/dnsmasq/1.0"
+OPTIONS_TAG = f"{DNSMASQ_NAMESPACE} options"
+OPTION_TAG = f"{DNSMASQ_NAMESPACE} option"
+DIRECTORY = "/var/lib/libvirt/dnsmasq"
+"""Where libvirt's dnsmasq may read, by AppArmor and SELinux."""
+
+
+def hosts_directory(name: str) -> str:
+    """The directory from which dnsmasq reads the reservations of network ``name``, live."""
+    return f"{DIRECTORY}/{name}.loopnet"
+
+
+def lease_option(name: str) -> str:
+    """Where dnsmasq finds the lease script of network ``name`` (host/leases.py writes that file).
+
+    A network without it starts, and libvirt lists its guest addresses, which is what definitions of former
+    releases do.
+    """
+    return f"conf-file={DIRECTORY}/{name}.loopnet-dnsmasq"
+
+
+def dnsmasq_options(network: Network) -> tuple[str, ...]:
+    """The ``<dnsmasq:option value=…>`` a loopnet network needs, in dnsmasq 2.90's syntax.
+
+    There is no dhcp-leasefile: libvirt runs dnsmasq with --leasefile-ro, which opens none.
+    """
+    prefix = network.guest_prefix
+    options = (
+        f"dhcp-range={prefix.network_address},static,{prefix.netmask}",
+        f"dhcp-hostsdir={hosts_directory(network.name)}",
+        # /etc/hosts has our names with loop addresses, which are nothing to a guest
+        "no-hosts",
+        f"addn-hosts={hosts_directory(network.name)}-hosts",
+        "dhcp-authoritative",
+        # an answer by unicast would go to an address that is on no interface of the host
+        "dhcp-broadcast",
+        # a ping to the guest prefix may ask the LAN, and holds the answer up for three seconds
+        "no-ping",
+    )
+    if network.mode == MAPPED:
+        return (*options, lease_option(network.name))
+    return (
+        *options,
+        f"dhcp-option=option:router,{network.guest_address(network.gateway)}",
+        # NetworkManager and systemd-networkd drop DNS servers in 127/8
+        f"dhcp-option=option:dns-server,{network.transit_address(network.host)}",
+    )
+
+
+def given_options(network: Element) -> tuple[str, ...]:
+    """The dnsmasq options in a ``<network>`` element, in order."""
+    return tuple(
+        option.get("value") for options in network.all(OPTIONS_TAG) for option in options.all(OPTION_TAG)
+    )

@@ -1,0 +1,210 @@
+"""A ``<network>`` element -> Network. What netxml reads from libvirt and rewrite changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv4Network
+
+from ..addresses.labels import dns_label
+from ..errors import InputError
+from ..model import ALL, GUEST_TO_HOST, MAPPED, MODES, NATIVE, Network
+from ..prefixes import check_guest_prefix, check_loop_prefix, default_guest_prefix, parse_prefix
+from ..validation import check_device, check_domain, check_mac, check_name, check_uuid, shown
+from ..xml.tree import Element, local_name
+
+NAMESPACE = "https://libvirt-loopnet.org/xml/network/1"
+OWN_TAG = f"{NAMESPACE} network"
+OWN_HOST_TAG = f"{NAMESPACE} host"
+OWN_ATTRIBUTES = ("mode", "guest-prefix", "gateway", "guest-to-host")
+
+_AROUND = ("networkstatus", "hookData")
+
+DEFAULT_GATEWAY = 1
+DEFAULT_DOMAIN = "loopnet"
+
+
+def network_element(root: Element) -> Element:
+    """The ``<network>`` of a definition, a status file or what a hook is given."""
+    element = root.first("network") if root.tag in _AROUND else root
+    if element is None or element.tag != "network":
+        raise InputError(
+            f"expected <network>, got <{local_name(root.tag)}>; take it from: virsh net-dumpxml NETWORK"
+        )
+    return element
+
+
+def own_element(network: Element) -> Element | None:
+    """Our element in the network's metadata, None when there is none."""
+    found = [
+        child
+        for metadata in network.all("metadata")
+        for child in metadata.children
+        if child.tag.startswith(f"{NAMESPACE} ")
+    ]
+    if not found:
+        return None
+    if len(found) > 1 or found[0].tag != OWN_TAG:
+        name = network.child_text("name")
+        raise InputError(
+            f"network {shown(name)}: metadata must hold one <loopnet:network>; mend it with: virsh net-edit"
+        )
+    return found[0]
+
+
+def network_of(element: Element) -> Network | None:
+    """The Network that a ``<network>`` element describes, None if it isn't loopnet's."""
+    own = own_element(element)
+    if own is None:
+        return None
+    network = describe(element, own)
+    _check_forward(network.name, element)
+    return network
+
+
+def describe(element: Element, own: Element) -> Network:
+    """The same for our metadata element ``own``, whatever ``<forward>`` says."""
+    name = check_name(element.child_text("name"))
+    _check_own(name, own)
+    mode = own.get("mode", MAPPED)
+    loop_prefix, host = _loop_prefix(name, element)
+    guest_prefix = _guest_prefix(own, loop_prefix, mode)
+    gateway = host_number(name, "gateway", own.get("gateway", str(DEFAULT_GATEWAY)), loop_prefix)
+    if gateway == host:
+        raise InputError(f"network {name}: gateway and host number are both {host}; give one another")
+    bridge, bridge_mac = bridge_of(name, element)
+    uuid = element.child_text("uuid")
+    return Network(
+        name=name,
+        uuid=check_uuid(f"network {name}", uuid) if uuid else "",
+        bridge=bridge,
+        bridge_mac=bridge_mac,
+        mode=mode,
+        loop_prefix=loop_prefix,
+        guest_prefix=guest_prefix,
+        gateway=gateway,
+        host=host,
+        domain=domain_of(name, element),
+        guest_to_host=own.get("guest-to-host", ALL),
+    )
+
+
+def ipv4_elements(network: Element) -> list[Element]:
+    """The ``<ip>`` elements that are IPv4, which is what no family means."""
+    return [ip for ip in network.all("ip") if ip.get("family", "ipv4") == "ipv4"]
+
+
+def ipv4_address(name: str, ip: Element) -> tuple[IPv4Address, IPv4Network]:
+    """Address and prefix of an IPv4 ``<ip>``."""
+    try:
+        address = IPv4Address(ip.get("address"))
+        return address, IPv4Network((address, _length(address, ip)), strict=False)
+    except ValueError:
+        given = " ".join(f"{key}={shown(value)}" for key, value in ip.attributes.items())
+        raise InputError(f"network {name}: <ip {given}> is no IPv4 address with a prefix") from None
+
+
+def prefixes_of(network: Element, old: Network | None) -> tuple[IPv4Network, ...]:
+    """The prefixes a definition's addresses are in; ``old``: it as loopnet's, if it is."""
+    if old:
+        return old.loop_prefix, old.guest_prefix
+    return (ipv4_address(network.child_text("name"), ipv4_elements(network)[0])[1],)
+
+
+def place(address: str, prefixes: Iterable[IPv4Network]) -> int | None:
+    """The host number of ``address`` in the first of ``prefixes`` that holds it, else None."""
+    try:
+        parsed = IPv4Address(address)
+    except ValueError:
+        return None
+    return next((int(parsed) - int(p.network_address) for p in prefixes if parsed in p), None)
+
+
+def _length(address: IPv4Address, ip: Element) -> int:
+    if "netmask" not in ip.attributes:
+        # libvirt's virSocketAddrGetIPPrefix: by class, as in the eighties
+        first = address.packed[0]
+        classful = 8 if first < 128 else 16 if first < 192 else 24
+        return int(ip.get("prefix") or classful)
+    mask = int(IPv4Address(ip.get("netmask")))
+    length = bin(mask).count("1")
+    if mask != 2**32 - 2 ** (32 - length):
+        raise ValueError("netmask has holes")
+    return length
+
+
+def _check_own(name: str, own: Element) -> None:
+    wrong = [key for key in own.attributes if key not in OWN_ATTRIBUTES]
+    wrong += [local_name(child.tag) for child in own.children if child.tag != OWN_HOST_TAG]
+    if wrong:
+        raise InputError(
+            f"network {name}: <loopnet:network> does not know {shown(wrong[0])}; "
+            f"it has {', '.join(OWN_ATTRIBUTES)}"
+        )
+    if own.get("mode", MAPPED) not in MODES:
+        raise InputError(
+            f"network {name}: mode {shown(own.get('mode'))} is unknown; take {' or '.join(MODES)}"
+        )
+    given = own.get("guest-to-host", ALL)
+    if given not in GUEST_TO_HOST:
+        raise InputError(
+            f"network {name}: guest-to-host {shown(given)} is unknown; take {' or '.join(GUEST_TO_HOST)}"
+        )
+
+
+def _loop_prefix(name: str, element: Element) -> tuple[IPv4Network, int]:
+    ips = ipv4_elements(element)
+    if len(ips) != 1:
+        raise InputError(
+            f"network {name} has {len(ips)} IPv4 <ip> elements, a loopnet network has one; "
+            f"virsh net-edit {name}"
+        )
+    address, prefix = ipv4_address(name, ips[0])
+    check_loop_prefix(prefix)
+    number = int(address) - int(prefix.network_address)
+    return prefix, host_number(name, "host number", str(number), prefix)
+
+
+def _guest_prefix(own: Element, loop_prefix: IPv4Network, mode: str) -> IPv4Network:
+    default = loop_prefix if mode == NATIVE else default_guest_prefix(loop_prefix)
+    text = own.get("guest-prefix")
+    prefix = parse_prefix(text, "guest prefix") if text else default
+    return check_guest_prefix(prefix, loop_prefix, mode)
+
+
+def host_number(name: str, what: str, text: str, prefix: IPv4Network) -> int:
+    """``text`` as a usable host number of ``prefix``; ``what`` of network ``name`` it is."""
+    last = prefix.num_addresses - 2
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= last):
+        raise InputError(f"network {name}: {what} {shown(text)} must be from 1 to {last} in {prefix}")
+    return int(text)
+
+
+def _check_forward(name: str, element: Element) -> None:
+    forward = element.first("forward")
+    mode = "" if forward is None else forward.get("mode", "nat")
+    if mode != "open":
+        raise InputError(
+            f"network {name}: a loopnet network has <forward mode='open'/>, not "
+            f"{shown(mode) if mode else 'none'}; see: virsh net-dumpxml {name} | loopnet rewrite"
+        )
+
+
+def bridge_of(name: str, element: Element) -> tuple[str, str]:
+    """The bridge's device and MAC address, '' for what libvirt has not chosen yet."""
+    bridge, mac = element.first("bridge"), element.first("mac")
+    device = bridge.get("name") if bridge else ""
+    address = mac.get("address") if mac else ""
+    if "%" in device:  # a template like virbr%d: libvirt has not chosen yet
+        device = ""
+    if device:
+        check_device(f"network {name}", device)
+    return device, check_mac(f"network {name}", address) if address else ""
+
+
+def domain_of(name: str, element: Element) -> str:
+    """The DNS domain of the guests' names: what the XML says, else the network's name."""
+    domain = element.first("domain")
+    given = domain.get("name") if domain else ""
+    if given:
+        return check_domain(f"network {name}", given)
+    return dns_label(name) or DEFAULT_DOMAIN

@@ -1,0 +1,159 @@
+"""The difference between what a host holds and what it should hold, as steps. Pure.
+
+One order serves setup, teardown and repair alike: what must go goes first, then the tables are
+replaced, then what is missing is added, route_localnet last. So the guards stand before
+route_localnet is set and stay until it is cleared, and lo has its addresses at every moment.
+Undoing a setup is planning for the state before it; no inverse is kept anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..firewalls.openings import Order, orders
+from ..prefixes import TRANSIT
+from ..records import NamedTuple
+from ..ruleset.moves import moves
+from ..ruleset.tables import delete_tables, make_tables, replace_tables
+from .lo import plan_lo
+from .state import ROUTE_PROTOCOL, Address, HostState, Observed, Route
+
+IP, NFT, NETLINK, SYSCTL, HOSTS = "ip", "nft", "netlink", "sysctl", "hosts"
+
+
+class Step(NamedTuple):
+    """One deed: ``tool`` says who does it, ``text`` what, in that tool's own words."""
+
+    tool: str
+    text: str
+
+    def __str__(self) -> str:
+        if self.tool == NFT:
+            return f"nft -f - <<END\n{self.text}END"
+        if self.tool == SYSCTL:
+            return f"sysctl -w {self.text}"
+        if self.tool == NETLINK:
+            return f"# by netlink, nft can't say it: insert rule bridge loopnet {self.text}"
+        if self.tool == HOSTS:
+            return f"# /etc/hosts: {self.text or 'no names'}"
+        if self.tool == IP:
+            return f"ip {self.text}"
+        return str(Order(*self))
+
+
+def plan(observed: Observed, desired: HostState, tables: str | None = None) -> list[Step]:
+    """The steps from ``observed`` to ``desired``; none when they agree.
+
+    ``tables`` is the desired ruleset as nft would list it. Where it or the observed one is unknown,
+    the tables are replaced without asking, which costs less than asking.
+    """
+    return [
+        *_remove(observed, desired),
+        *_replace_tables(observed, desired, tables),
+        *_add(observed, desired),
+        *(Step(*order) for order in _orders(observed, desired)),
+        *_hosts(observed, desired),
+    ]
+
+
+def _remove(observed: Observed, desired: HostState) -> list[Step]:
+    bridges = {network.bridge for network in desired.networks}
+    stale = [r for r in _ours(observed.routes) if r not in desired.routes]
+    devices = {route.dev for route in stale} - bridges
+    steps = [
+        Step(SYSCTL, f"net/ipv4/conf/{dev}/route_localnet=0")
+        for dev in sorted(devices & observed.route_localnet)
+    ]
+    if not desired.shrink_lo:
+        steps += _ip(plan_lo(observed.lo, observed.routes, False, _is_active(observed)))
+    steps += _ip(_route("del", route) for route in sorted(stale, key=str))
+    kept = set(desired.addresses)
+    extra = [a for a in observed.addresses if a not in kept and _is_ours(a, devices | bridges)]
+    return steps + _ip(_address("del", address) for address in sorted(extra))
+
+
+def _is_ours(address: Address, devices: Iterable[str]) -> bool:
+    """On a device that has or had our routes, these can only be the gateway's addresses."""
+    return address.dev in devices and (address.address in TRANSIT or address.noprefixroute)
+
+
+def _replace_tables(observed: Observed, desired: HostState, tables: str | None) -> list[Step]:
+    if observed.ruleset is not None and observed.ruleset == tables:
+        return []
+    # The kernel takes its time over what is deleted (a grace period of RCU), were it never there.
+    absent = observed.ruleset == ""
+    if not desired.networks:
+        return [] if absent else [Step(NFT, delete_tables())]
+    make = make_tables if absent else replace_tables
+    script = make(desired.networks, desired.guests, desired.bindings, desired.published)
+    moved = [move for network in desired.networks for move in moves(network)]
+    return [Step(NFT, script), *(Step(NETLINK, str(move)) for move in moved)]
+
+
+def _add(observed: Observed, desired: HostState) -> list[Step]:
+    # The rules tell by the bridge's MAC address what guests send to the host.
+    lines = [
+        f"link set dev {network.bridge} address {network.bridge_mac}"
+        for network in desired.networks
+        if network.bridge_mac and (network.bridge, network.bridge_mac) not in observed.macs
+    ]
+    missing = [a for a in desired.addresses if a not in observed.addresses]
+    lines += [_address("add", address) for address in missing]
+    # A fresh address brings its routes along; an old one may have got them back (link down, up).
+    fresh = {(address.dev, address.address) for address in missing}
+    lines += [
+        _route("del", route)
+        for route in desired.hidden_routes
+        if route in observed.routes or (route.dev, route.source) in fresh
+    ]
+    lines += [_route("add", route) for route in desired.routes if route not in observed.routes]
+    if desired.shrink_lo:
+        lines += plan_lo(observed.lo, observed.routes, True, _is_active(observed))
+    bridges = [network.bridge for network in desired.networks]
+    return _ip(lines) + [
+        Step(SYSCTL, f"net/ipv4/conf/{bridge}/route_localnet=1")
+        for bridge in bridges
+        if bridge not in observed.route_localnet
+    ]
+
+
+def _orders(observed: Observed, desired: HostState) -> list[Order]:
+    published = {each.network for each in desired.published}
+    return orders(observed.firewalls, desired.networks, desired.gone, published)
+
+
+def _hosts(observed: Observed, desired: HostState) -> list[Step]:
+    if observed.hosts is None or set(observed.hosts) == set(desired.hosts):
+        return []
+    entries = [" ".join((str(address), *names)) for address, names in desired.hosts]
+    return [Step(HOSTS, "; ".join(entries))]
+
+
+def _ours(routes: Iterable[Route]) -> list[Route]:
+    return [route for route in routes if route.ours and route.dev != "lo"]
+
+
+def _is_active(observed: Observed) -> bool:
+    """Is anything of a network of ours on the host?"""
+    return bool(_ours(observed.routes)) or any(a.address in TRANSIT for a in observed.addresses)
+
+
+def _ip(lines: Iterable[str]) -> list[Step]:
+    return [Step(IP, line) for line in lines]
+
+
+def _address(verb: str, address: Address) -> str:
+    line = f"address {verb} {address.address}/{address.length} dev {address.dev}"
+    if verb == "del":
+        return line
+    # iproute2 would give a 127.x address scope host, and no guest's route could use it as source
+    broadcast = " brd +" if address.length < 31 and not address.noprefixroute else ""
+    return line + broadcast + " scope global" + (" noprefixroute" if address.noprefixroute else "")
+
+
+def _route(verb: str, route: Route) -> str:
+    line = f"route {verb} {route.kind} {route.prefix} dev {route.dev} table local"
+    if not route.ours:
+        return line
+    source = f" src {route.source}" if route.source else ""
+    return f"{line} proto {ROUTE_PROTOCOL} scope link{source}"

@@ -1,0 +1,193 @@
+"""What a host should hold and what it does hold, in the same terms.
+
+``HostState`` is computed from networks, live ports, reservations and options, never accumulated;
+``Observed`` is read from the kernel, never remembered. plan.py compares the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import IPv4Address, IPv4Network
+
+from ..addresses.labels import host_names
+from ..addresses.publications import published
+from ..firewalls.openings import Firewalls
+from ..model import NATIVE, Binding, Guest, Network, Options, Port, Published, Reservation
+from ..records import NamedTuple
+from ..validation import is_quotable
+
+ROUTE_PROTOCOL = 127
+"""Marks our routes (rtm_protocol, free in rtnetlink.h and iproute2's rt_protos), so that they are
+found and deleted without any record of ours."""
+
+
+class Address(NamedTuple):
+    """An IPv4 address on a device."""
+
+    dev: str
+    address: IPv4Address
+    length: int
+    noprefixroute: bool = False
+
+
+class LoAddress(NamedTuple):
+    """An address on lo, with whatever else ``ip address add`` needs to bring it back as it was."""
+
+    address: IPv4Address
+    length: int
+    attributes: str = "scope host"
+
+
+class Route(NamedTuple):
+    """An IPv4 route in table local."""
+
+    kind: str
+    prefix: IPv4Network
+    dev: str
+    source: IPv4Address | None
+    ours: bool
+    """It carries ROUTE_PROTOCOL."""
+    metric: int = 0
+
+
+class Observed(NamedTuple):
+    """What the kernel holds now."""
+
+    lo: tuple[LoAddress, ...]
+    """In the kernel's order."""
+    addresses: frozenset[Address]
+    """Of all devices but lo."""
+    routes: frozenset[Route]
+    """All of table local."""
+    route_localnet: frozenset[str]
+    """Devices on which the sysctl is on, among those that desired state or routes name."""
+    ruleset: str | None
+    """Our tables as nft lists them, '' when none is there; None: not asked."""
+    hosts: tuple[tuple[IPv4Address, tuple[str, ...]], ...] | None
+    """Names that our block in /etc/hosts publishes; None: not asked."""
+    firewalls: Firewalls = Firewalls()
+    macs: frozenset[tuple[str, str]] = frozenset()
+    """(bridge, its MAC address), of the same devices as ``route_localnet``."""
+
+
+class HostState(NamedTuple):
+    """What the host should hold."""
+
+    networks: tuple[Network, ...] = ()
+    guests: tuple[Guest, ...] = ()
+    bindings: tuple[Binding, ...] = ()
+    shrink_lo: bool = False
+    hosts: tuple[tuple[IPv4Address, tuple[str, ...]], ...] = ()
+    published: tuple[Published, ...] = ()
+    gone: tuple[str, ...] = ()
+    """Bridges that were ours: other firewalls have to forget them, although they are no more."""
+
+    @property
+    def addresses(self) -> list[Address]:
+        return [address for network in self.networks for address in _addresses(network)]
+
+    @property
+    def routes(self) -> list[Route]:
+        return [route for network in self.networks for route in _routes(network)]
+
+    @property
+    def hidden_routes(self) -> list[Route]:
+        """Routes that the kernel adds with an address and that must not be there."""
+        return [route for network in self.networks for route in _hidden_routes(network)]
+
+
+def _addresses(network: Network) -> list[Address]:
+    host = Address(network.bridge, network.loop_address(network.host), network.loop_prefix.prefixlen)
+    owned = [host, *(Address(network.bridge, address, 32) for address in network.own_transit)]
+    if network.mode != NATIVE:
+        owned.append(_dhcp_context(network))
+    return owned
+
+
+def _dhcp_context(network: Network) -> Address:
+    """dnsmasq serves a DHCP range only where an interface has an address in it."""
+    gateway = network.guest_address(network.gateway)
+    return Address(network.bridge, gateway, network.guest_prefix.prefixlen, noprefixroute=True)
+
+
+def _routes(network: Network) -> list[Route]:
+    """Unicast routes in table local win over lo's /8 also when an ``ip rule`` parts local from main."""
+    host, gateway = network.loop_address(network.host), network.transit_address(network.gateway)
+    return [
+        Route("unicast", network.loop_prefix, network.bridge, host, ours=True),
+        Route("unicast", network.transit_prefix, network.bridge, gateway, ours=True),
+    ]
+
+
+def _hidden_routes(network: Network) -> list[Route]:
+    """The guest prefix must mean the LAN, if anything, to the host's routing."""
+    if network.mode == NATIVE:
+        return []
+    gateway = network.guest_address(network.gateway)
+    broadcast = network.guest_prefix.broadcast_address
+    return [
+        Route("local", IPv4Network((gateway, 32)), network.bridge, gateway, ours=False),
+        Route("broadcast", IPv4Network((broadcast, 32)), network.bridge, gateway, ours=False),
+    ]
+
+
+class Tap(NamedTuple):
+    """A device attached to a bridge."""
+
+    name: str
+    bridge: str
+    alias: str
+    """ifalias; we write the guest and its loop address there."""
+    mac: str
+
+
+def desire(
+    networks: Iterable[Network],
+    reservations: Mapping[str, Sequence[Reservation]],
+    ports: Iterable[Port],
+    taps: Iterable[Tap],
+    options: Options,
+) -> HostState:
+    """The state for these active ``networks`` with their ``reservations``, live ``ports`` and ``taps``."""
+    active = tuple(sorted(networks))
+    guests = tuple(sorted(_guests(active, reservations, ports)))
+    return HostState(
+        networks=active,
+        guests=guests,
+        bindings=tuple(sorted(_bindings(active, guests, taps))),
+        shrink_lo=bool(active) and options.lo == "shrink",
+        hosts=host_names(active, guests) if options.names == "hosts" else (),
+        published=published(active, reservations),
+    )
+
+
+def _guests(
+    networks: Iterable[Network], reservations: Mapping[str, Sequence[Reservation]], ports: Iterable[Port]
+) -> Iterable[Guest]:
+    live = {(port.network, port.mac) for port in ports}
+    for network in networks:
+        for kept in reservations.get(network.name, ()):
+            if (network.name, kept.mac) in live:
+                yield Guest(network.name, kept.mac, kept.number, kept.name)
+
+
+def _bindings(networks: Iterable[Network], guests: Iterable[Guest], taps: Iterable[Tap]) -> Iterable[Binding]:
+    by_bridge = {network.bridge: network for network in networks}
+    by_address: dict[str, Guest] = {}
+    by_tail: dict[tuple[str, str], list[Guest]] = {}
+    by_name = {network.name: network for network in by_bridge.values()}
+    for guest in guests:
+        network = by_name[guest.network]
+        by_address[str(network.loop_address(guest.number))] = guest
+        by_tail.setdefault((guest.network, guest.mac[2:]), []).append(guest)
+    for tap in taps:
+        if tap.bridge not in by_bridge or not is_quotable(tap.name):
+            continue  # unbound, that NIC has its guards by MAC and address; others must not lose theirs
+        name = by_bridge[tap.bridge].name
+        owner = by_address.get(tap.alias.rpartition(" ")[2])
+        if owner is None and tap.mac.startswith("fe:"):
+            # libvirt gives a tap its guest's MAC with the first byte 0xfe (virnetdevtap.c)
+            alike = by_tail.get((name, tap.mac[2:]), [])
+            owner = alike[0] if len(alike) == 1 else None
+        if owner is not None and owner.network == name:
+            yield Binding(name, tap.name, owner.mac, owner.number)

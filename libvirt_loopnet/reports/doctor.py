@@ -1,0 +1,309 @@
+"""What on a host gets in the way of loopnet: facts to findings. Pure.
+
+A finding says what was found, what follows from it, and the command that mends it. ``error``: loopnet
+doesn't work; ``warning``: something doesn't, or will not after the next change; ``note``: worth knowing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Address
+from typing import NamedTuple
+
+from ..firewalls.obstacles import Obstacle
+from ..model import ANY_ADDRESS, Network, Publication
+from ..networks.dhcp import Problem
+from ..prefixes import LOOPBACK
+
+ERROR, WARNING, NOTE = "error", "warning", "note"
+
+
+class Finding(NamedTuple):
+    """One thing in the way."""
+
+    id: str
+    level: str
+    what: str
+    consequence: str
+    command: str
+
+
+class Listener(NamedTuple):
+    """A local socket that waits for others."""
+
+    protocol: str
+    address: IPv4Address
+    port: int
+
+
+class Daemon(NamedTuple):
+    """A running libvirt daemon."""
+
+    name: str
+    pid: int
+    older_than_hooks: bool
+
+
+class Facts(NamedTuple):
+    """What was seen on the host."""
+
+    networks: tuple[Network, ...] = ()
+    """Active ones."""
+    missing_programs: tuple[str, ...] = ()
+    nft_refusal: str = ""
+    """Why nft or the kernel doesn't take our rules; '' if it does."""
+    problems: tuple[Problem, ...] = ()
+    """What stands in <dhcp> of our networks and can't be followed."""
+    hooks: tuple[tuple[str, str], ...] = ()
+    """(driver, state) of each installed hook that isn't in order."""
+    daemons: tuple[Daemon, ...] = ()
+    ip_forward: bool = True
+    lo_managers: tuple[str, ...] = ()
+    """Programs that run and may bring lo's /8 back."""
+    networkd_bridges: tuple[tuple[str, str], ...] = ()
+    """(bridge of ours, .network file by which systemd-networkd configures it)."""
+    lo_option: str = "shrink"
+    guest_leases: tuple[tuple[str, str], ...] = ()
+    """(network, why libvirt lists the addresses its guests see, against the configuration)."""
+    rivals: tuple[tuple[str, str], ...] = ()
+    """(network that is not up, program with the port that its dnsmasq needs)."""
+    selinux_hooks: bool = True
+    """False where SELinux is enforced and keeps hooks confined."""
+    listeners: tuple[Listener, ...] = ()
+    addresses: tuple[tuple[str, IPv4Address], ...] = ()
+    """(device, address) of all but our bridges."""
+    obstacles: tuple[Obstacle, ...] = ()
+    """Rules of others that are in the way."""
+    firewall_problems: tuple[str, ...] = ()
+    """One line for each other firewall that could not be spoken to."""
+    drift: tuple[str, ...] = ()
+    published: tuple[tuple[str, Publication], ...] = ()
+    """(guest, what of it) of active networks."""
+    broken_state: tuple[str, ...] = ()
+    """One line for each file of ours that can't be read."""
+
+
+def findings(facts: Facts) -> list[Finding]:
+    """All findings, the worst first."""
+    found = [finding for check in _CHECKS for finding in check(facts)]
+    return sorted(found, key=lambda finding: (ERROR, WARNING, NOTE).index(finding.level))
+
+
+def _programs(facts: Facts) -> Iterator[Finding]:
+    for program in facts.missing_programs:
+        yield Finding(
+            "program-missing",
+            ERROR,
+            f"{program} is not installed",
+            "no loopnet network can start",
+            f"apt install {_PACKAGES.get(program, program)}",
+        )
+    if facts.nft_refusal:
+        yield Finding(
+            "nft-refuses",
+            ERROR,
+            f"nft doesn't take loopnet's rules: {facts.nft_refusal}",
+            "no loopnet network can start",
+            "modprobe -a nf_tables nft_nat nft_masq; uname -r",
+        )
+
+
+_PACKAGES = {"nft": "nftables", "ip": "iproute2", "unshare": "util-linux"}
+
+
+def _hooks(facts: Facts) -> Iterator[Finding]:
+    for driver, state in facts.hooks:
+        yield Finding(
+            "hook-missing",
+            ERROR,
+            f"the hook for {driver} is {state}",
+            "libvirt starts networks and guests without loopnet",
+            "loopnet install-hooks",
+        )
+    for daemon in facts.daemons:
+        if daemon.older_than_hooks:
+            yield Finding(
+                "hook-unseen",
+                NOTE,
+                f"{daemon.name} was started before the hooks were installed",
+                "unless it was reloaded since (as packages do), it doesn't run them",
+                f"kill -HUP {daemon.pid}",
+            )
+    if not facts.selinux_hooks:
+        yield Finding(
+            "selinux-hooks",
+            ERROR,
+            "SELinux keeps libvirt's hooks confined",
+            "the hooks can't start Python, nft or ip",
+            "setsebool -P virt_hooks_unconfined on",
+        )
+
+
+def _forwarding(facts: Facts) -> Iterator[Finding]:
+    if facts.networks and not facts.ip_forward:
+        yield Finding(
+            "ip-forward",
+            ERROR,
+            "net.ipv4.ip_forward is 0",
+            "guests have no internet",
+            "sysctl -w net.ipv4.ip_forward=1",
+        )
+
+
+def _lo(facts: Facts) -> Iterator[Finding]:
+    if facts.lo_option != "shrink":
+        return
+    for manager in facts.lo_managers:
+        yield Finding(
+            "lo-managed",
+            NOTE,
+            f"{manager} may bring back 127.0.0.1/8 on lo",
+            "loopnet works all the same, but status tells of drift",
+            'set lo = "keep" in /etc/libvirt-loopnet.conf, or run loopnet watch',
+        )
+
+
+def _bridges(facts: Facts) -> Iterator[Finding]:
+    for bridge, path in facts.networkd_bridges:
+        yield Finding(
+            "bridge-managed",
+            WARNING,
+            f"systemd-networkd configures {bridge}, as {path} matches it",
+            "it takes guests' taps off their bridge and addresses away, at any time",
+            f"let [Match] in {path} name your own interfaces only; networkctl reload",
+        )
+
+
+def _occupants(facts: Facts) -> Iterator[Finding]:
+    for network in facts.networks:
+        prefix, host = network.loop_prefix, network.loop_address(network.host)
+        for dev, address in facts.addresses:
+            if address in prefix:
+                yield Finding(
+                    "address-taken",
+                    WARNING,
+                    f"{address} is an address of {dev}, inside {prefix} of network {network.name}",
+                    f"a guest at {address} can't be reached",
+                    f"ip address del {address} dev {dev}",
+                )
+        for socket in facts.listeners:
+            if socket.address in prefix and socket.address != host:
+                yield Finding(
+                    "listener",
+                    WARNING,
+                    f"a program listens on {socket.address} port {socket.port}/{socket.protocol}, "
+                    f"inside {prefix} of network {network.name}",
+                    "nobody reaches it there any more: the address is a guest's",
+                    f"ss -lnp src {socket.address}",
+                )
+
+
+def _definitions(facts: Facts) -> Iterator[Finding]:
+    for problem in facts.problems:
+        yield Finding(
+            "dhcp",
+            WARNING,
+            problem.what,
+            "the network isn't started again as it is defined",
+            problem.command,
+        )
+
+
+def rival(publication: Publication, listeners: Iterable[Listener]) -> Listener | None:
+    """A program of the host that others reach no more, since a guest has the port. What listens on
+    127/8 is spared."""
+    for socket in listeners:
+        same = (socket.protocol, socket.port) == (publication.protocol, publication.port)
+        anywhere = ANY_ADDRESS in (publication.address, socket.address)
+        if same and socket.address not in LOOPBACK and (anywhere or socket.address == publication.address):
+            return socket
+    return None
+
+
+def _published(facts: Facts) -> Iterator[Finding]:
+    own = {address for _, address in facts.addresses} | {ANY_ADDRESS}
+    for guest, publication in facts.published:
+        socket = rival(publication, facts.listeners)
+        if socket:
+            yield Finding(
+                "published-listener",
+                WARNING,
+                f"a program of this host listens on {socket.address} port {socket.port}/{socket.protocol}, "
+                f"which is published for guest {guest}: {publication}",
+                "others reach the guest there, not the program",
+                f"loopnet unpublish {guest} {publication}",
+            )
+        if facts.addresses and publication.address not in own:
+            yield Finding(
+                "published-address",
+                NOTE,
+                f"{publication} of guest {guest} is published at an address that this host hasn't now",
+                "nobody reaches the guest there",
+                "ip -4 address",
+            )
+
+
+def _rivals(facts: Facts) -> Iterator[Finding]:
+    for network, rival in facts.rivals:
+        yield Finding(
+            "port-taken",
+            ERROR,
+            rival,
+            f"network {network} can't start: its dnsmasq needs the port",
+            "stop that program, or let it serve only the addresses it is for (not 0.0.0.0 or ::); ss -lnp",
+        )
+
+
+def _leases(facts: Facts) -> Iterator[Finding]:
+    for network, reason in facts.guest_leases:
+        why, _, command = reason.partition("; ")
+        yield Finding(
+            "leases",
+            WARNING,
+            f"libvirt lists the addresses that guests of network {network} see, since {why}",
+            "virsh domifaddr, libnss-libvirt and all that asks libvirt names addresses that don't work here",
+            command.removeprefix("put it in: ").removeprefix("let it: ") or "loopnet install-hooks",
+        )
+
+
+def _state(facts: Facts) -> Iterator[Finding]:
+    for line in facts.broken_state:
+        yield Finding("state-broken", ERROR, line, "its network's guests can't start", "see the message")
+    if facts.drift:
+        yield Finding(
+            "drift",
+            WARNING,
+            f"{len(facts.drift)} things are not as they should be: {facts.drift[0]}",
+            "guests may be cut off, or not be guarded",
+            "loopnet sync",
+        )
+
+
+def _firewalls(facts: Facts) -> Iterator[Finding]:
+    for obstacle in facts.obstacles:
+        yield Finding(
+            "firewall",
+            WARNING,
+            f"another firewall, {obstacle.where}: {obstacle.rule}",
+            f"cut off: {', '.join(obstacle.breaks)}",
+            "; ".join(obstacle.mend),
+        )
+    for problem in facts.firewall_problems:
+        yield Finding(
+            "firewall-unknown",
+            WARNING,
+            problem,
+            "loopnet can't tell it what guests need",
+            "loopnet sync",
+        )
+
+
+_CHECKS = (
+    _programs, _hooks, _forwarding, _definitions, _state, _firewalls, _bridges, _occupants, _rivals,
+    _leases, _published, _lo,
+)  # fmt: skip
+
+
+def order(found: Iterable[Finding]) -> int:
+    """Exit status for ``found``: 1 if anything but notes is among them."""
+    return int(any(finding.level != NOTE for finding in found))
