@@ -253,7 +253,7 @@ def answers(lab: Lab, guest: LabGuest) -> None:
 
 LOST_MESSAGES = """
 import subprocess, sys; sys.path.insert(0, sys.argv[1])
-from libvirt_loopnet.host.notify import Changes
+from libvirt_loopnet.host.kernel.notify import Changes
 def ip(*lines):
     subprocess.run(["ip", "-batch", "-"], input="\\n".join(lines), text=True, check=True)
 with Changes() as changes:

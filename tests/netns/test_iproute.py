@@ -43,7 +43,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 LOOK = """\
 import sys; sys.path.insert(0, sys.argv[1])
 from libvirt_loopnet.errors import HostError
-from libvirt_loopnet.host import iproute
+from libvirt_loopnet.host.kernel import iproute
 try:
     print("no error:", iproute.look())
 except HostError as error:

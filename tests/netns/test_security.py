@@ -838,8 +838,9 @@ def test_nothing_leaks_without_masquerade(arena: Arena) -> None:
 REPLACE = """
 import sys; sys.path.insert(0, sys.argv[1])
 from libvirt_loopnet import config
-from libvirt_loopnet.apply import survey
-from libvirt_loopnet.host import linux, nftables
+from libvirt_loopnet.converge.apply import survey
+from libvirt_loopnet.host import linux
+from libvirt_loopnet.host.kernel import nftables
 from libvirt_loopnet.addresses.store import Store
 from libvirt_loopnet.ruleset.tables import replace_tables
 desired = survey(linux.Linux(), Store(), config.load())
