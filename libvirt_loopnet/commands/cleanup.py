@@ -19,6 +19,7 @@ from ..files import network_name
 from ..host import dnsmasq, leases, linux, names
 from ..planning.plan import Step
 from ..planning.state import HostState
+from ..plugging import bridge_ports as bridgeports
 from .shared.output import note
 from .shared.privileges import require_root
 
@@ -35,7 +36,7 @@ def run(_arguments: Namespace) -> int:
             stack.enter_context(settled(Store()))
         except LoopnetError as error:  # whoever holds the lock may be why this was called
             note(f"{error}; going on without the lock")
-        removed = [*_clean_host(errors), *_clean_dnsmasq(errors)]
+        removed = [*_clean_host(errors), *_clean_dnsmasq(errors), *_clean_bridges(errors)]
     print("\n".join(removed) if removed else "nothing to do")
     for network in runstate.active_networks():
         note(f"network {network.name} is active, but out of service until: loopnet sync")
@@ -80,6 +81,17 @@ def _clean_dnsmasq(errors: list[str]) -> list[str]:
         errors.append(str(error))
     for name in _inactive(runstate.NOTES, ".xml"):
         runstate.forget(network_name(name))
+    return removed
+
+
+def _clean_bridges(errors: list[str]) -> list[str]:
+    removed = []
+    for bridge in bridgeports.spare_bridges():
+        try:
+            linux.delete_device(bridge)
+            removed.append(f"ip link delete {bridge}")
+        except LoopnetError as error:
+            errors.append(str(error))
     return removed
 
 

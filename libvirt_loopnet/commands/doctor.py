@@ -26,6 +26,7 @@ from ..model import Network, Publication
 from ..networks.dhcp import Problem, parse_static
 from ..networks.parsing import dnsmasq_options_of
 from ..reports import doctor
+from .shared import plugging
 from .shared.inventory import DEFINITIONS, read_or_nothing
 from .shared.output import print_json
 from .shared.privileges import require_root
@@ -78,6 +79,7 @@ def look_around() -> doctor.Facts:
         obstacles=() if missing else tuple(obstacles.find(networks, {network for network, _, _ in ports})),
         firewall_problems=() if missing else firewall.observe().problems,
         drift=drift,
+        unplugged=tuple((plugging.lacking(out), plugging.command(out)) for out in plugging.out_of_place()),
         published=tuple((guest, publication) for _, guest, publication in ports),
         broken_state=broken,
     )
@@ -123,7 +125,7 @@ def _state(blind: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
         *(partial(store.load, name) for name in store.networks()),
     ]
     broken = tuple(line for load in loads for line in _complaint(load))
-    return broken, () if broken or blind else tuple(gather().drift)
+    return broken, () if broken or blind else tuple(gather().mended_alone)
 
 
 def _published(networks: Sequence[Network]) -> list[tuple[str, str, Publication]]:

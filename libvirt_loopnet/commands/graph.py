@@ -16,7 +16,7 @@ from ..addresses.store import Store
 from ..errors import HostError, InputError, PrivilegeError
 from ..host.kernel import links
 from ..reports.graph import Group, Nic, Picture, render
-from .shared.inventory import Entry, Networks, entries, networks
+from .shared.inventory import UP, Entry, Networks, entries, networks
 from .shared.output import note
 
 
@@ -44,7 +44,7 @@ def picture(found: Networks, listed: Sequence[Entry]) -> Picture:
     groups = []
     for network in found.known:
         mine = [entry for entry in listed if entry.network_name == network.name]
-        nics = [_nic(entry) for entry in sorted(mine, key=lambda entry: entry.port is None)]
+        nics = [_nic(entry) for entry in sorted(mine, key=lambda entry: entry.state != UP)]
         groups.append(Group(network, network in found.active, tuple(nics)))
     groups.sort(key=lambda group: not group.active)
     return Picture(socket.gethostname(), links.lo(), links.uplinks(), tuple(groups))
@@ -54,7 +54,7 @@ def _nic(entry: Entry) -> Nic:
     number, mac, _, name, published = entry.reservation
     # without blanks the longest fits into a card
     notes = (f"{p.address}:{p.port}→{p.guest_port}/{p.protocol}" for p in published)
-    return Nic(name or mac, number, entry.tap, entry.port is not None, tuple(notes))
+    return Nic(name or mac, number, entry.tap, entry.state == UP, tuple(notes))
 
 
 def _write(path: str, text: bytes) -> None:

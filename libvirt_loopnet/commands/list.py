@@ -8,7 +8,8 @@
     loop_address   the address on the host, null when the network isn't defined any more
     guest_address  the address in the guest, likewise
     tap            the host's device for the NIC, null while there is none
-    state          "up" while it is plugged in, else "reserved"
+    state          "up" while it is seen on the network's bridge, with carrier, and let in;
+                   "off" while its guest runs and it is not (see loopnet doctor), else "reserved"
     published      array of objects: protocol, host_address (null: all), host_port, guest_port
 """
 

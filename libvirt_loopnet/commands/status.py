@@ -30,8 +30,9 @@ from ..planning.lo import FOUND, LOCALHOST, NARROW, SHRUNK, WIDE
 from ..ruleset.tables import TABLES
 from .list import as_json
 from .publish import line_of
-from .shared.inventory import Entry, entries, networks_of_files
+from .shared.inventory import UP, Entry, entries, networks_of_files
 from .shared.output import print_json, print_table
+from .shared.plugging import lacking, out_of_place
 from .shared.privileges import require_root
 
 COLUMNS = ("network", "state", "mode", "bridge", "loop_prefix", "guest_prefix", "up", "reserved")
@@ -47,6 +48,8 @@ class Status(NamedTuple):
     """All that status says."""
 
     look: Look
+    lacking: tuple[str, ...]
+    """A line for each running guest that is not plugged into its network."""
     active: tuple[Network, ...]
     inactive: tuple[Network, ...]
     entries: tuple[Entry, ...]
@@ -54,6 +57,11 @@ class Status(NamedTuple):
 
     @property
     def drift(self) -> list[str]:
+        return [*self.mended_alone, *self.lacking]
+
+    @property
+    def mended_alone(self) -> list[str]:
+        """Drift but for guests."""
         stale = (f"dnsmasq: {path}" for path in self.look.stale)
         return [*brief(self.look.steps), *stale, *map(broken, self.look.broken)]
 
@@ -81,7 +89,8 @@ def gather() -> Status:
     seen = look()
     found = networks_of_files()
     hooks = {driver: hookfiles.state(driver) for driver in hookfiles.DRIVERS}
-    return Status(seen, found.active, found.inactive, tuple(entries(found, Store())), hooks)
+    missing = tuple(map(lacking, out_of_place()))
+    return Status(seen, missing, found.active, found.inactive, tuple(entries(found, Store())), hooks)
 
 
 def _as_json(status: Status) -> dict[str, object]:
@@ -135,7 +144,7 @@ def _networks(status: Status) -> Iterator[dict[str, object]]:
 def _count(status: Status, network: Network) -> tuple[int, int]:
     """(NICs plugged in, NICs with a reservation)"""
     inside = [entry for entry in status.entries if entry.network_name == network.name]
-    return sum(1 for entry in inside if entry.port), len(inside)
+    return sum(1 for entry in inside if entry.state == UP), len(inside)
 
 
 def _print(status: Status) -> None:

@@ -22,6 +22,7 @@ from ..converge import apply
 from ..converge.mend import mend
 from ..errors import LoopnetError
 from ..host import linux
+from .shared import plugging
 from .shared.privileges import require_root
 
 PERIOD = 30.0
@@ -34,16 +35,18 @@ def add_arguments(_parser: ArgumentParser) -> None:
     pass
 
 
-def run(_arguments: Namespace) -> int:
+def run(arguments: Namespace) -> int:
     require_root("watch")
     from ..host.kernel.notify import Changes
 
     signal.signal(signal.SIGTERM, _end)
+    guests = Guests(arguments.connect)
     with suppress(KeyboardInterrupt), Changes() as changes:
         _notify("READY=1")
         while True:
             if _differs():
                 _mend()
+            guests.plug_in()
             _notify("WATCHDOG=1")
             time.sleep(REST)
             changes.wait(PERIOD)
@@ -72,6 +75,40 @@ def _mend() -> None:
             _say(f"mended: {line}")
     except LoopnetError as error:  # a later look may do better
         _say(f"not mended: {error}")
+
+
+class Guests:
+    """Plugs in running guests that a restart of their network left behind.
+
+    To try makes the kernel tell of changes, so what failed is not tried again before PERIOD is over.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._tried: set[tuple[str, str]] = set()
+        self._next = 0.0
+        self._said = ""
+
+    def plug_in(self) -> None:
+        try:
+            out = {(nic.uuid, nic.interface.mac) for _, nic in plugging.out_of_place()}
+            if out - self._tried or (out and time.monotonic() > self._next):
+                self._tried, self._next = out, time.monotonic() + PERIOD
+                back, left = plugging.plug_in(self._uri)
+                for nic in back:
+                    _say(f"mended: {plugging.plugged(nic)}")
+                if back:
+                    _mend()  # their taps are bound where rules are next made
+                self._complain(f"not mended: {plugging.unplugged(left)}" if left else "")
+            self._tried &= out
+        except LoopnetError as error:
+            self._complain(f"not mended: {error}")
+
+    def _complain(self, message: str) -> None:
+        """Once is enough."""
+        if message and message != self._said:
+            _say(message)
+        self._said = message
 
 
 def _say(message: str) -> None:

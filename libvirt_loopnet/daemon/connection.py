@@ -11,8 +11,10 @@ from ipaddress import IPv4Address
 from typing import Any, NamedTuple
 
 from ..errors import HostError, InputError, LoopnetError, NotFoundError, PrivilegeError
+from ..guests.interfaces import interfaces
 from ..model import Network, Port
 from ..networks.parsing import NAMESPACE, parse_network, parse_port
+from .domains import LiveNic
 
 SYSTEM_URI = "qemu:///system"
 
@@ -66,6 +68,12 @@ class Connection:
 
     def __exit__(self, *_error: object) -> None:
         self.close()
+
+    @property
+    def driver(self) -> str:
+        """The driver of domains, in lower case: qemu, lxc."""
+        with _errors():
+            return str(self._handle.getType()).lower()
 
     def networks(self) -> list[NetworkInfo]:
         """All networks, by name; one that goes away meanwhile is left out."""
@@ -135,6 +143,23 @@ class Connection:
             handles = self._handle.listAllDomains()
         found = (_or_gone(_domain_info, handle) for handle in handles)
         return sorted(info for info in found if info is not None)
+
+    def live_nics(self) -> list[LiveNic]:
+        """The NICs of running domains; for those who can't read what the driver has written down."""
+        running = ((domain, domain.live_xml) for domain in self.domains() if domain.live_xml)
+        return [
+            LiveNic(self.driver, domain.name, domain.uuid, interface)
+            for domain, xml in running
+            for interface in interfaces(xml)
+        ]
+
+    def live_domain(self, uuid: str) -> bytes:
+        """What a domain runs with; b'' while libvirt knows of none that runs."""
+        try:
+            with _errors():
+                return _domain_info(self._handle.lookupByUUIDString(uuid)).live_xml
+        except NotFoundError:
+            return b""
 
     def domain_definition(self, name: str) -> bytes:
         """The definition of a domain, passwords and all, to be changed and defined anew."""

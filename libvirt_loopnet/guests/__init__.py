@@ -1,4 +1,4 @@
-"""libvirt's <domain>: its NICs, moving and plugging them in again, and what a guest itself needs (setup, SMBIOS).
+"""libvirt's <domain>: its NICs, moving them, and what a guest itself needs (setup, SMBIOS).
 
-Imports xml and daemon.
+Pure. Imports xml.
 """

@@ -1,10 +1,11 @@
 """The ``<interface>`` elements of a running guest, as libvirt's update-device takes them.
 
 After net-destroy and net-start a guest's tap has no bridge, and libvirt's network has no port for it.
-Updating the device as it is changes nothing to libvirt, so it is updated twice: to the bridge itself,
-which attaches the tap, and back to the network, for which libvirt makes a port and runs the hook
-(qemuDomainChangeNet and qemuDomainChangeNetBridge in src/qemu/qemu_hotplug.c). The guest's link stays
-up all the time.
+Updating the device as it is changes nothing to libvirt, so it is updated twice: to a bridge made for the
+purpose, which attaches the tap there, and back to the network, for which libvirt makes a port, runs the
+hook and attaches the tap (qemuDomainChangeNet and qemuDomainChangeNetBridge in src/qemu/qemu_hotplug.c).
+By way of the network's own bridge that works on libvirt 9 only: from 11 on libvirt does nothing where the
+bridge's name stays the same. The guest's link stays up all the time.
 """
 
 from __future__ import annotations
@@ -30,24 +31,48 @@ class Interface(NamedTuple):
     bridge: str
     """Bridge it says it is on; known of running guests only."""
     xml: bytes
+    tap: str = ""
+    """The host's device for it, '' while the guest does not run."""
 
 
 def interfaces(domain_xml: bytes) -> list[Interface]:
-    """All interfaces of a domain, in order. Raises InputError for malformed XML."""
-    devices = parse(domain_xml).first("devices")
+    """All interfaces of a domain, or of what a driver saves of it, in order. Raises InputError for malformed XML."""
+    root = parse(domain_xml)
+    domain = root.first("domain") if root.tag == "domstatus" else root
+    devices = domain.first("devices") if domain else None
     found = devices.all("interface") if devices else ()
     return [_interface(domain_xml, element) for element in found]
 
 
 def _interface(data: bytes, element: Element) -> Interface:
-    mac, source = element.first("mac"), element.first("source")
+    mac, source, target = (element.first(tag) for tag in ("mac", "source", "target"))
     return Interface(
         mac=mac.get("address").lower() if mac else "",
         kind=element.get("type"),
         network=source.get("network") if source else "",
         bridge=source.get("bridge") if source else "",
         xml=data[element.start : element_end(data, element)],
+        tap=target.get("dev") if target else "",
     )
+
+
+def spare_name(network_uuid: str) -> str:
+    """The bridge by way of which guests of a network are plugged in again; 15 characters, as many as a
+    device's name may have."""
+    return f"loopnet-{network_uuid[:7]}"
+
+
+def is_spare(device: str) -> bool:
+    """Is this the name of such a bridge?"""
+    head, _, tail = device.partition("-")
+    return head == "loopnet" and len(tail) == 7 and set(tail) <= set("0123456789abcdef")
+
+
+def is_of(interface: Interface, network: str, spare: str) -> bool:
+    """Does it belong to ``network``? On the ``spare`` bridge it was left by a kill in the midst of it all."""
+    if interface.kind == NETWORK:
+        return interface.network == network
+    return (interface.kind, interface.bridge) == (BRIDGE, spare)
 
 
 def on_bridge(interface: Interface, bridge: str) -> bytes:

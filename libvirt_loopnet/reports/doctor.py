@@ -77,6 +77,8 @@ class Facts(NamedTuple):
     firewall_problems: tuple[str, ...] = ()
     """One line for each other firewall that could not be spoken to."""
     drift: tuple[str, ...] = ()
+    unplugged: tuple[tuple[str, str], ...] = ()
+    """(what is said of a running guest that is not plugged into its network, the command)."""
     published: tuple[tuple[str, Publication], ...] = ()
     """(guest, what of it) of active networks."""
     broken_state: tuple[str, ...] = ()
@@ -279,6 +281,17 @@ def _state(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def _guests(facts: Facts) -> Iterator[Finding]:
+    for what, command in facts.unplugged:
+        yield Finding(
+            "unplugged",
+            WARNING,
+            what,
+            "nobody reaches it there, and it reaches nobody",
+            command,
+        )
+
+
 def _firewalls(facts: Facts) -> Iterator[Finding]:
     for obstacle in facts.obstacles:
         yield Finding(
@@ -299,7 +312,7 @@ def _firewalls(facts: Facts) -> Iterator[Finding]:
 
 
 _CHECKS = (
-    _programs, _hooks, _forwarding, _definitions, _state, _firewalls, _bridges, _occupants, _rivals,
+    _programs, _hooks, _forwarding, _definitions, _state, _guests, _firewalls, _bridges, _occupants, _rivals,
     _leases, _published, _lo,
 )  # fmt: skip
 

@@ -267,7 +267,7 @@ def test_cleanup_and_back(world: World) -> None:
     assert "127.0.0.1/8" in left
     assert "loopnet" not in left
     assert loopnet(world, "cleanup") == "nothing to do\n"
-    assert rows(world)[0]["state"] == "up"
+    assert rows(world)[0]["state"] == "off"  # on the bridge, and nobody lets it in
     loopnet(world, "status", status=1)
     loopnet(world, "sync")
     assert held(world) ^ before == set()

@@ -132,6 +132,9 @@ def test_running_guests_survive_there_and_back(sandbox: Sandbox) -> None:
         wait(says(sandbox, loop(address), guest.name), f"{guest.name} at {loop(address)}")
         wait(on_the_internet(guest), f"internet in {guest.name}")
         assert identity(guest) == before[address]
+        sandbox.host.sh(f"ping -q -c 1 -W 2 {loop(address)}")
+    assert ports(sandbox, "virbr0") == 2
+    assert loopnet(sandbox, "list").count(" up\n") == 2
     assert "drift:  none" in loopnet(sandbox, "status")
 
     lan_takes_the_guest_prefix(sandbox)
@@ -147,9 +150,59 @@ def test_running_guests_survive_there_and_back(sandbox: Sandbox) -> None:
         wait(says(sandbox, address, guest.name), f"{guest.name} at {address} again")
         wait(on_the_internet(guest), f"internet in {guest.name} again")
         assert identity(guest) == before[address]
+        sandbox.host.sh(f"ping -q -c 1 -W 2 {address}")
+    assert ports(sandbox, "virbr0") == 2
     assert definition(sandbox) == original
     assert host_text(sandbox) == held
     assert "Autostart:      yes" in sandbox.virsh("net-info", "default")
+
+
+def ports(sandbox: Sandbox, bridge: str) -> int:
+    """How many taps the kernel has on a bridge; all bridges but libvirt's own must be gone."""
+    assert "loopnet-" not in sandbox.host.sh("ip -oneline link show type bridge")
+    return len(re.findall(rf" master {bridge} ", sandbox.host.sh("bridge link")))
+
+
+def test_beside_a_watch(sandbox: Sandbox) -> None:
+    """Both plug guests in, one after the other."""
+    sandbox.virsh("net-start", "default")
+    guests = [sandbox.guest(f"still{number}", ["default"], memory_mib=32) for number in range(3)]
+    for guest in guests:
+        guest.start(paused=True)
+    watch = sandbox.host.popen(["loopnet", "watch"])
+    try:
+        for _ in range(3):
+            loopnet(sandbox, "convert", "default", "--restart")
+            assert ports(sandbox, "virbr0") == 3
+            assert loopnet(sandbox, "list").count(" up\n") == 3
+            loopnet(sandbox, "revert", "default", "--restart")
+            assert ports(sandbox, "virbr0") == 3
+    finally:
+        watch.terminate()
+        said = watch.communicate(timeout=20)[0]
+    assert watch.returncode == 0
+    assert "not mended" not in said
+
+
+def test_a_guest_that_is_not_back_is_named(sandbox: Sandbox) -> None:
+    """Whatever libvirt says: the command fails, and does it all when it is repeated."""
+    sandbox.virsh("net-start", "default")
+    guest = sandbox.guest("still", ["default"], memory_mib=32)
+    guest.start(paused=True)
+    hook = sandbox.path("/etc/libvirt/hooks/network.d/60-refuse")
+    for verb in ("convert", "revert"):
+        hook.write_text("#!/bin/sh\n[ \"$2\" != port-created ] || { echo 'not today' >&2; exit 1; }\n")
+        hook.chmod(0o755)
+        done = sandbox.host.run(["loopnet", verb, "default", "--restart"], check=False)
+        hook.unlink()
+        assert done.returncode == 4
+        assert done.stderr.count("\n") == 1
+        assert f"guest still ({guest.macs[0]})" in done.stderr
+        assert "virsh shutdown still, then virsh start still" in done.stderr
+        assert ports(sandbox, "virbr0") == 0
+        loopnet(sandbox, verb, "default", "--restart")
+        assert ports(sandbox, "virbr0") == 1
+    assert "was not converted" in sandbox.host.run(["loopnet", "revert", "default"], check=False).stderr
 
 
 def test_restarted_guests_keep_their_addresses(sandbox: Sandbox) -> None:

@@ -122,9 +122,10 @@ def test_names(world: World) -> None:
 
 
 def test_list(world: World) -> None:
-    """Nobody tells which veth is whose, as there is no hook of the LXC driver's; the MAC address will do."""
+    """There is no hook of the LXC driver's: its MAC address lets it in, its driver's own file tells the device."""
     row = world.host.sh("loopnet list").splitlines()[1].split()
-    assert row == ["c1", "loopnet", MAC.format(1), LOOP, LEASED, "-", "up"]
+    veth = world.sandbox.virsh(*LXC, "domiflist", "c1").split()[0]
+    assert row == ["c1", "loopnet", MAC.format(1), LOOP, LEASED, veth, "up"]
     assert "drift:  none" in world.host.sh("loopnet status")
 
 
@@ -140,6 +141,25 @@ def test_container_reaches_host_and_internet(world: World) -> None:
         run(world, "c1", f"timeout 1 nc {GATEWAY} {server.getsockname()[1]} </dev/null || true")
         server.settimeout(0.5)
         server.accept()
+
+
+def test_a_container_that_lost_its_network_is_named(world: World) -> None:
+    """libvirt's LXC driver can't update a running container's NIC."""
+    world.sandbox.virsh("net-destroy", "loopnet")
+    world.sandbox.virsh("net-start", "loopnet")
+    cure = "virsh -c lxc:///system shutdown c1, then virsh -c lxc:///system start c1"
+    doctor = world.host.run(["loopnet", "doctor"], check=False)
+    assert doctor.returncode == 1
+    assert f"guest c1 ({MAC.format(1)}) runs and is not plugged into loopnet" in doctor.stdout
+    assert f"mend: {cure}" in doctor.stdout
+    done = world.host.run(["loopnet", "sync"], check=False)
+    assert done.returncode == 4
+    assert cure in done.stderr
+    assert world.host.sh("loopnet list").splitlines()[1].split()[-1] == "off"
+    world.sandbox.virsh(*LXC, "destroy", "c1")
+    start(world, "c1")
+    assert world.page(LOOP) == "hello from c1\n"
+    assert world.host.sh("loopnet sync") == "nothing to do\n"
 
 
 def test_a_restart_keeps_the_address(world: World) -> None:

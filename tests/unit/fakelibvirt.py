@@ -1,16 +1,23 @@
-"""libvirt as convert and revert see it, in memory; anything can fail or be killed at any step."""
+"""libvirt as convert and revert see it, in memory; anything can fail or be killed at any step.
+
+It is libvirt 11 in that an update of a device attaches its tap only where the bridge's name changes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from ipaddress import IPv4Address
 
 from libvirt_loopnet.daemon.connection import Connection, DomainInfo, NetworkInfo
+from libvirt_loopnet.daemon.domains import LiveNic
 from libvirt_loopnet.errors import HostError, NotFoundError
-from libvirt_loopnet.guests.interfaces import interfaces
+from libvirt_loopnet.guests.interfaces import Interface, interfaces, is_of
 from libvirt_loopnet.model import Network, Port
+from libvirt_loopnet.networks.conversion.change import bridge_name
 from libvirt_loopnet.networks.conversion.originals import Original, Originals
 from libvirt_loopnet.networks.parsing import NAMESPACE, parse_network
+from libvirt_loopnet.plugging.bridge_ports import Place
 
 
 class Killed(BaseException):
@@ -40,10 +47,22 @@ class FakeLibvirt(Connection):
         self.guests: dict[str, DomainInfo] = {}
         self.plugged: list[Port] = []
         self.given: list[tuple[str, IPv4Address]] = []
+        self.taps: dict[str, str] = {}
+        """Tap -> the bridge that it is a port of."""
+        self.believed: dict[str, str] = {}
+        """The same as libvirt thinks."""
+        self.believes_only = False
+        """To attach a tap is believed and not done."""
+        self.late = 0
+        """How often it says that a domain doesn't run, as it does right after its start."""
         self.refuse: Callable[[str, bytes], None] = lambda what, xml: None
 
     def close(self) -> None:
         pass
+
+    @property
+    def driver(self) -> str:
+        return "qemu"
 
     def networks(self) -> list[NetworkInfo]:
         return sorted(self.known.values())
@@ -61,7 +80,8 @@ class FakeLibvirt(Connection):
         name = xml.split(b"<name>")[1].split(b"</name>")[0].decode()
         self.refuse("define", xml)
         self.steps.step(f"define {name}")
-        old = self.known.get(name) or NetworkInfo(name, "", b"", b"", False, True)
+        uuid = xml.partition(b"<uuid>")[2].partition(b"<")[0].decode()
+        old = self.known.get(name) or NetworkInfo(name, uuid, b"", b"", False, True)
         self.known[name] = old._replace(xml=xml)
 
     def start(self, name: str) -> None:
@@ -76,6 +96,7 @@ class FakeLibvirt(Connection):
         if not self.network(name).active:
             raise HostError(f"network {name} is not active")
         self.steps.step(f"stop {name}")
+        self.drop_bridge(bridge_name(self.network(name).live_xml))
         self.known[name] = self.network(name)._replace(live_xml=b"")
         self.plugged = [port for port in self.plugged if port.network != name]
 
@@ -92,16 +113,70 @@ class FakeLibvirt(Connection):
     def domains(self) -> list[DomainInfo]:
         return sorted(self.guests.values())
 
+    def live_domain(self, uuid: str) -> bytes:
+        self.late -= 1
+        return b"" if self.late >= 0 else self.guests[uuid].live_xml
+
+    def drop_bridge(self, bridge: str) -> None:
+        self.taps = {tap: "" if at == bridge else at for tap, at in self.taps.items()}
+
     def update_device(self, uuid: str, xml: bytes) -> None:
         guest = self.guests[uuid]
         new = interfaces(b"<domain><devices>" + xml + b"</devices></domain>")[0]
         old = next(each for each in interfaces(guest.live_xml) if each.mac == new.mac)
         self.refuse("update", xml)
         self.steps.step(f"update {guest.name} to {new.kind}")
-        if new.kind == "network" and (old.kind, old.network) != (new.kind, new.network):
+        if new.kind == "bridge":
+            self.plugged = [port for port in self.plugged if port.mac != new.mac]
+        elif (old.kind, old.network) != (new.kind, new.network):
             self.plugged.append(Port(new.network, new.mac, guest.name, uuid))
+        bridge = new.bridge if new.kind == "bridge" else bridge_name(self.network(new.network).live_xml)
+        if self.believed.get(old.tap, "virbr0") != bridge:
+            self.believed[old.tap] = bridge
+            self.taps[old.tap] = "" if self.believes_only else bridge
         live = guest.live_xml.replace(old.xml, new.xml)
         self.guests[uuid] = guest._replace(live_xml=live)
+
+
+class FakePlugs:
+    """The taps of FakeLibvirt's guests."""
+
+    def __init__(self, libvirt: FakeLibvirt) -> None:
+        self.libvirt = libvirt
+        self.bridges: set[str] = set()
+        self.dead: set[str] = set()
+
+    def unplugged(self, place: Place) -> list[LiveNic]:
+        ports = {port.mac for port in self.libvirt.ports(place.network)}
+
+        def is_in(interface: Interface) -> bool:
+            return self.libvirt.taps.get(interface.tap) == place.bridge and interface.mac in ports
+
+        return [
+            LiveNic("qemu", guest.name, guest.uuid, interface)
+            for guest in self.libvirt.guests.values()
+            for interface in (interfaces(guest.live_xml) if guest.live_xml else [])
+            if is_of(interface, place.network, place.spare) and not is_in(interface)
+        ]
+
+    def is_dead(self, tap: str) -> bool:
+        return tap in self.dead
+
+    @contextmanager
+    def spare_bridge(self, name: str) -> Iterator[None]:
+        self.bridges.add(name)
+        try:
+            yield
+        except Killed:
+            raise
+        except BaseException:
+            self._drop(name)
+            raise
+        self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        self.bridges.remove(name)
+        self.libvirt.drop_bridge(name)
 
 
 class KillableOriginals(Originals):

@@ -26,9 +26,13 @@ from libvirt_loopnet.commands.shared.prefix_options import Asked
 from libvirt_loopnet.converge import drift
 from libvirt_loopnet.daemon import hookfiles
 from libvirt_loopnet.errors import ConflictError, HostError, InputError, LoopnetError
+from libvirt_loopnet.host import admitted, linux
+from libvirt_loopnet.host.admitted import Admitted
 from libvirt_loopnet.model import Network, Port, Reservation
 from libvirt_loopnet.networks.parsing import parse_network
 from libvirt_loopnet.planning.plan import HOSTS, IP, NETLINK, NFT, Step
+from libvirt_loopnet.planning.state import Tap
+from libvirt_loopnet.plugging import bridge_ports as bridgeports
 from libvirt_loopnet.ruleset.tables import delete_tables
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -483,14 +487,39 @@ PORT = """<networkport><uuid>{uuid}</uuid><owner><name>vm1</name><uuid>{uuid}</u
 <mac address='52:54:00:00:00:05'/></networkport>"""
 
 
-def test_inventory_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+TAP = Tap("vnet0", "virbr1", "vm1 127.1.0.5", "fe:54:00:00:00:05")
+LET_IN = Admitted(frozenset({("vnet0", "52:54:00:00:00:05")}))
+
+
+@pytest.mark.parametrize(
+    ("taps", "plugged", "let_in", "state"),
+    [
+        ([TAP], True, LET_IN, "up"),
+        ([TAP], True, Admitted(), "off"),
+        ([TAP], True, None, "up"),  # not root
+        ([TAP], False, None, "off"),
+        ([TAP], False, LET_IN, "off"),
+        ([], True, LET_IN, "off"),
+    ],
+)
+def test_inventory_of_files(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    taps: list[Tap],
+    plugged: bool,
+    let_in: Admitted | None,
+    state: str,
+) -> None:
+    monkeypatch.setattr(linux.Linux, "taps", lambda _self, _bridges: taps)
+    monkeypatch.setattr(bridgeports, "is_plugged", lambda tap, bridge: plugged and (tap, bridge) == TAP[:2])
+    monkeypatch.setattr(admitted, "admitted", lambda: let_in)
     monkeypatch.setattr("libvirt_loopnet.daemon.runstate.NOTES", str(tmp_path / "notes"))
     template = (CHECKOUT / "xml-templates" / "loopnet.xml").read_bytes()
     run, definitions = tmp_path / "run", tmp_path / "definitions"
     ports = run / "loopnet" / "ports"
     ports.mkdir(parents=True)
     definitions.mkdir()
-    (run / "loopnet.xml").write_bytes(template)
+    (run / "loopnet.xml").write_bytes(template.replace(b"<forward", b"<bridge name='virbr1'/><forward", 1))
     (ports / "x.xml").write_text(PORT.format(uuid=UUIDS[1]))
     (definitions / "loopnet.xml").write_bytes(template)
     (definitions / "other.xml").write_bytes(
@@ -511,10 +540,41 @@ def test_inventory_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         for e in inventory.entries(found, store)
     ]
     assert rows == [
-        ("loopnet", five, "127.1.0.5", "up"),
+        ("loopnet", five, "127.1.0.5", state),
         ("other", six, "127.2.0.6", "reserved"),
         ("undefined", six, "None", "reserved"),
     ]
+
+
+LISTING = """\
+table bridge loopnet {
+\tmap bound {
+\t\ttype ifname . ether_addr : verdict
+\t\telements = { "vnet0" . 52:54:00:00:00:05 : goto from-127.1.0.0,
+\t\t\t     "vnet1" . 52:54:00:00:00:06 : goto from-127.1.0.0 }
+\t}
+
+\tset bound-macs {
+\t\ttype ether_addr
+\t\telements = { 52:54:00:00:00:05, 52:54:00:00:00:06 }
+\t}
+
+\tset macs {
+\t\ttype ether_addr
+\t\telements = { 52:54:00:00:00:05, 52:54:00:00:00:06,
+\t\t\t     52:54:00:00:00:07 }
+\t}
+}
+"""
+
+
+def test_who_is_let_in() -> None:
+    found = admitted.parse(LISTING)
+    assert found.lets_in("vnet0", "52:54:00:00:00:05")
+    assert not found.lets_in("vnet1", "52:54:00:00:00:05")  # bound to another tap
+    assert found.lets_in("vnet9", "52:54:00:00:00:07")  # unbound
+    assert not found.lets_in("vnet9", "52:54:00:00:00:08")
+    assert admitted.parse("") == Admitted()
 
 
 # --- hooks ---------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import libvirt_loopnet.networks.conversion.convert
 import libvirt_loopnet.networks.conversion.originals
+import libvirt_loopnet.plugging.replug
 from libvirt_loopnet.addresses.store import Store
 from libvirt_loopnet.daemon.connection import DomainInfo, NetworkInfo
 from libvirt_loopnet.errors import ConflictError, HostError, InputError, NotFoundError, StateError
@@ -22,7 +23,7 @@ from libvirt_loopnet.networks.conversion.change import Change, Tools
 from libvirt_loopnet.networks.conversion.convert import Wanted, convert_network
 from libvirt_loopnet.networks.conversion.revert import revert_network
 from libvirt_loopnet.networks.parsing import parse_network
-from tests.unit.fakelibvirt import FakeLibvirt, KillableOriginals, Killed, Steps
+from tests.unit.fakelibvirt import FakeLibvirt, FakePlugs, KillableOriginals, Killed, Steps
 from tests.unit.test_rewrite import definitions
 
 XML = b"""<network>
@@ -39,6 +40,8 @@ XML = b"""<network>
   </ip>
 </network>
 """
+UUID = "0f8b3a2e-5a5c-4d7a-9a53-3f5f6f1f5c11"
+SPARE = "loopnet-0f8b3a2"
 ONE, TWO = "11111111-0000-0000-0000-000000000001", "11111111-0000-0000-0000-000000000002"
 MAC1, MAC2 = "52:54:00:00:00:01", "52:54:00:00:00:02"
 
@@ -62,17 +65,19 @@ class World:
         self.steps = Steps()
         self.libvirt = FakeLibvirt(self.steps)
         self.libvirt.known["default"] = NetworkInfo(
-            "default", "", XML, XML if active else b"", autostart, True
+            "default", UUID, XML, XML if active else b"", autostart, True
         )
         self.libvirt.guests[ONE] = guest("vm1", ONE, MAC1, live=active)
         self.libvirt.guests[TWO] = guest("vm2", TWO, MAC2, live=False)
         if active:
             self.libvirt.plugged = [Port("default", MAC1, "vm1", ONE)]
+            self.libvirt.taps["vnet0"] = "virbr0"
             self.libvirt.given = [(MAC1, IPv4Address("192.168.122.254"))]
+        self.plugs = FakePlugs(self.libvirt)
         self.settled = 0
         self.store = Store(str(directory))
         self.originals = KillableOriginals(str(directory / "originals"), self.steps)
-        self.tools = Tools(self.libvirt, self.store, self.originals, self._settle)
+        self.tools = Tools(self.libvirt, self.store, self.originals, self.plugs, self._settle)
 
     def _settle(self) -> None:
         self.settled += 1
@@ -92,6 +97,10 @@ class World:
 
     def has_port(self) -> bool:
         return [port.mac for port in self.libvirt.plugged] == [MAC1]
+
+    def is_plugged(self) -> bool:
+        """The guest's tap is on the bridge, libvirt has a port for it, and no spare bridge is left."""
+        return self.libvirt.taps["vnet0"] == "virbr0" and self.has_port() and not self.plugs.bridges
 
 
 @pytest.fixture
@@ -139,7 +148,7 @@ def test_restart_plugs_guests_in_again(world: World) -> None:
     ]
     assert (change.pending, change.restarted) == (False, True)
     assert world.network.live_xml == world.network.xml
-    assert world.has_port()
+    assert world.is_plugged()
     assert world.settled == 1
 
 
@@ -166,7 +175,7 @@ def test_revert_is_exact(world: World) -> None:
     change = world.revert(restart=True)
     assert world.network == before
     assert (change.pending, change.restarted, change.warnings) == (False, True, ())
-    assert world.has_port()
+    assert world.is_plugged()
     assert world.originals.load("default") is None
     with pytest.raises(NotFoundError, match="was not converted"):
         world.revert()
@@ -320,7 +329,7 @@ def test_hook_refuses_to_start(world: World) -> None:
     with pytest.raises(HostError, match="no nft; network default is as it was"):
         world.convert(restart=True)
     assert world.network == before
-    assert world.has_port()
+    assert world.is_plugged()
     assert not world.originals.restarting("default")
 
 
@@ -332,10 +341,62 @@ def test_guest_that_can_not_be_plugged_in(world: World) -> None:
     world.libvirt.refuse = refuse
     with pytest.raises(HostError, match=r"guest vm1 .* all addresses are reserved; restart"):
         world.convert(restart=True)
-    assert interfaces(world.libvirt.guests[ONE].live_xml)[0].kind == "bridge"
+    left = interfaces(world.libvirt.guests[ONE].live_xml)[0]
+    assert (left.kind, left.bridge) == ("bridge", SPARE)
+    assert world.plugs.bridges == set()
+    assert world.settled == 1
     world.libvirt.refuse = lambda what, xml: None
-    world.convert(restart=True)  # what is left on the bare bridge is known again
+    world.convert(restart=True)  # what libvirt believes on the spare bridge is known again
+    assert world.is_plugged()
+
+
+def test_revert_that_can_not_plug_in_can_be_repeated(world: World) -> None:
+    world.convert(restart=True)
+
+    def refuse(what: str, xml: bytes) -> None:
+        if what == "update":
+            raise HostError("libvirt: no")
+
+    world.libvirt.refuse = refuse
+    with pytest.raises(HostError, match=r"not with guest vm1 .*: libvirt: no; restart: virsh shutdown vm1"):
+        world.revert(restart=True)
+    world.libvirt.refuse = lambda what, xml: None
+    world.revert(restart=True)
+    assert world.is_plugged()
+    assert world.network.xml == XML
+    assert world.originals.load("default") is None
+
+
+def test_what_libvirt_says_is_not_enough(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device updated without complaint, a port in libvirt's list, and a tap that is nowhere."""
+    monkeypatch.setattr(libvirt_loopnet.plugging.replug, "PATIENCE", 0.1)
+    world.libvirt.believes_only = True
+    with pytest.raises(HostError, match=r"guest vm1 .*: vnet0 is still not on virbr0; restart"):
+        world.convert(restart=True)
     assert world.has_port()
+    world.libvirt.believes_only = False
+    world.convert(restart=True)
+    assert world.is_plugged()
+
+
+def test_a_tap_without_carrier_is_not_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libvirt_loopnet.plugging.replug, "PATIENCE", 0.1)
+    world.plugs.dead.add("vnet0")
+    with pytest.raises(HostError, match="guest vm1"):
+        world.convert(restart=True)
+
+
+def test_daemon_that_has_not_found_its_guests_yet(world: World) -> None:
+    world.libvirt.late = 2
+    world.convert(restart=True)
+    assert world.is_plugged()
+
+
+def test_daemon_that_does_not_find_a_guest(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libvirt_loopnet.plugging.replug, "PATIENCE", 0.1)
+    world.libvirt.late = 999
+    with pytest.raises(HostError, match=r"guest vm1 .*: libvirt says that it does not run; restart"):
+        world.convert(restart=True)
 
 
 def run_killed(world: World, deed: Callable[[], object], last: int) -> bool:
@@ -363,12 +424,12 @@ def test_killed_convert_can_be_reverted_or_repeated(tmp_path: Path, restart: boo
             if again:
                 world.convert(restart=True)
                 assert parse_network(world.network.live_xml)
-                assert world.has_port()
+                assert world.is_plugged()
                 assert world.kept()[MAC1] == 254
             if world.originals.load("default"):
                 world.revert(restart=True)
             assert world.network == before
-            assert world.has_port()
+            assert world.is_plugged()
             if not killed:
                 return
     raise AssertionError("convert has more steps than thought")
@@ -384,7 +445,7 @@ def test_killed_revert_can_be_repeated(tmp_path: Path) -> None:
         if world.originals.load("default"):
             world.revert(restart=True)
         assert world.network == before
-        assert world.has_port()
+        assert world.is_plugged()
         if not killed:
             return
     raise AssertionError("revert has more steps than thought")

@@ -48,6 +48,7 @@ def test_a_sound_host() -> None:
             "do so; and so",
         ),
         (Facts(guest_leases=(("net", "the script is in none of /x"),)), "leases", "install-hooks"),
+        (Facts(unplugged=(("guest vm1 runs", "loopnet sync"),)), "unplugged", "loopnet sync"),
         (Facts(drift=("ip route add",)), "drift", "loopnet sync"),
         (Facts(obstacles=(Obstacle("ip x y", "drop", ("DNS",), ("nft insert",)),)), "firewall", "nft insert"),
         (Facts(firewall_problems=("busctl is not installed",)), "firewall-unknown", "loopnet sync"),

@@ -8,11 +8,19 @@ from pathlib import Path
 import pytest
 
 from libvirt_loopnet.daemon.connection import DomainInfo
-from libvirt_loopnet.guests.interfaces import Interface, interfaces, on_bridge, on_network
-from libvirt_loopnet.guests.plugs import Plug, addresses, claims, plugs
+from libvirt_loopnet.guests.interfaces import (
+    Interface,
+    interfaces,
+    is_spare,
+    on_bridge,
+    on_network,
+    spare_name,
+)
 from libvirt_loopnet.host.kernel.neighbours import neighbours
 from libvirt_loopnet.model import Reservation
+from libvirt_loopnet.plugging.plugs import Plug, addresses, claims, plugs
 
+SPARE = spare_name("12345678-5a5c-4d7a-9a53-3f5f6f1f5c11")
 LIVE = b"""<domain type='kvm' id='1'>
   <name>vm</name>
   <devices>
@@ -32,10 +40,10 @@ LIVE = b"""<domain type='kvm' id='1'>
 
 def test_interfaces() -> None:
     found = interfaces(LIVE)
-    assert [(i.mac[-2:], i.kind, i.network, i.bridge) for i in found] == [
-        ("0a", "network", "default", "virbr0"),
-        ("0b", "bridge", "", "virbr0"),
-        ("0c", "user", "", ""),
+    assert [(i.mac[-2:], i.kind, i.network, i.bridge, i.tap) for i in found] == [
+        ("0a", "network", "default", "virbr0", "vnet0"),
+        ("0b", "bridge", "", "virbr0", ""),
+        ("0c", "user", "", "", ""),
     ]
     assert found[0].xml.startswith(b"<interface type='network'>")
     assert interfaces(b"<domain/>") == []
@@ -43,10 +51,10 @@ def test_interfaces() -> None:
 
 def test_to_the_bridge_and_back() -> None:
     interface = interfaces(LIVE)[0]
-    there = on_bridge(interface, "virbr0")
+    there = on_bridge(interface, SPARE)
     assert there == interface.xml.replace(b"type='network'", b"type='bridge'").replace(
         b"<source network='default' portgroup=\"p\" portid='77' bridge='virbr0'/>",
-        b"<source bridge='virbr0'/>",
+        b"<source bridge='loopnet-1234567'/>",
     )
     back = on_network(interface, "default")
     assert back == interface.xml.replace(b" portid='77' bridge='virbr0'", b"")
@@ -55,19 +63,31 @@ def test_to_the_bridge_and_back() -> None:
     assert b"<source network='a&apos;b'/>" in from_bridge
 
 
+def test_names_of_spare_bridges() -> None:
+    assert len(SPARE) == 15  # IFNAMSIZ - 1
+    assert is_spare(SPARE)
+    for other in (
+        "loopnet",
+        "loopnet-",
+        "loopnet-123456",
+        "loopnet-12345678",
+        "loopnet-abcdefg",
+        "virbr-1234567",
+    ):
+        assert not is_spare(other)
+
+
 def test_plugs_of_running_and_other_guests() -> None:
-    defined = LIVE.replace(b" portid='77' bridge='virbr0'", b"").replace(
-        b"<interface type='bridge'><mac address='52:54:00:00:00:0b'/><source bridge='virbr0'/>",
-        b"<interface type='network'><mac address='52:54:00:00:00:0b'/><source network='default'/>",
-    )
-    running = DomainInfo("vm", "u", defined, LIVE)
+    defined = LIVE.replace(b" portid='77' bridge='virbr0'", b"")
+    left = LIVE.replace(b"<source bridge='virbr0'/>", b"<source bridge='loopnet-1234567'/>")
+    running = DomainInfo("vm", "u", defined, left)
     asleep = DomainInfo("other", "v", defined, b"")
-    assert [(p.guest, p.live, p.interface.mac[-2:]) for p in plugs([running], "default", "virbr0")] == [
+    assert [(p.guest, p.live, p.interface.mac[-2:]) for p in plugs([running], "default", SPARE)] == [
         ("vm", True, "0a"),
-        ("vm", True, "0b"),  # on the bare bridge, though defined to be on the network
+        ("vm", True, "0b"),  # on the spare bridge
     ]
-    assert len(plugs([asleep], "default", "virbr0")) == 2
-    assert plugs([DomainInfo("vm", "u", LIVE, LIVE)], "absent", "virbr9") == []
+    assert len(plugs([asleep], "default", SPARE)) == 1
+    assert plugs([DomainInfo("vm", "u", LIVE, LIVE)], "absent", SPARE) == []
 
 
 A, B, C = (IPv4Address(f"10.0.0.{n}") for n in (1, 2, 3))

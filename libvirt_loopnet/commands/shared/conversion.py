@@ -11,6 +11,7 @@ from ...converge.mend import mend
 from ...daemon.connection import Connection, connect
 from ...networks.conversion.change import Change, Tools
 from ...networks.conversion.originals import Originals
+from ...plugging.replug import HostPlugs
 from .output import note
 from .privileges import require_root
 
@@ -42,7 +43,7 @@ def open_connection(arguments: Namespace, verb: str) -> Connection:
 
 def tools(connection: Connection) -> Tools:
     """What convert and revert work with on this host."""
-    return Tools(connection, Store(), Originals(), mend)
+    return Tools(connection, Store(), Originals(), HostPlugs(), mend)
 
 
 def tell(arguments: Namespace, change: Change, verb: str) -> None:

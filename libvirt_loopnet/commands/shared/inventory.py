@@ -14,16 +14,20 @@ from typing import NamedTuple
 from ...addresses.labels import dns_label, with_suffix
 from ...addresses.store import Store
 from ...daemon import runstate
+from ...daemon.domains import LiveNic, live_nics
 from ...errors import HostError, InputError, PrivilegeError
-from ...host import linux
+from ...guests.interfaces import is_of, spare_name
+from ...host import admitted, linux
 from ...model import Network, Options, Port, Reservation
 from ...networks.parsing import NAMESPACE, parse_network
 from ...planning.state import desire
+from ...plugging import bridge_ports as bridgeports
 
 DEFINITIONS = "/etc/libvirt/qemu/networks"
 """Where libvirt keeps the definitions of networks (virNetworkObjLoadAllConfigs); qemu's or not."""
 
-UP, RESERVED = "up", "reserved"
+UP, OFF, RESERVED = "up", "off", "reserved"
+"""Seen on the bridge and let in; its guest runs, yet it is not; its guest does not run."""
 
 
 class Networks(NamedTuple):
@@ -33,6 +37,8 @@ class Networks(NamedTuple):
     inactive: tuple[Network, ...]
     """Defined, but not active."""
     ports: tuple[Port, ...]
+    nics: tuple[LiveNic, ...] = ()
+    """Of running guests, all that may be plugged into the active ones and are not seen to be at first sight."""
 
     @property
     def known(self) -> tuple[Network, ...]:
@@ -47,12 +53,9 @@ class Entry(NamedTuple):
     network: Network | None
     """None when its definition is gone, or can't be understood."""
     port: Port | None
-    """While it is live."""
-    tap: str
-
-    @property
-    def state(self) -> str:
-        return UP if self.port else RESERVED
+    """While libvirt has one for it."""
+    tap: str = ""
+    state: str = RESERVED
 
     @property
     def loop_address(self) -> IPv4Address | None:
@@ -76,8 +79,14 @@ def networks_of_files(run: str = runstate.RUN, definitions: str = DEFINITIONS) -
     names = {network.name for network in active}
     # the same reader: a definition is a status file without its wrapping
     inactive = [n for n in runstate.active_networks(definitions) if n.name not in names]
-    ports = (port for network in active for port in runstate.live_ports(network.name, run))
-    return Networks(tuple(active), tuple(inactive), tuple(ports))
+    ports = {network: runstate.live_ports(network.name, run) for network in active}
+    expected = ((network.bridge, [port.mac for port in ports[network]]) for network in active)
+    return Networks(
+        active=tuple(active),
+        inactive=tuple(inactive),
+        ports=tuple(port for each in ports.values() for port in each),
+        nics=tuple(live_nics(bridgeports.suspects(expected))),
+    )
 
 
 def read_or_nothing(path: str) -> bytes:
@@ -101,7 +110,9 @@ def _networks_of_libvirt(uri: str) -> Networks:
     active: list[Network] = []
     inactive: list[Network] = []
     ports: list[Port] = []
+    nics: list[LiveNic] = []
     with connection:
+        nics += connection.live_nics()
         for info in connection.networks():
             network = _network(info.live_xml or info.xml)
             if network and info.active:
@@ -109,7 +120,7 @@ def _networks_of_libvirt(uri: str) -> Networks:
                 ports += connection.ports(info.name)
             elif network:
                 inactive.append(network)
-    return Networks(tuple(active), tuple(inactive), tuple(ports))
+    return Networks(tuple(active), tuple(inactive), tuple(ports), tuple(nics))
 
 
 def _network(xml: bytes) -> Network | None:
@@ -125,24 +136,36 @@ def entries(found: Networks, store: Store) -> list[Entry]:
     ports = {(port.network, port.mac): port for port in found.ports}
     names = sorted({*store.networks(), *by_name})
     kept = {name: store.load(name) for name in names}
-    taps = _taps(found, kept)
-    return [
-        Entry(
-            network_name=name,
-            reservation=reservation,
-            network=by_name.get(name),
-            port=ports.get((name, reservation.mac)),
-            tap=taps.get((name, reservation.mac), ""),
-        )
-        for name in names
-        for reservation in kept[name]
-    ]
+    taps, let_in = _taps(found, kept), admitted.admitted()
+
+    def is_up(tap: str, mac: str, bridge: str) -> bool:
+        if let_in is None and not tap:  # not root, to whom nobody tells the device of a container
+            return True
+        return bridgeports.is_plugged(tap, bridge) and (let_in is None or let_in.lets_in(tap, mac))
+
+    def entry(name: str, reservation: Reservation) -> Entry:
+        network, port = by_name.get(name), ports.get((name, reservation.mac))
+        tap = taps.get((name, reservation.mac), "")
+        state = OFF if tap or port else RESERVED
+        if network and port and is_up(tap, reservation.mac, network.bridge):
+            state = UP
+        return Entry(name, reservation, network, port, tap, state)
+
+    return [entry(name, reservation) for name in names for reservation in kept[name]]
 
 
 def _taps(found: Networks, kept: dict[str, tuple[Reservation, ...]]) -> dict[tuple[str, str], str]:
+    """(network, MAC) -> device on the host, on the bridge or wherever it is."""
     taps = linux.Linux().taps(network.bridge for network in found.active)
     state = desire(found.active, kept, found.ports, taps, Options())
-    return {(binding.network, binding.mac): binding.tap for binding in state.bindings}
+    bound = {(binding.network, binding.mac): binding.tap for binding in state.bindings}
+    told = {
+        (network.name, nic.interface.mac): nic.interface.tap
+        for network in found.active
+        for nic in found.nics
+        if is_of(nic.interface, network.name, spare_name(network.uuid))
+    }
+    return {**told, **bound}
 
 
 def find(everything: Sequence[Entry], who: str) -> list[Entry]:

@@ -8,8 +8,9 @@ from typing import NamedTuple
 from ...addresses.store import Store
 from ...daemon.connection import Connection, NetworkInfo
 from ...errors import NotFoundError
-from ...guests.plugs import Plug
 from ...model import Network, Reservation
+from ...plugging.plugs import Plug
+from ...plugging.replug import Plugs
 from ...xml.tree import parse
 from ..elements import bridge_of, describe, network_element, own_element
 from .originals import Originals
@@ -21,6 +22,7 @@ class Tools(NamedTuple):
     connection: Connection
     store: Store
     originals: Originals
+    plugs: Plugs
     settle: Callable[[], object]
     """Brings the host in line after guests were plugged in again: what loopnet sync does."""
 

@@ -14,9 +14,10 @@ from typing import NamedTuple
 from ...addresses import pool
 from ...daemon.connection import Connection, NetworkInfo
 from ...errors import InputError, LoopnetError
-from ...guests.plugs import Claim, Plug, addresses, claims, plugs
+from ...guests.interfaces import spare_name
 from ...host.kernel.neighbours import neighbours
 from ...model import Reservation
+from ...plugging.plugs import Claim, Plug, addresses, claims, plugs
 from ...xml.tree import parse
 from ..elements import ipv4_elements, network_element, place, prefixes_of
 from ..parsing import missing_options
@@ -72,7 +73,7 @@ def convert_network(
 
 def _planned(tools: Tools, name: str, wanted: Wanted) -> tuple[Change, NetworkInfo, list[Claim]]:
     info = _convertible(tools.connection, name)
-    known = plugs(tools.connection.domains(), name, bridge_name(info.live_xml or info.xml))
+    known = plugs(tools.connection.domains(), name, spare_name(info.uuid))
     used = _used(tools.connection, info)
     rewritten = _rewritten(tools, info, wanted, used)
     claimed = claims(rewritten.reservations, used, known)

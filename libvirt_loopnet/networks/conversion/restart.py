@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from ...daemon.connection import NetworkInfo
 from ...errors import HostError, LoopnetError
-from ...guests.plugs import reattach
+from ...guests.interfaces import spare_name
+from ...plugging.bridge_ports import Place
+from ...plugging.replug import cure, replug
 from .change import Tools, bridge_name
 
 
@@ -24,13 +26,15 @@ def restart_network(tools: Tools, info: NetworkInfo) -> None:
 
 
 def plug_in(tools: Tools, name: str) -> None:
-    """Plug running guests in that have no port. Raises HostError naming those that can't be."""
-    bridge = bridge_name(tools.connection.network(name).live_xml)
-    errors = reattach(tools.connection, name, bridge)
+    """Plug running guests in that aren't. Raises HostError naming those that are not seen to be."""
+    info = tools.connection.network(name)
+    place = Place(name, bridge_name(info.live_xml), spare_name(info.uuid))
+    left = replug(tools.connection, tools.plugs, place).left
     tools.settle()
     tools.originals.end_restart(name)
-    if errors:
-        raise HostError(f"network {name} runs, but {'; '.join(errors)}; restart these guests")
+    if left:
+        reasons = "; ".join(map(str, left))
+        raise HostError(f"network {name} runs, but not with {reasons}; restart: {cure(e.nic for e in left)}")
 
 
 def _stop_and_start(tools: Tools, name: str) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from ...daemon.connection import NetworkInfo
 from ...errors import ConflictError, NotFoundError
-from ...guests.plugs import plugs
-from .change import Change, Tools, bridge_name, find, ours, running, strangers
+from ...guests.interfaces import spare_name
+from ...plugging.plugs import plugs
+from .change import Change, Tools, find, ours, running, strangers
 from .originals import Original
-from .restart import restart_network
+from .restart import plug_in, restart_network
 
 
 def revert_network(tools: Tools, name: str, *, restart: bool = False, dry_run: bool = False) -> Change:
@@ -40,7 +41,7 @@ def _planned(tools: Tools, name: str) -> tuple[Change, NetworkInfo, Original]:
 
 
 def _change(tools: Tools, info: NetworkInfo, original: Original) -> Change:
-    known = plugs(tools.connection.domains(), info.name, bridge_name(info.live_xml or original.xml))
+    known = plugs(tools.connection.domains(), info.name, spare_name(info.uuid))
     guests = running(tools.connection, info, known)
     return Change(
         name=info.name,
@@ -63,6 +64,8 @@ def _carry_out(tools: Tools, change: Change, info: NetworkInfo, original: Origin
         connection.set_autostart(name, original.autostart)
     if change.pending and restart:
         change = _restart(tools, info, original, change)
+    elif restart and info.active:
+        plug_in(tools, name)
     elif original.active and not change.pending and not info.active:
         connection.start(name)
     if not change.pending:

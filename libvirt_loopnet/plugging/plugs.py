@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
-from ..daemon.connection import Connection, DomainInfo
-from ..errors import LoopnetError
+from ..daemon.connection import DomainInfo
+from ..guests.interfaces import Interface, interfaces, is_of
 from ..model import Reservation
-from .interfaces import BRIDGE, NETWORK, Interface, interfaces, on_bridge, on_network
 
 
 class Plug(NamedTuple):
@@ -21,22 +20,14 @@ class Plug(NamedTuple):
     interface: Interface
 
 
-def plugs(domains: Iterable[DomainInfo], network: str, bridge: str) -> list[Plug]:
-    """The NICs on ``network``: of running guests as they run, of others as they are defined.
-
-    A NIC on the bare ``bridge`` counts if its definition says ``network``: it was left there by a
-    reattach that did not come to its end.
-    """
-    found = []
-    for domain in domains:
-        defined = {
-            each.mac for each in interfaces(domain.xml) if (each.kind, each.network) == (NETWORK, network)
-        }
-        for interface in interfaces(domain.live_xml or domain.xml):
-            left = (interface.kind, interface.bridge) == (BRIDGE, bridge) and interface.mac in defined
-            if left or interface.network == network:
-                found.append(Plug(domain.name, domain.uuid, bool(domain.live_xml), interface))
-    return found
+def plugs(domains: Iterable[DomainInfo], network: str, spare: str) -> list[Plug]:
+    """The NICs on ``network``: of running guests as they run, of others as they are defined."""
+    return [
+        Plug(domain.name, domain.uuid, bool(domain.live_xml), interface)
+        for domain in domains
+        for interface in interfaces(domain.live_xml or domain.xml)
+        if is_of(interface, network, spare)
+    ]
 
 
 Seen = Iterable[tuple[str, IPv4Address]]
@@ -95,20 +86,3 @@ def claims(declared: Iterable[Reservation], used: Mapping[str, int], known: Sequ
 def _by_name(name: str, known: Sequence[Plug]) -> Plug | None:
     found = [plug for plug in known if plug.guest == name]
     return found[0] if len(found) == 1 else None
-
-
-def reattach(connection: Connection, network: str, bridge: str) -> list[str]:
-    """Plug running guests in again whose taps lost their bridge; errors, one line a NIC.
-
-    See interfaces.py. Guests that libvirt has a port for are left alone.
-    """
-    ports = {port.mac for port in connection.ports(network)}
-    errors = []
-    for plug in plugs(connection.domains(), network, bridge):
-        if plug.live and plug.interface.mac not in ports:
-            try:
-                connection.update_device(plug.uuid, on_bridge(plug.interface, bridge))
-                connection.update_device(plug.uuid, on_network(plug.interface, network))
-            except LoopnetError as error:
-                errors.append(f"guest {plug.guest} ({plug.interface.mac}): {error}")
-    return errors
