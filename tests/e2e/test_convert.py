@@ -184,6 +184,20 @@ def test_beside_a_watch(sandbox: Sandbox) -> None:
     assert "not mended" not in said
 
 
+def test_right_after_the_daemon_has_restarted(sandbox: Sandbox) -> None:
+    """It takes commands before it has found its guests again, and says that they don't run."""
+    sandbox.virsh("net-start", "default")
+    for number in range(3):
+        sandbox.guest(f"still{number}", ["default"], memory_mib=32).start(paused=True)
+    for verb in ("convert", "revert"):
+        sandbox.stop_libvirtd()
+        sandbox.host.sh(
+            "/usr/sbin/libvirtd --daemon --pid-file /run/libvirtd.pid\n"
+            f"until [ -S /run/libvirt/libvirt-sock ]; do sleep 0.01; done; loopnet {verb} default --restart"
+        )
+        assert ports(sandbox, "virbr0") == 3
+
+
 def test_a_guest_that_is_not_back_is_named(sandbox: Sandbox) -> None:
     """Whatever libvirt says: the command fails, and does it all when it is repeated."""
     sandbox.virsh("net-start", "default")
