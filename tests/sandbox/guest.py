@@ -43,7 +43,7 @@ class Guest:
         macs: Optional[Sequence[str]] = None,
         cmdline: str = "",
         uuid: Optional[str] = None,
-        memory_mib: int = 96,
+        memory_mib: int = 128,
         devices: str = "",
         kernel: Kernel = CLOUD,
         settings: Sequence[str] = (),

@@ -28,6 +28,7 @@ ROOTFS = Path(__file__).with_name("rootfs")
 PACKAGES = ("busybox-static", "perl-base", "libc6", "libcrypt1")
 PROGRAMS = ("usr/bin/perl",)
 DOWNLOAD_SECONDS = 300.0
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Kernel(NamedTuple):
@@ -89,6 +90,13 @@ def guest_image(kernel: Kernel = CLOUD) -> GuestImage:
     return image
 
 
+def unpack_kernel(target: Path, kernel: Kernel = CLOUD) -> None:
+    """Unpacks the packages that the guest image's kernel and its modules are from."""
+    for package in _download(kernel, cache_directory() / "packages"):
+        if package.name.startswith("linux-"):
+            command(["dpkg-deb", "--extract", str(package), str(target)])
+
+
 def _recipe_digest(kernel: Kernel) -> str:
     """Changes whenever anything does that decides what an image contains."""
     digest = hashlib.sha256(repr(kernel).encode())
@@ -110,10 +118,7 @@ def locked(path: Path) -> Iterator[None]:
 def _build(kernel: Kernel, packages: Path, unpacked: Path, result: Path) -> None:
     for package in _download(kernel, packages):
         command(["dpkg-deb", "--extract", str(package), str(unpacked)])
-    kernels = list(unpacked.glob("boot/vmlinuz-*"))
-    if len(kernels) != 1:
-        raise ImageError(f"{kernel.packages[0]}: expected one kernel, found {len(kernels)}")
-    shutil.copyfile(kernels[0], result / "vmlinuz")
+    shutil.copyfile(kernel_file(unpacked), result / "vmlinuz")
     with (result / "initramfs").open("wb") as file, CpioWriter(file) as archive:
         _write_initramfs(archive, unpacked, kernel)
 
@@ -145,11 +150,11 @@ def _download_now(kernel: Kernel, directory: Path) -> List[str]:
 
 
 def _kernel_packages(kernel: Kernel) -> List[str]:
-    """The kernel's own package, and that of its modules where they are apart (Ubuntu)."""
+    """The kernel's own package, and those of its parts where they are apart (Ubuntu, Debian after 13)."""
     for package in kernel.packages:
         found = re.search(r"Depends: (linux-image-[0-9]\S+)", _depends(package))
         if found:
-            apart = re.findall(r"Depends: (linux-modules-[0-9]\S+)", _depends(found.group(1)))
+            apart = re.findall(r"Depends: (linux-(?:base|binary|modules)-[0-9]\S+)", _depends(found.group(1)))
             return [found.group(1), *apart]
     raise ImageError(
         f"apt knows none of {', '.join(kernel.packages)}; run apt-get update, on Debian or one of its relatives"
@@ -174,7 +179,8 @@ def _write_initramfs(archive: CpioWriter, unpacked: Path, kernel: Kernel) -> Non
 
     busybox = next(unpacked.glob("*bin/busybox"), unpacked / "usr/bin/busybox")
     archive.file("bin/busybox", busybox.read_bytes(), 0o755)
-    for applet in command([str(busybox), "--list"]).split():
+    applets = command([str(busybox), "--list"]).split()
+    for applet in applets:
         if applet != "busybox":
             archive.symlink(f"bin/{applet}", "busybox")
 
@@ -188,7 +194,7 @@ def _write_initramfs(archive: CpioWriter, unpacked: Path, kernel: Kernel) -> Non
     write_modules(archive, modules_in_load_order(unpacked, kernel.modules))
 
     for path in sorted(ROOTFS.rglob("*")):
-        if path.is_file():
+        if path.is_file() and not (path.parent.name == "bin" and path.name in applets):
             mode = 0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644
             archive.file(str(path.relative_to(ROOTFS)), path.read_bytes(), mode)
 
@@ -199,6 +205,15 @@ def write_modules(archive: CpioWriter, modules: Sequence[Path]) -> None:
         archive.file(f"lib/modules/{_module_name(module)}.ko", read_module(module), 0o644)
     order = "".join(f"{_module_name(module)}.ko\n" for module in modules)
     archive.file("lib/modules/order", order.encode(), 0o644)
+
+
+def kernel_file(unpacked: Path) -> Path:
+    """The kernel itself: in /boot, or beside its modules (Debian after 13)."""
+    for pattern in ("boot/vmlinuz-*", "usr/lib/modules/*/vmlinuz"):
+        found = list(unpacked.glob(pattern))
+        if len(found) == 1:
+            return found[0]
+    raise ImageError("the kernel's packages have none, or several")
 
 
 def module_directory(unpacked: Path) -> Path:
@@ -258,16 +273,16 @@ def read_module(path: Path) -> bytes:
     return data
 
 
-def command(argv: Sequence[str], directory: str = "/") -> str:
+def command(argv: Sequence[str], directory: str = "/", *, timeout: float = DOWNLOAD_SECONDS) -> str:
     """Runs a command; its standard output. Raises ImageError with what it printed."""
-    return _run(argv, directory).decode(errors="replace")
+    return _run(argv, directory, timeout).decode(errors="replace")
 
 
-def _run(argv: Sequence[str], directory: str) -> bytes:
+def _run(argv: Sequence[str], directory: str, timeout: float = DOWNLOAD_SECONDS) -> bytes:
     try:
         done = subprocess.run(
-            argv, cwd=directory, env={**os.environ, "LC_ALL": "C"}, stdin=subprocess.DEVNULL,
-            capture_output=True, timeout=DOWNLOAD_SECONDS, check=False,
+            argv, cwd=directory, env={**os.environ, "LC_ALL": "C", "PATH": PATH}, stdin=subprocess.DEVNULL,
+            capture_output=True, timeout=timeout, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ImageError(f"{argv[0]}: {error}") from error

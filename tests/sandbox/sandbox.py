@@ -146,7 +146,7 @@ class Sandbox:
         macs: Optional[Sequence[str]] = None,
         cmdline: str = "",
         uuid: Optional[str] = None,
-        memory_mib: int = 96,
+        memory_mib: int = 128,
         devices: str = "",
         kernel: Kernel = CLOUD,
         settings: Sequence[str] = (),

@@ -12,7 +12,7 @@ from typing import Callable, Dict
 import pytest
 
 from tests.sandbox import image
-from tests.sandbox.image import CLOUD, ImageError, modules_in_load_order, read_module
+from tests.sandbox.image import CLOUD, ImageError, kernel_file, modules_in_load_order, read_module
 
 
 def zstd(data: bytes) -> bytes:
@@ -65,6 +65,15 @@ def test_a_module_that_is_nowhere(tmp_path: Path) -> None:
         modules_in_load_order(tree(tmp_path, "lib/modules", ".ko", {"a": ""}), ("e1000",))
 
 
+@pytest.mark.parametrize("place", ["boot/vmlinuz-6.1.0-1-amd64", "usr/lib/modules/7.2.13-amd64/vmlinuz"])
+def test_the_kernel_itself(tmp_path: Path, place: str) -> None:
+    with pytest.raises(ImageError, match="have none"):
+        kernel_file(tmp_path)
+    (tmp_path / place).parent.mkdir(parents=True)
+    (tmp_path / place).write_text("")
+    assert kernel_file(tmp_path) == tmp_path / place
+
+
 DEBIAN = {
     "linux-image-cloud-amd64": "linux-image-cloud-amd64\n  Depends: linux-image-6.12.9-cloud-amd64\n",
     "linux-image-6.12.9-cloud-amd64": "linux-image-6.12.9-cloud-amd64\n  Depends: kmod\n",
@@ -75,9 +84,21 @@ UBUNTU = {
 }
 
 
+SPLIT = {
+    "linux-image-cloud-amd64": "linux-image-cloud-amd64\n  Depends: linux-image-7.2.13+deb14-cloud-amd64\n",
+    "linux-image-7.2.13+deb14-cloud-amd64": "x\n  PreDepends: linux-base\n |Depends: dracut\n"
+    "  Depends: linux-base-7.2.13+deb14-cloud-amd64\n  Depends: linux-binary-7.2.13+deb14-cloud-amd64\n"
+    "  Depends: linux-modules-7.2.13+deb14-cloud-amd64\n",
+}
+
+
 @pytest.mark.parametrize(
     ("known", "packages"),
     [
+        (
+            SPLIT,
+            [f"linux-{part}-7.2.13+deb14-cloud-amd64" for part in ("image", "base", "binary", "modules")],
+        ),
         (DEBIAN, ["linux-image-6.12.9-cloud-amd64"]),
         (UBUNTU, ["linux-image-6.8.0-31-generic", "linux-modules-6.8.0-31-generic"]),
     ],
