@@ -8,10 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from machine import CACHE, root
+
+from tests.machines.bootstrap import root
+from tests.machines.machine import BOOTS, can_boot
 
 TOP = Path(__file__).resolve().parents[2]
 PYTHON_OF_BOOKWORM = "3.11"
+BASE = ("systemd-sysv", "dbus", "libvirt-clients", "rpm")
+"""What a machine has beside what the package depends on."""
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
@@ -61,11 +65,12 @@ def bookworm(deb: Path) -> Path:
 def _root(name: str, deb: Path) -> Path:
     depends = subprocess.check_output(["dpkg-deb", "--field", str(deb), "Depends"], text=True)
     first = [each.split("|")[0].split("(")[0].split(":")[0].strip() for each in depends.split(",")]
-    return root(name, first)
+    if not can_boot():
+        pytest.skip("systemd needs a cgroup2 file system that can be written to")
+    return root(name, [*BASE, *first], *BOOTS)
 
 
 def _built(kind: str, directory: Path, pattern: str, environment: dict[str, str] | None = None) -> Path:
-    CACHE.mkdir(parents=True, exist_ok=True)
     _run([str(TOP / "packaging/build"), kind, str(directory)], environment)
     return next(directory.glob(pattern))
 

@@ -7,7 +7,8 @@ import subprocess
 from pathlib import Path
 
 from conftest import TOP
-from machine import Machine
+
+from tests.machines.machine import Machine
 
 INSTALL = "apt-get -qq -y -o Dpkg::Use-Pty=0 install /root/loopnet.deb"
 REMOVE = "apt-get -qq -y -o Dpkg::Use-Pty=0 remove libvirt-loopnet"

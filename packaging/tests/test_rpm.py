@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 from conftest import PYTHON_OF_BOOKWORM, TOP
-from machine import Machine
 from test_deb import OURS, PORT, assert_clean, assert_works, plug_in_guest
+
+from tests.machines.machine import Machine
 
 RPM = "rpm --nodeps --nosignature --dbpath /var/lib/rpm"
 MODULES = f"/usr/lib/python{PYTHON_OF_BOOKWORM}/site-packages"

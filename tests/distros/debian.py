@@ -6,32 +6,33 @@ it what a test needs: the command channel on the second serial line and a key fo
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
-import subprocess
 import tempfile
 import time
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator, NamedTuple, Sequence
+from typing import NamedTuple
 
+from tests.machines.bootstrap import bootstrap
 from tests.sandbox.cpio import CpioWriter
 from tests.sandbox.image import (
     ROOTFS,
     ImageError,
     cache_directory,
+    command,
     guest_image,
+    locked,
     module_directory,
     modules_in_load_order,
+    unpack_kernel,
     write_modules,
 )
 
 from .stacks import STACKS, Stack
 
-BUILD_SECONDS = 900.0
 DISK_SIZE = "2G"
+DISK_SECONDS = 900.0
 
 COMMON = (
     "systemd-sysv",
@@ -100,7 +101,7 @@ def system(name: str) -> System:
     name = next(each for each in STACKS if STACKS[each] == stack)  # the same one may be prepared in two ways
     directory = cache / f"system-{name}-{digest.hexdigest()[:12]}"
     cache.mkdir(parents=True, exist_ok=True)
-    with _locked(cache / "systems.lock"):
+    with locked(cache / "systems.lock"):
         if not directory.is_dir():
             _forget_old(cache, name)
             with tempfile.TemporaryDirectory(prefix="build-", dir=cache) as temporary:
@@ -125,20 +126,12 @@ def _forget_old(cache: Path, name: str) -> None:
             shutil.rmtree(old)
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def _build(stack: Stack, result: Path) -> None:
     tree = result / "tree"
     _bootstrap(stack, tree)
     command(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "sandbox", "-f", str(result / "key")])
     unpacked = result / "kernel"
-    package = sorted((cache_directory() / "packages").glob("linux-image-[0-9]*-cloud-amd64_*.deb"))[-1]
-    command(["dpkg-deb", "--extract", str(package), str(unpacked)])
+    unpack_kernel(unpacked)
     _write_initramfs(result / "initramfs", unpacked, tree)
     _install_modules(unpacked, tree)
     shutil.rmtree(unpacked)
@@ -173,16 +166,13 @@ def make_disk(tree: Path, disk: Path) -> None:
     with disk.open("wb") as file:
         file.truncate(0)
     command(["mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal", "-E", "lazy_itable_init=1",
-             "-d", str(tree), str(disk), DISK_SIZE])  # fmt: skip
+             "-d", str(tree), str(disk), DISK_SIZE], timeout=DISK_SECONDS)  # fmt: skip
 
 
 def _bootstrap(stack: Stack, tree: Path) -> None:
-    suite = stack.suite or _codename()
-    command(
-        ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", "--format=directory",
-         "--aptopt=APT::Install-Recommends false",
-         *(f"--dpkgopt=path-exclude=/usr/share/{what}/*" for what in LEAN),
-         f"--include={','.join(COMMON + stack.packages)}", suite, str(tree)]
+    bootstrap(
+        stack.suite or _codename(), COMMON + stack.packages, tree,
+        *(f"--dpkgopt=path-exclude=/usr/share/{what}/*" for what in LEAN),
     )  # fmt: skip
     shutil.rmtree(tree / "var/lib/apt/lists", ignore_errors=True)
 
@@ -219,19 +209,3 @@ def _install_modules(unpacked: Path, tree: Path) -> None:
     for name in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
         shutil.copyfile(source / name, target / name)
     command(["chroot", str(tree), "depmod", source.name])
-
-
-def command(argv: Sequence[str]) -> str:
-    """Runs a command; its standard output. Raises ImageError with what it printed."""
-    try:
-        done = subprocess.run(
-            argv, cwd="/", env={**os.environ, "LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ImageError(f"{argv[0]}: {error}") from error
-    if done.returncode != 0:
-        raise ImageError(
-            f"{' '.join(argv)}: exit status {done.returncode}\n{done.stdout}{done.stderr}".strip()
-        )
-    return done.stdout

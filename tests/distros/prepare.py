@@ -9,10 +9,10 @@ from typing import Iterator, List, NamedTuple, Sequence
 
 from tests.sandbox import CHECKOUT
 from tests.sandbox.domain import derived_mac
-from tests.sandbox.image import cache_directory
+from tests.sandbox.image import cache_directory, command
 from tests.sandbox.world import World
 
-from .debian import System, command, make_disk, put
+from .debian import System, make_disk, put
 
 META_DATA = "instance-id: sandbox\nlocal-hostname: guest\n"
 NETWORK_CONFIG = """\

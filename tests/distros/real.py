@@ -10,8 +10,9 @@ from xml.sax.saxutils import escape
 
 from tests.sandbox import Guest, GuestError, Sandbox
 from tests.sandbox.domain import interface_xml
+from tests.sandbox.image import command
 
-from .debian import System, command
+from .debian import System
 
 BOOT_SECONDS = 400.0
 """Emulated, on a machine that does other things: a minute is usual."""

@@ -10,14 +10,14 @@ import fcntl
 import hashlib
 import io
 import shutil
-import subprocess
 import tarfile
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.machines.bootstrap import bootstrap
 from tests.sandbox import CHECKOUT
-from tests.sandbox.image import ROOTFS, ImageError, cache_directory, guest_image
+from tests.sandbox.image import ROOTFS, cache_directory, command, guest_image
 
 SUITE = "trixie"
 PACKAGES = (
@@ -74,7 +74,7 @@ def host_image() -> HostImage:
 
 def payload(path: Path, files: dict[str, str]) -> None:
     """Writes the second disk: an archive with checkout/, the small guest's initramfs, and `files`."""
-    tracked = _command(["git", "-C", str(CHECKOUT), "ls-files", "-z"]).split("\0")
+    tracked = command(["git", "-C", str(CHECKOUT), "ls-files", "-z"]).split("\0")
     with tarfile.open(path, "w") as archive:
         for name in filter(None, tracked):
             if not name.startswith("tests/") and (CHECKOUT / name).exists():
@@ -103,36 +103,22 @@ def _build(build: Path) -> None:
             _add(archive, name, (ROOTFS / source).read_bytes(), 0o755)
     units = " ".join(UNWANTED)
     enabled = "systemd-networkd.service systemd-resolved.service channel.service libvirtd.socket"
-    _command([
-        "mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", f"--include={','.join(PACKAGES)}",
-        '--aptopt=APT::Install-Recommends "false"', "--dpkgopt=force-unsafe-io",
+    bootstrap(
+        SUITE, PACKAGES, root,
         *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("doc", "man", "locale")),
         f"--customize-hook=tar -C $1 -xf {overlay}",
         f"--customize-hook=systemctl --quiet --root=$1 mask {units}",
         f"--customize-hook=systemctl --quiet --root=$1 enable {enabled}",
-        SUITE, str(root),
-    ])  # fmt: skip
+    )  # fmt: skip
     resolv = root / "etc/resolv.conf"
     resolv.unlink(missing_ok=True)
     resolv.symlink_to("../run/systemd/resolve/stub-resolv.conf")
     for part, pattern in (("vmlinuz", "vmlinuz-*"), ("initrd", "initrd.img-*")):
         shutil.copyfile(next((root / "boot").glob(pattern)), result / part)
-    _command(["mke2fs", "-q", "-t", "ext4", "-d", str(root), str(result / "disk"), DISK_SIZE])
+    command(["mke2fs", "-q", "-t", "ext4", "-d", str(root), str(result / "disk"), DISK_SIZE], timeout=SECONDS)
 
 
 def _add(archive: tarfile.TarFile, name: str, data: bytes, mode: int) -> None:
     entry = tarfile.TarInfo(name)
     entry.size, entry.mode = len(data), mode
     archive.addfile(entry, io.BytesIO(data))
-
-
-def _command(argv: list[str]) -> str:
-    try:
-        done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ImageError(f"{argv[0]}: {error}") from error
-    if done.returncode:
-        raise ImageError(f"{argv[0]}: exit status {done.returncode}\n{done.stdout}{done.stderr}"[-3000:])
-    return done.stdout

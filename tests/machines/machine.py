@@ -1,38 +1,37 @@
-"""Machines for tests of packages: Debian with its own systemd and libvirtd, in namespaces.
-
-with Machine(root("trixie")) as machine:      # boots in about three seconds
-    machine.run("apt-get -q install /tmp/x.deb")
+"""Machines that run off a root file system, with or without their own systemd, in namespaces.
 
 All that is written goes into a temporary directory; the real machine's network, processes and
-kernel settings are out of reach. Root file systems are made once, from Debian's archive, and kept.
+kernel settings are out of reach.
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import os
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Optional, Type
-
-import pytest
+from typing import Iterator, List, Optional, Type
 
 HERE = Path(__file__).resolve().parent
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "libvirt-loopnet/machines"
-BASE = ("systemd-sysv", "dbus", "libvirt-clients", "rpm")
-"""What a machine has beside what the package depends on."""
 UNWANTED = ("systemd-udevd.service", "systemd-udevd-control.socket", "systemd-udevd-kernel.socket",
             "systemd-udev-trigger.service", "systemd-modules-load.service", "modprobe@.service",
             "getty.target", "apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_reap.service",
             "systemd-logind.service", "dnsmasq.service")  # fmt: skip
 """Units that a test needs as little as they can do in a namespace."""
+BOOTS = (
+    f"--customize-hook=systemctl --quiet --root=$1 mask {' '.join(UNWANTED)}",
+    "--customize-hook=echo 0123456789abcdef0123456789abcdef >$1/etc/machine-id",
+)
+"""Options for the root file system of a machine that boots."""
+ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8",
+    "HOME": "/root", "DEBIAN_FRONTEND": "noninteractive", "TERM": "dumb",
+}  # fmt: skip
+READY = b"machine: ready\n"
 NAMESPACES = ("--mount", "--net", "--pid", "--uts", "--ipc", "--cgroup")
 
 
@@ -40,16 +39,25 @@ class CommandError(Exception):
     """A command in a machine did not end as expected; the message has all that it printed."""
 
 
+def can_boot() -> bool:
+    """Whether systemd would find what it needs: a cgroup2 file system that can be written to."""
+    return _cgroups() is not None
+
+
 class Machine:
-    """A machine that runs off ``lower``; with ``boot=False`` a chroot instead, without any process.
+    """A machine that runs off ``lower``; with ``boot=False`` it has no process but those that are run in it.
 
     ``disk`` is a directory for what is written, to be kept from one machine to the next; without it,
-    it is forgotten.
+    it is forgotten. With ``internet`` it reaches what this machine does, as a machine behind NAT.
     """
 
-    def __init__(self, lower: Path, *, boot: bool = True, disk: Optional[Path] = None) -> None:
+    def __init__(
+        self, lower: Path, *, boot: bool = True, disk: Optional[Path] = None, internet: bool = False
+    ) -> None:
         self._lower = lower
         self._boot = boot
+        self._internet = internet
+        self._router: Optional[subprocess.Popen[bytes]] = None
         self._own_disk = None if disk else tempfile.mkdtemp(prefix="loopnet-machine-")
         self._disk = disk or Path(self._own_disk or "")
         self._process: Optional[subprocess.Popen[bytes]] = None
@@ -59,6 +67,8 @@ class Machine:
     def __enter__(self) -> Machine:
         try:
             self._start()
+            if self._internet:
+                self._connect()
             if self._boot:
                 self._wait_booted()
         except BaseException as error:
@@ -76,6 +86,9 @@ class Machine:
             with suppress(CommandError):
                 print(self.run("journalctl --no-pager -q -n 80 -o short-monotonic"))
             print(self._log().read_text(errors="replace")[-2000:])
+        if self._router:
+            self._router.kill()
+            self._router.wait()
         if self._process:
             self._process.kill()  # unshare takes its child, and so the whole namespace, along
             self._process.wait()
@@ -92,16 +105,9 @@ class Machine:
 
         Raises CommandError when its exit status isn't ``status``.
         """
-        enter = ["nsenter", f"--target={self._pid}", "--all", "--root", "--wd"]
-        if not self._boot:
-            enter += ["chroot", str(self._disk / "root")]
-        environment = {
-            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/root",
-            "DEBIAN_FRONTEND": "noninteractive", "TERM": "dumb",
-        }  # fmt: skip
         try:
             done = subprocess.run(
-                [*enter, "sh", "-euc", script], env=environment, input=input, text=True, timeout=timeout,
+                self._command(script), env=ENVIRONMENT, input=input, text=True, timeout=timeout,
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT if stderr else subprocess.PIPE,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
@@ -110,15 +116,45 @@ class Machine:
             raise CommandError(f"{script}: exit status {done.returncode}\n{done.stdout}{done.stderr or ''}")
         return done.stdout
 
+    def show(self, script: str, *, timeout: float) -> int:
+        """Run a shell script as root, what it prints seen as it comes; its exit status.
+
+        Raises CommandError at the time limit.
+        """
+        try:
+            return subprocess.run(
+                self._command(script), env=ENVIRONMENT, stdin=subprocess.DEVNULL, timeout=timeout
+            ).returncode
+        except subprocess.TimeoutExpired:
+            raise CommandError(f"{script}: not done in {timeout:.0f} s") from None
+
     def path(self, inside: str) -> Path:
         """A path in the machine as one for this process; no absolute links on the way."""
-        root = f"/proc/{self._pid}/root"
-        return Path(root + inside) if self._boot else Path(f"{root}{self._disk}/root{inside}")
+        return Path(f"/proc/{self._pid}/root{inside}")
 
     def copy(self, file: Path, inside: str) -> None:
         """Copy a file in."""
         self.path(inside).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, self.path(inside))
+
+    def _command(self, script: str) -> List[str]:
+        return ["nsenter", f"--target={self._pid}", "--all", "--root", "--wd", "sh", "-euc", script]
+
+    def _connect(self) -> None:
+        """A user-mode router: nothing of this machine's own network is changed for it."""
+        ready, told = os.pipe()
+        argv = ["setpriv", "--pdeathsig", "SIGKILL", "slirp4netns", "--configure", "--disable-host-loopback",
+                f"--ready-fd={told}", str(self._pid), "eth0"]  # fmt: skip
+        with (self._disk / "router").open("wb") as log:
+            self._router = subprocess.Popen(
+                argv, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[told],
+                start_new_session=True,
+            )  # fmt: skip
+        os.close(told)
+        with open(ready, "rb") as pipe:
+            if not pipe.read(1):  # it has ended
+                raise CommandError(f"slirp4netns:\n{(self._disk / 'router').read_text(errors='replace')}")
+        self.run("rm -f /etc/resolv.conf; echo nameserver 10.0.2.3 >/etc/resolv.conf")
 
     def _log(self) -> Path:
         return self._disk / "console"
@@ -126,7 +162,7 @@ class Machine:
     def _start(self) -> None:
         for name in ("upper", "work", "root"):
             (self._disk / name).mkdir(exist_ok=True)
-        self._cgroup = _make_cgroup() if self._boot else None
+        self._cgroup = _make_cgroup()
         environment = {
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LOWER": str(self._lower), "BOOT": str(int(self._boot)),
             "UPPER": str(self._disk / "upper"), "WORK": str(self._disk / "work"), "ROOT": str(self._disk / "root"),
@@ -147,12 +183,10 @@ class Machine:
                 ["setpriv", "--pdeathsig", "SIGKILL", "sh", "-euc", enter + 'exec "$@"', str(self._cgroup), *argv],
                 env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
-        last = "systemd" if self._boot else "sleep"
         for _ in _polls(10):
             self._pid = _child(self._process.pid)
-            with suppress(OSError):
-                if self._pid and Path(f"/proc/{self._pid}/comm").read_text().strip() == last:
-                    return
+            if self._pid and READY in self._log().read_bytes():
+                return
             if self._process.poll() is not None:
                 break
         raise CommandError(f"no machine:\n{self._log().read_text(errors='replace')}")
@@ -166,52 +200,24 @@ class Machine:
         raise CommandError(f"systemd is not up:\n{self._log().read_text(errors='replace')}")
 
 
-# --- root file systems ---------------------------------------------------------------------------
-
-
-def root(suite: str, packages: Sequence[str]) -> Path:
-    """The root file system of a Debian ``suite`` with ``packages``; made when it isn't there yet."""
-    wanted = sorted({*BASE, *packages})
-    key = hashlib.sha256(" ".join(wanted).encode()).hexdigest()[:12]
-    place = CACHE / f"{suite}-{key}"
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with open(CACHE / f"{suite}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not place.exists():
-            for old in CACHE.glob(f"{suite}-*"):
-                shutil.rmtree(old)
-            _make_root(suite, wanted, place)
-    return place
-
-
-def _make_root(suite: str, packages: Sequence[str], place: Path) -> None:
-    new = place.with_name(place.name + ".new")
-    done = subprocess.run(
-        ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", f"--include={','.join(packages)}",
-         '--aptopt=APT::Install-Recommends "false"', "--dpkgopt=force-unsafe-io", suite, str(new)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1200,
-    )  # fmt: skip
-    if done.returncode:
-        shutil.rmtree(new, ignore_errors=True)
-        raise CommandError(f"mmdebstrap {suite} failed:\n{done.stdout[-3000:]}")
-    for unit in UNWANTED:
-        link = new / "etc/systemd/system" / unit
-        link.unlink(missing_ok=True)
-        link.symlink_to("/dev/null")
-    (new / "etc/machine-id").write_text("0123456789abcdef0123456789abcdef\n")
-    new.rename(place)
-
-
 # --- bits ----------------------------------------------------------------------------------------
 
 
-def _make_cgroup() -> Path:
+def _cgroups() -> Optional[Path]:
+    """Where a cgroup2 file system is."""
     for line in Path("/proc/self/mounts").read_text().splitlines():
         _, place, kind, *_ = line.split()
         if kind == "cgroup2" and os.access(place, os.W_OK):
-            _remove_left_cgroups(Path(place))
-            return Path(tempfile.mkdtemp(prefix="loopnet-machine-", dir=place))
-    pytest.skip("systemd needs a cgroup2 file system that can be written to")
+            return Path(place)
+    return None
+
+
+def _make_cgroup() -> Optional[Path]:
+    place = _cgroups()
+    if place is None:
+        return None
+    _remove_left_cgroups(place)
+    return Path(tempfile.mkdtemp(prefix="loopnet-machine-", dir=place))
 
 
 def _remove_left_cgroups(place: Path) -> None:

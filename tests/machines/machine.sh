@@ -2,7 +2,7 @@
 # Turns fresh mount, network, PID, UTS, IPC and cgroup namespaces into a machine of its own.
 # Run by machine.Machine as first process of the PID namespace. In the environment: LOWER (a root file
 # system, left as it is), UPPER and WORK (what is written goes there), ROOT (an empty directory).
-# With BOOT=1 it ends as systemd, else it stays until killed, and ROOT is for chroot.
+# With BOOT=1 it ends as systemd, else it stays until killed.
 mount --make-rprivate /
 mount -t overlay -o "lowerdir=$LOWER,upperdir=$UPPER,workdir=$WORK" overlay "$ROOT"
 mount -t proc proc /proc
@@ -27,14 +27,26 @@ mkdir dev/pts dev/shm
 mount -t devpts -o newinstance,ptmxmode=666 devpts dev/pts
 ln -s pts/ptmx dev/ptmx
 ln -s /proc/self/fd dev/fd
+ln -s fd/0 dev/stdin
+ln -s fd/1 dev/stdout
+ln -s fd/2 dev/stderr
 mount -t tmpfs -o mode=755 tmpfs run
 mount -t tmpfs tmpfs tmp
 ip link set lo up
 
+mount -t cgroup2 cgroup2 sys/fs/cgroup || [ "$BOOT" = 0 ]
+hostname machine
+
+# No chroot: programs in there make namespaces of their own.
+pivot_root . .
+umount -l .
+echo 'machine: ready'
 if [ "$BOOT" = 1 ]; then
-    hostname machine
-    mount -t cgroup2 cgroup2 sys/fs/cgroup
     exec env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin \
-        chroot . /lib/systemd/systemd --show-status=no --log-level=warning --log-target=console
+        /lib/systemd/systemd --show-status=no --log-level=warning --log-target=console
 fi
-exec sleep infinity
+# The first process buries the dead.
+while :; do
+    sleep 3600 &
+    wait
+done

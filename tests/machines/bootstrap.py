@@ -1,0 +1,171 @@
+"""Root file systems of Debian and Ubuntu, made by mmdebstrap from their archives."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+import urllib.request
+from pathlib import Path
+from typing import Dict, Iterator, List, NamedTuple, Sequence
+
+from tests.sandbox.image import ImageError, cache_directory, command, locked
+
+BUILD_SECONDS = 1200.0
+ANSWER_SECONDS = 20.0
+NEEDED_MIB = 600
+"""What must be free to make a system."""
+MERGE_USR = "--hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr"
+"""For what is older than base-files that bring /bin and /lib as links into /usr."""
+OF_MIRRORS = ("Acquire::http::", "Acquire::https::", "Acquire::Check-")
+"""Settings of this machine's apt that say how mirrors are reached, and are meant for other systems' as well."""
+KEYS = ("debian-archive-keyring", "ubuntu-keyring")
+KEYS_SUITE = "trixie"
+
+
+class Family(NamedTuple):
+    """A distribution: its folder on mirrors, and what stands behind the mirror in a line of sources.list."""
+
+    name: str
+    lines: Sequence[str]
+    older: Sequence[str]
+    """Its releases that have to be told to merge /usr."""
+
+
+DEBIAN = Family("debian", ("{suite} main",), ("bookworm",))
+UBUNTU = Family("ubuntu", ("{suite} main universe", "{suite}-updates main universe"), ("jammy",))
+SUITES: Dict[str, Family] = {
+    "bookworm": DEBIAN,
+    "trixie": DEBIAN,
+    "sid": DEBIAN,
+    "jammy": UBUNTU,
+    "noble": UBUNTU,
+}
+
+
+def root(suite: str, packages: Sequence[str], *options: str) -> Path:
+    """The root file system of ``suite`` with ``packages``, not to be written to; made when it isn't there yet.
+
+    Raises ImageError.
+    """
+    wanted = sorted(set(packages))
+    key = hashlib.sha256(repr((wanted, options)).encode()).hexdigest()[:12]
+    machines = cache_directory() / "machines"
+    place = machines / f"{suite}-{key}"
+    try:
+        machines.mkdir(parents=True, exist_ok=True)
+        with locked(machines / f"{suite}.lock"):
+            if not place.exists():
+                _check_room(machines)
+                with tempfile.TemporaryDirectory(prefix="build-", dir=machines) as build:
+                    tree = Path(build) / "root"
+                    bootstrap(suite, wanted, tree, *options)
+                    tree.rename(place)
+    except OSError as error:  # a full disk
+        raise ImageError(f"can't keep {suite} in {machines}: {error.strerror or error}") from error
+    return place
+
+
+def bootstrap(suite: str, packages: Sequence[str], target: Path, *options: str) -> None:
+    """Makes a minimal system at ``target``, which must not be there. Raises ImageError, in one line."""
+    family = SUITES.get(suite, DEBIAN)
+    mirror = _mirror(family, suite)
+    sources = [f"deb {mirror} {line.format(suite=suite)}" for line in family.lines]
+    own = [*_apt_settings(), *([f"--keyring={_keys()}"] if family is UBUNTU else [])]
+    own += [MERGE_USR] if suite in family.older else []
+    try:
+        command(
+            ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", "--format=directory",
+             '--aptopt=APT::Install-Recommends "false"', "--dpkgopt=force-unsafe-io", *own,
+             f"--include={','.join(('apt', *packages))}", *options, suite, str(target), *sources],
+            timeout=BUILD_SECONDS,
+        )  # fmt: skip
+    except ImageError as error:
+        shutil.rmtree(target, ignore_errors=True)
+        _check_room(target.parent)
+        raise ImageError(_reason(str(error))) from error
+    (target / "etc/apt/sources.list").write_text("".join(f"{line}\n" for line in sources))
+
+
+def _check_room(directory: Path) -> None:
+    """A full disk makes apt say anything but that."""
+    free = shutil.disk_usage(directory).free >> 20
+    if free < NEEDED_MIB:
+        raise ImageError(
+            f"no space left in {directory}: {free} MiB are free, {NEEDED_MIB} are needed; "
+            "make room, or name another place: XDG_CACHE_HOME=DIRECTORY make …"
+        )
+
+
+def _reason(printed: str) -> str:
+    """The line that says why, of all that mmdebstrap and the programs it runs have printed."""
+    for pattern in (r"No space left on device", r"^(?:E|Err|dpkg): .*", r"."):
+        found = [line.strip() for line in printed.splitlines() if re.search(pattern, line)]
+        if found:
+            return found[0]
+    return "mmdebstrap failed"
+
+
+def _keys() -> Path:
+    """The keys that both distributions' archives are signed with, from Debian's, whose key a machine has."""
+    place = cache_directory() / "machines/keys"
+    if not place.is_dir():
+        with tempfile.TemporaryDirectory(prefix="build-", dir=place.parent) as build:
+            tree = Path(build) / "root"
+            mirror = _mirror(DEBIAN, KEYS_SUITE)
+            try:
+                command(
+                    ["mmdebstrap", "--quiet", "--mode=root", "--variant=extract", f"--include={','.join(KEYS)}",
+                     *_apt_settings(), KEYS_SUITE, str(tree), f"deb {mirror} {KEYS_SUITE} main"],
+                    timeout=BUILD_SECONDS,
+                )  # fmt: skip
+            except ImageError as error:
+                raise ImageError(f"the archives' keys: {_reason(str(error))}") from error
+            (tree / "usr/share/keyrings").rename(place)
+    return place
+
+
+def _mirror(family: Family, suite: str) -> str:
+    """The mirror to use for a suite: one that is asked for, this machine's own, the one beside it."""
+    variable = f"{family.name.upper()}_MIRROR"
+    tried: Dict[str, str] = {}
+    for url in [os.environ[variable]] if os.environ.get(variable) else _mirrors(family):
+        if url not in tried:
+            try:
+                with urllib.request.urlopen(f"{url}/dists/{suite}/InRelease", timeout=ANSWER_SECONDS):
+                    return url
+            except OSError as error:
+                tried[url] = str(getattr(error, "reason", None) or error)
+    told = "; ".join(f"{url}: {why}" for url, why in tried.items()) or "this machine's sources name none"
+    raise ImageError(f"no mirror of {family.name} has {suite} ({told}); name one: {variable}=URL make …")
+
+
+def _mirrors(family: Family) -> Iterator[str]:
+    """Mirrors in this machine's list of sources, the family's own first."""
+    urls = _sources()
+    for url in urls:
+        if url.rstrip("/").endswith(f"/{family.name}"):
+            yield url.rstrip("/")
+    for url in urls:
+        base, _, name = url.rstrip("/").rpartition("/")
+        if name in {each.name for each in SUITES.values()}:
+            yield f"{base}/{family.name}"
+
+
+def _apt_settings() -> List[str]:
+    """Options that hand on what this machine's apt is told of mirrors."""
+    dumped = command(["apt-config", "dump", "--no-empty"]).splitlines()
+    return [f"--aptopt={line}" for line in dumped if line.startswith(OF_MIRRORS)]
+
+
+def _sources() -> List[str]:
+    """The addresses in /etc/apt/sources.list and beside it."""
+    found: List[str] = []
+    apt = Path("/etc/apt")
+    for file in [apt / "sources.list", *sorted((apt / "sources.list.d").glob("*"))]:
+        if file.is_file():
+            text = file.read_text(errors="replace")
+            found += re.findall(r"^(?:URIs:|deb(?:\s+\[[^]]*\])?)\s+(https?://\S+)", text, re.MULTILINE)
+    return found
