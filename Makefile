@@ -10,11 +10,12 @@ VENV = .venv
 RUN = $(VENV)/bin/python -m pytest -p no:cacheprovider
 ROOT_CHECK = @[ "$$(id -u)" = 0 ] || { echo "make $@ needs root: network namespaces, libvirtd; try: sudo make $@" >&2; exit 5; }
 
-.PHONY: help demo check check-guests check-desktop lint unit netns e2e bench fuzz soak install uninstall clean deps
+.PHONY: help demo check check-guests check-desktop check-fresh lint unit netns e2e fresh bench fuzz soak install uninstall clean deps
 
 help:
 	@echo 'make demo           a guest at 127.1.0.x in a minute, in a sandbox (SHELL=1: a shell inside at the end)'
-	@echo 'make check          all tests: lint unit netns e2e, each a target of its own too'
+	@echo 'make check          all tests: lint unit netns e2e fresh, each a target of its own too'
+	@echo 'make check-fresh    demo and check in minimal Debian 12, 13, sid, Ubuntu 22.04, 24.04 (ROOT=trixie: that one)'
 	@echo 'make check-guests   whole systems as guests: Debian in six ways, firmware, a host within a host; slow'
 	@echo 'make check-desktop  the real virt-manager, on a screen in memory'
 	@echo 'make bench          speed, as ratios; make fuzz, make soak: the long tests'
@@ -26,7 +27,7 @@ demo:
 	@tests/install-deps demo
 	@LOOPNET_DEMO_SHELL=$(DEMO_SHELL) $(PYTHON) -m tests.demo
 
-check: lint unit netns e2e
+check: lint unit netns e2e fresh
 
 deps: $(VENV)/.done
 
@@ -57,6 +58,17 @@ check-guests: deps
 	$(ROOT_CHECK)
 	@tests/install-deps guests
 	$(RUN) tests/guests tests/distros $(if $(GUESTS),-k '$(GUESTS)')
+
+# The demo in another release than this machine's, from nothing
+fresh: deps
+	$(ROOT_CHECK)
+	$(RUN) tests/fresh
+
+# ROOT=trixie: that system alone; TARGETS='demo check' is what make does in it
+check-fresh:
+	$(ROOT_CHECK)
+	@tests/install-deps fresh
+	@$(PYTHON) -m tests.fresh $(ROOT) $(if $(TARGETS),--targets '$(TARGETS)')
 
 check-desktop: deps
 	$(ROOT_CHECK)
