@@ -123,7 +123,7 @@ def _from_guest(network: Network) -> list[str]:
         f"meta protocol ip goto {chain('ip-claimed', network)}",
         # nft's rules for ARP and IPv6 look for it right after the MAC addresses, but what stands behind a
         # VLAN tag 0, or two, is ARP to a guest all the same.
-        "ether type { 8021q, 8021ad } drop",
+        "ether type { 0x8100, 0x88a8 } drop",  # 802.1Q and 802.1ad: nft before 0.9.9 has no name for both
         f"meta protocol arp goto {chain('arp-from', network)}",
         "icmpv6 type { nd-router-advert, nd-redirect } drop",  # no guest is a router, or a DHCP server
         "meta protocol ip6 udp sport 547 drop",

@@ -34,7 +34,7 @@ class Family(NamedTuple):
     """Its releases that have to be told to merge /usr."""
 
 
-DEBIAN = Family("debian", ("{suite} main",), ("bookworm",))
+DEBIAN = Family("debian", ("{suite} main",), ("bullseye", "bookworm"))
 UBUNTU = Family("ubuntu", ("{suite} main universe", "{suite}-updates main universe"), ("jammy",))
 SUITES: Dict[str, Family] = {
     "bookworm": DEBIAN,

@@ -27,6 +27,11 @@ from .cpio import CpioWriter
 ROOTFS = Path(__file__).with_name("rootfs")
 PACKAGES = ("busybox-static", "perl-base", "libc6", "libcrypt1")
 PROGRAMS = ("usr/bin/perl",)
+LIBRARIES = (
+    "libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "libcrypt.so.1", "libresolv.so.2",
+    "libnss_files.so.2", "libnss_dns.so.2", "ld-linux-x86-64.so.2",
+)  # fmt: skip
+"""Perl's, and what a busybox of before glibc 2.34 needs to look up names."""
 DOWNLOAD_SECONDS = 300.0
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -186,7 +191,7 @@ def _write_initramfs(archive: CpioWriter, unpacked: Path, kernel: Kernel) -> Non
 
     for name in PROGRAMS:
         archive.file(f"bin/{Path(name).name}", (unpacked / name).read_bytes(), 0o755)
-    for library in ("libc.so.6", "libm.so.6", "libcrypt.so.1", "ld-linux-x86-64.so.2"):
+    for library in LIBRARIES:
         path = next(path for path in unpacked.rglob(library) if path.is_file())
         folder = "lib64" if library.startswith("ld-") else "lib"
         archive.file(f"{folder}/{library}", path.read_bytes(), 0o755)
