@@ -22,6 +22,7 @@ from ..addresses.store import Store
 from ..daemon import hookfiles, runstate
 from ..errors import LoopnetError
 from ..host import facts, firewall, leases, linux, obstacles, sockets
+from ..host.kernel import versions
 from ..model import Network, Publication
 from ..networks.dhcp import Problem, parse_static
 from ..networks.parsing import dnsmasq_options_of
@@ -64,6 +65,7 @@ def look_around() -> doctor.Facts:
         networks=tuple(networks),
         problems=_problems(),
         missing_programs=missing,
+        old=tuple((each.program, str(each)) for each in versions.old()),
         nft_refusal="" if missing else facts.nft_refusal(),
         hooks=tuple(item for item in hooks.items() if item[1] != hookfiles.INSTALLED),
         daemons=facts.daemons(map(hookfiles.path, hookfiles.DRIVERS)),

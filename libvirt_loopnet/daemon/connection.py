@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from ipaddress import IPv4Address
 from typing import Any, NamedTuple
 
+from .. import daemons
 from ..errors import HostError, InputError, LoopnetError, NotFoundError, PrivilegeError
 from ..guests.interfaces import interfaces
 from ..model import Network, Port
@@ -194,7 +195,9 @@ def connect(uri: str = SYSTEM_URI, *, read_only: bool = False) -> Connection:
         message = _one_line(error)
         if error.get_error_code() in _DENIED or "Permission denied" in message:
             raise PrivilegeError(f"libvirt ({uri}): {message}; run this as root") from None
-        raise HostError(f"can't reach libvirt ({uri}): {message}; see: systemctl status libvirtd") from None
+        raise HostError(
+            f"can't reach libvirt ({uri}): {message}; see: systemctl status {daemons.units()}"
+        ) from None
     return Connection(handle)
 
 
@@ -253,7 +256,7 @@ def _translated(error: Any) -> LoopnetError:
         return PrivilegeError(f"libvirt: {message}; run this as root")
     if code in _INPUT:
         return InputError(f"libvirt: {message}")
-    return HostError(f"libvirt: {message}; see: journalctl -u libvirtd")
+    return HostError(f"libvirt: {message}; see: journalctl {daemons.units('-u')}")
 
 
 def _one_line(error: Any) -> str:

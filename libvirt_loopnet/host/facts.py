@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 
+from .. import daemons as libvirt
 from .. import process
 from ..errors import HostError
 from ..model import MAPPED, Network
@@ -14,7 +15,6 @@ from ..reports.doctor import Daemon, Listener
 from ..ruleset.tables import make_tables
 from . import linux, sockets
 
-DAEMONS = ("libvirtd", "virtnetworkd", "virtqemud", "virtlxcd")
 LO_MANAGERS = ("NetworkManager", "nmstatectl")
 NETWORKD_LINKS = "/run/systemd/netif/links"
 """What systemd-networkd says of each link, by its index (sd-network.c reads the same)."""
@@ -49,14 +49,13 @@ def daemons(hooks: Iterable[str]) -> tuple[Daemon, ...]:
     changed = max((status.st_ctime for path in hooks for status in _stat(path)), default=0.0)
     return tuple(
         Daemon(name, pid, any(s.st_ctime < changed for s in _stat(f"/proc/{pid}")))
-        for pid, name in processes()
-        if name in DAEMONS
+        for name, pid in libvirt.running()
     )
 
 
 def lo_managers() -> tuple[str, ...]:
     """Running programs that may bring lo's /8 back."""
-    running = {name for _, name in processes()}
+    running = {name for _, name in libvirt.processes()}
     found = [name for name in LO_MANAGERS if name[:15] in running]
     return (*found, "systemd-networkd") if networkd_file("lo") else tuple(found)
 
@@ -68,15 +67,6 @@ def networkd_file(dev: str) -> str:
     known = dict(line.split("=", 1) for line in lines if "=" in line)
     managed = known.get("ADMIN_STATE") in ("configuring", "configured", "failed")
     return known.get("NETWORK_FILE", "") if managed else ""
-
-
-def processes() -> Iterator[tuple[int, str]]:
-    """(pid, name) of all processes of this PID namespace."""
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            name = _text(f"/proc/{entry}/comm")
-            if name:
-                yield int(entry), name
 
 
 def ip_forward() -> bool:

@@ -50,6 +50,8 @@ class Facts(NamedTuple):
     networks: tuple[Network, ...] = ()
     """Active ones."""
     missing_programs: tuple[str, ...] = ()
+    old: tuple[tuple[str, str], ...] = ()
+    """(program, what says that it is too old)."""
     nft_refusal: str = ""
     """Why nft or the kernel doesn't take our rules; '' if it does."""
     problems: tuple[Problem, ...] = ()
@@ -100,7 +102,15 @@ def _programs(facts: Facts) -> Iterator[Finding]:
             "no loopnet network can start",
             f"apt install {_PACKAGES.get(program, program)}",
         )
-    if facts.nft_refusal:
+    for program, what in facts.old:
+        yield Finding(
+            "too-old",
+            ERROR,
+            what,
+            "no loopnet network can start" if program == "nft" else "loopnet was never seen to work with it",
+            f"upgrade {_PACKAGES.get(program, program)}; all of Debian 11 and Ubuntu 22.04 is new enough",
+        )
+    if facts.nft_refusal and "nft" not in dict(facts.old):
         yield Finding(
             "nft-refuses",
             ERROR,

@@ -31,6 +31,11 @@ def test_a_sound_host() -> None:
     [
         (Facts(missing_programs=("nft",)), "program-missing", "apt install nftables"),
         (Facts(nft_refusal="no such thing"), "nft-refuses", "modprobe"),
+        (
+            Facts(nft_refusal="syntax error", old=(("nft", "nft 0.9.3 is too old"),)),
+            "too-old",
+            "upgrade nftables",
+        ),
         (Facts(hooks=(("qemu", "missing"),)), "hook-missing", "loopnet install-hooks"),
         (Facts(daemons=(Daemon("libvirtd", 7, True),)), "hook-unseen", "kill -HUP 7"),
         (Facts(selinux_hooks=False), "selinux-hooks", "setsebool"),
