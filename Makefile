@@ -98,9 +98,12 @@ install:
 	install -m 644 xml-templates/*.xml packaging/loopnet.schema.json $(DESTDIR)$(PREFIX)/share/libvirt-loopnet
 	[ -e $(DESTDIR)/etc/libvirt-loopnet.conf ] || \
 		install -m 644 packaging/libvirt-loopnet.conf $(DESTDIR)/etc/libvirt-loopnet.conf
+	@[ -n '$(DESTDIR)' ] || rm -rf /run/libvirt-loopnet-removed $(HOOKS)/*.d/50-loopnet-removed
 	@[ -n '$(DESTDIR)' ] || packaging/reload-libvirt
 
 uninstall:
+	@# what guests are on goes on, and says how it ends
+	@[ -n '$(DESTDIR)' ] || [ ! -x $(PREFIX)/bin/loopnet ] || $(PREFIX)/bin/loopnet uninstall-hooks
 	rm -f $(HOOKS)/network.d/50-loopnet $(HOOKS)/qemu.d/50-loopnet $(DESTDIR)$(PREFIX)/bin/loopnet
 	rm -rf $(DESTDIR)$(LIBDIR) $(DESTDIR)$(PREFIX)/share/libvirt-loopnet
 	@[ -n '$(DESTDIR)' ] || packaging/reload-libvirt

@@ -2,8 +2,9 @@
 """What packages do about networks; the scripts of the DEB and the RPM run this.
 
 package-network define      the network "loopnet", unless there is one of that name
-package-network stop        before removal: stop all loopnet networks, and put converted ones back;
-                            status 1 while guests are on them
+package-network stop        before removal: stop the loopnet networks without guests, and put converted ones
+                            back; those with guests go on until they are stopped, and somebody is told
+package-network back        after an installation: what an earlier removal left under guests goes
 package-network undefine    take the definition away again, unless somebody has changed it
 
 ``define`` writes libvirt's file itself, so that no daemon has to run; a running one is told by
@@ -24,10 +25,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from ipaddress import IPv4Interface, IPv4Network
 
+from libvirt_loopnet import daemons
 from libvirt_loopnet.addresses.store import DIRECTORY
 from libvirt_loopnet.cli import main as loopnet
 from libvirt_loopnet.commands.shared.inventory import DEFINITIONS, networks_of_files
-from libvirt_loopnet.daemon import runstate
+from libvirt_loopnet.daemon import leftover, runstate
 from libvirt_loopnet.daemon.connection import connect
 from libvirt_loopnet.errors import LoopnetError
 from libvirt_loopnet.host import dnsmasq, linux
@@ -48,7 +50,7 @@ LIMIT = 60
 
 
 def main() -> int:
-    actions = {"define": define, "stop": stop, "undefine": undefine}
+    actions = {"define": define, "stop": stop, "back": back, "undefine": undefine}
     if len(sys.argv) != 2 or sys.argv[1] not in actions:
         print(f"usage: package-network {'|'.join(actions)}", file=sys.stderr)
         return 2
@@ -176,7 +178,7 @@ def _tell_daemons() -> None:
             connection.network(NAME)
             return
         time.sleep(0.05)
-    print("libvirt doesn't know it yet; if net-start fails: systemctl restart libvirtd (or virtnetworkd)")
+    print(f"libvirt doesn't know it yet; if net-start fails: systemctl restart {daemons.units()}")
 
 
 # --- stop, undefine ------------------------------------------------------------------------------
@@ -185,15 +187,10 @@ def _tell_daemons() -> None:
 def stop() -> int:
     if _chrooted():
         return 0
-    networks = runstate.active_networks()
-    ports = [port for network in networks for port in runstate.live_ports(network.name)]
-    if ports:
-        guests = ", ".join(sorted({f"{port.owner} on {port.network}" for port in ports}))
-        print(f"libvirt-loopnet: guests are running ({guests}); shut them down first", file=sys.stderr)
+    busy = {network.name for network in runstate.active_networks() if runstate.live_ports(network.name)}
+    if not _revert(busy):
         return 1
-    if not _revert():
-        return 1
-    for network in runstate.active_networks():
+    for network in [network for network in runstate.active_networks() if network.name not in busy]:
         print(f"Stopping network {network.name}")
         try:
             with connect(URI) as connection:
@@ -202,15 +199,25 @@ def stop() -> int:
             print(f"libvirt-loopnet: {error}; going on without libvirt", file=sys.stderr)
             dnsmasq.stop(network.name)
             linux.delete_device(network.bridge)
+    stay = leftover.leave()
+    if stay:
+        print(f"libvirt-loopnet: {leftover.told(stay)}")
+        return 0
     return _clean_up()
 
 
-def _revert() -> bool:
+def back() -> int:
+    if not _chrooted():
+        leftover.forget()
+    return 0
+
+
+def _revert(busy: set[str]) -> bool:
     """Networks that were libvirt's before would serve nobody without the hooks."""
     found = networks_of_files()
     originals = Originals()
     for name in [network.name for network in found.known if os.path.exists(originals.path(network.name))]:
-        if loopnet(["revert", name, "--restart"]):
+        if loopnet(["revert", name, *([] if name in busy else ["--restart"])]):
             return False
     return True
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from argparse import ArgumentParser, Namespace
 
-from ..daemon import hookfiles
+from .. import daemons
+from ..daemon import hookfiles, leftover
 from .shared.output import note
 from .shared.privileges import require_root
 
-RELOAD = "systemctl reload libvirtd (or: virtnetworkd virtqemud)"
-"""libvirt looks for hooks when it starts, and on SIGHUP."""
+
+def reload() -> str:
+    """The command that tells libvirt: it looks for hooks when it starts, and on SIGHUP."""
+    return f"systemctl reload {daemons.units()}"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -27,10 +30,12 @@ def run(arguments: Namespace) -> int:
     changed = [driver for driver in texts if hookfiles.install(driver, texts[driver], root)]
     for driver in changed:
         print(f"installed {hookfiles.path(driver, root)}")
+    if not root:
+        leftover.forget()
     if not changed:
         print("nothing to do")
     elif not root:
-        note(f"a running daemon must be told: {RELOAD}")
+        note(f"a running daemon must be told: {reload()}")
     if _others_can_write():
         note(f"others than root can write to {hookfiles.PACKAGE}, and so run code as root")
     return 0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from argparse import ArgumentParser, Namespace
 
-from ..daemon import hookfiles, runstate
-from .install_hooks import RELOAD
+from ..daemon import hookfiles, leftover
+from .install_hooks import reload
 from .shared.output import note
 from .shared.privileges import require_root
 
@@ -20,18 +20,14 @@ def run(arguments: Namespace) -> int:
     if not root:
         require_root("uninstall-hooks")
     hookfiles.refuse_foreign(root)
+    stay = [] if root else leftover.leave()
     removed = [driver for driver in hookfiles.DRIVERS if hookfiles.uninstall(driver, root)]
     for driver in removed:
         print(f"removed {hookfiles.path(driver, root)}")
     if not removed:
         print("nothing to do")
     elif not root:
-        _tell()
+        note(f"a running daemon must be told: {reload()}")
+    if stay:
+        note(leftover.told(stay))
     return 0
-
-
-def _tell() -> None:
-    note(f"a running daemon must be told: {RELOAD}")
-    names = [network.name for network in runstate.active_networks()]
-    if names:
-        note(f"still active: {', '.join(names)}; when they are stopped: loopnet cleanup")

@@ -27,9 +27,9 @@ _MARK = b"# libvirt-loopnet: "
 _PLACEHOLDER = b"\npackage=@PACKAGE@\n"
 
 
-def path(driver: str, root: str = "") -> str:
+def path(driver: str, root: str = "", suffix: str = "") -> str:
     """Where the hook for ``driver`` is installed below ``root``."""
-    return f"{root}{DIRECTORY}/{driver}.d/{NAME}"
+    return f"{root}{DIRECTORY}/{driver}.d/{NAME}{suffix}"
 
 
 def places() -> list[str]:
@@ -51,8 +51,9 @@ def sources() -> str:
     raise HostError(f"the hooks are in none of {', '.join(places())}; install libvirt-loopnet anew")
 
 
-def text(source: str, driver: str) -> bytes:
-    """The hook as it is installed. Raises HostError when ``source`` isn't such a hook."""
+def text(source: str, driver: str, package: str = PACKAGE) -> bytes:
+    """The hook as it is installed, for the libvirt_loopnet/ in ``package``. Raises HostError when ``source``
+    isn't such a hook."""
     file = os.path.join(source, driver)
     try:
         data = _read(file) or b""
@@ -60,7 +61,7 @@ def text(source: str, driver: str) -> bytes:
         raise state_error(file, error) from None
     if data.count(_PLACEHOLDER) != 1 or not _is_ours(data):
         raise HostError(f"{file} is not libvirt-loopnet's hook; install libvirt-loopnet anew")
-    return data.replace(_PLACEHOLDER, b"\npackage=" + os.fsencode(shlex.quote(PACKAGE)) + b"\n")
+    return data.replace(_PLACEHOLDER, b"\npackage=" + os.fsencode(shlex.quote(package)) + b"\n")
 
 
 def state(driver: str, root: str = "") -> str:
@@ -78,9 +79,9 @@ def state(driver: str, root: str = "") -> str:
     return INSTALLED if alive else DEAD
 
 
-def install(driver: str, data: bytes, root: str = "") -> bool:
+def install(driver: str, data: bytes, root: str = "", suffix: str = "") -> bool:
     """Put the hook in place; False if just that is there already. Raises StateError."""
-    file = path(driver, root)
+    file = path(driver, root, suffix)
     # libvirt runs every executable in *.d, so the new file grows up outside of it
     temporary = f"{root}{DIRECTORY}/.{NAME}-{driver}.new"
     try:
@@ -100,9 +101,9 @@ def install(driver: str, data: bytes, root: str = "") -> bool:
     return True
 
 
-def uninstall(driver: str, root: str = "") -> bool:
+def uninstall(driver: str, root: str = "", suffix: str = "") -> bool:
     """Take the hook away; False if it isn't there. Raises StateError."""
-    file = path(driver, root)
+    file = path(driver, root, suffix)
     try:
         os.unlink(file)
     except FileNotFoundError:

@@ -11,7 +11,7 @@ from .. import config, process
 from ..addresses import pool
 from ..addresses.store import Store
 from ..converge.apply import converge, force, survey
-from ..daemon import runstate
+from ..daemon import leftover, runstate
 from ..errors import ConflictError, HostError, InputError, LoopnetError
 from ..host import dnsmasq, leases, linux, sockets
 from ..host.kernel import iproute
@@ -26,6 +26,10 @@ from ..prefixes import LOOPBACK, check_overlap
 def network_start(data: bytes) -> None:
     """Before libvirt makes the bridge: refuse what can't work, and lay out what dnsmasq reads."""
     network, store = _network(data), Store()
+    if leftover.is_here():
+        raise HostError(
+            f"network {network.name}: libvirt-loopnet was removed; install it, or use another network"
+        )
     options = config.load()
     missing = [option for option in missing_options(data, network) if option != lease_option(network.name)]
     if missing:
@@ -171,6 +175,7 @@ def network_stopped(data: bytes) -> None:
         errors += _attempts(
             lambda: dnsmasq.remove(network.name), lambda: leases.remove(network.name, network.bridge)
         )
+    leftover.end()
     if errors:
         raise HostError("; ".join(errors) + "; finish with: loopnet sync")
 

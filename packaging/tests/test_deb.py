@@ -115,11 +115,11 @@ def test_life_on_a_running_machine(suite: Path, deb: Path, newer_deb: Path) -> N
         watch_mends_what_others_undo(machine)
         upgrade_changes_nothing_for_guests(machine, newer_deb)
 
-        refusal = machine.run(REMOVE, status=100)
-        assert "libvirt-loopnet: guests are running (vm1 on loopnet); shut them down first" in refusal
-        assert machine.run("systemctl is-active loopnet-watch") == "active\n"
-        assert_works(machine)
-        assert machine.run("dpkg-query -W -f '${db:Status-Abbrev}' libvirt-loopnet") == "ii "
+        removed_under_a_guest(machine)
+        machine.run(INSTALL)
+        machine.run("virsh net-start loopnet")
+        plug_in_guest(machine)
+        assert machine.run("loopnet ip vm1") == address
 
         machine.run(f"virsh net-port-delete loopnet {PORT}")
         plain = machine.run("virsh net-dumpxml --inactive default")
@@ -145,6 +145,34 @@ def test_life_on_a_running_machine(suite: Path, deb: Path, newer_deb: Path) -> N
         machine.run("systemctl restart libvirtd")
         assert machine.run("virsh net-list --all --name").split() == ["default"]
         assert machine.run(OURS) == before
+
+
+def removed_under_a_guest(machine: Machine) -> None:
+    """The guest's network goes on until it is stopped, and takes all along then."""
+    before = machine.run("nft list ruleset")
+    said = machine.run(REMOVE)
+    assert "still up: loopnet; their guests go on" in said
+    assert "needs loopnet no more: virsh net-destroy loopnet" in said
+    assert machine.run("command -v loopnet || echo gone") == "gone\n"
+    assert machine.run("nft list ruleset") == before
+    assert "127.0.0.1/16" in machine.run("ip -br address show dev lo")
+    assert "vm1.loopnet" in machine.run("getent hosts vm1.loopnet")
+    # guests come and go
+    machine.run(f"virsh net-port-delete loopnet {PORT}")
+    assert "vm1.loopnet" not in machine.run("cat /etc/hosts")
+    plug_in_guest(machine)
+    assert "vm1.loopnet" in machine.run("getent hosts vm1.loopnet")
+    # also over a daemon's restart
+    machine.run("systemctl restart libvirtd; virsh net-destroy loopnet")
+    assert_clean(machine)
+    assert (
+        machine.run("ls -d /run/libvirt-loopnet-removed /etc/libvirt/hooks/*/*-removed 2>&1 || true").count(
+            "No such"
+        )
+        == 2
+    )
+    assert "dnsmasq" in machine.run("virsh net-start loopnet", status=1)
+    assert_clean(machine)
 
 
 def watch_mends_what_others_undo(machine: Machine) -> None:
@@ -182,7 +210,7 @@ def orphaned_hooks_do_nothing(machine: Machine) -> None:
 
 def test_chroot_then_boot(suite: Path, deb: Path, tmp_path: Path) -> None:
     """As an image is made: installed without any daemon, then booted."""
-    with Machine(suite, boot=False, disk=tmp_path) as image:
+    with Machine(suite, chroot=True, disk=tmp_path) as image:
         image.run(NO_SERVICES)
         image.copy(deb, "/root/loopnet.deb")
         assert "Defined network loopnet" in image.run(INSTALL)
@@ -214,7 +242,7 @@ def test_what_is_there_stays(bookworm: Path, deb: Path) -> None:
         image.path(f"{networks}/{name}.xml").write_text(xml.format(name, address))
         return image.run(INSTALL)
 
-    with Machine(bookworm, boot=False) as image:
+    with Machine(bookworm, chroot=True) as image:
         image.run(NO_SERVICES)
         image.copy(deb, "/root/loopnet.deb")
 
@@ -244,3 +272,29 @@ def test_what_is_there_stays(bookworm: Path, deb: Path) -> None:
         assert "\npackage=/usr/lib/python3/dist-packages\n" in hook.read_text()
         image.run(PURGE)
         assert image.run(f"{OURS}; ls {networks}") == "autostart\n"
+
+
+def test_purged_under_a_guest(bookworm: Path, deb: Path) -> None:
+    """What the guest has reserved is kept as long as its network is up; after a reboot nothing is there."""
+    with Machine(bookworm) as machine:
+        before = machine.run(OURS)
+        machine.copy(deb, "/root/loopnet.deb")
+        machine.run(INSTALL)
+        machine.run("virsh net-start loopnet")
+        plug_in_guest(machine)
+        assert "still up: loopnet" in machine.run(PURGE)
+        assert "127.1.0" not in machine.run("virsh net-dumpxml --inactive loopnet 2>&1 || true")
+        assert "vm1" in machine.run("cat /var/lib/libvirt-loopnet/loopnet.reservations")
+        assert "vm1.loopnet" in machine.run("getent hosts vm1.loopnet")
+        machine.run("virsh net-destroy loopnet")
+        assert_clean(machine)
+        assert machine.run(OURS) == before
+
+        machine.run(INSTALL)
+        machine.run("virsh net-start loopnet")
+        plug_in_guest(machine)
+        machine.run(REMOVE)
+        # a reboot, as far as it is of interest: /run is empty then
+        machine.run("rm -r /run/libvirt-loopnet-removed")
+        machine.run("for hook in /etc/libvirt/hooks/*/*-removed; do $hook x start begin - </dev/null; done")
+        assert machine.run("find /etc/libvirt/hooks -name '*-removed'") == ""

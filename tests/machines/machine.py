@@ -45,17 +45,25 @@ def can_boot() -> bool:
 
 
 class Machine:
-    """A machine that runs off ``lower``; with ``boot=False`` it has no process but those that are run in it.
+    """A machine that runs off ``lower``; with ``boot=False`` it has no process but those that are run in it,
+    with ``chroot`` it has not even namespaces of its own that a program could see: an image in the making.
 
     ``disk`` is a directory for what is written, to be kept from one machine to the next; without it,
     it is forgotten. With ``internet`` it reaches what this machine does, as a machine behind NAT.
     """
 
     def __init__(
-        self, lower: Path, *, boot: bool = True, disk: Optional[Path] = None, internet: bool = False
+        self,
+        lower: Path,
+        *,
+        boot: bool = True,
+        chroot: bool = False,
+        disk: Optional[Path] = None,
+        internet: bool = False,
     ) -> None:
         self._lower = lower
-        self._boot = boot
+        self._boot = boot and not chroot
+        self._chroot = chroot
         self._internet = internet
         self._router: Optional[subprocess.Popen[bytes]] = None
         self._own_disk = None if disk else tempfile.mkdtemp(prefix="loopnet-machine-")
@@ -130,7 +138,8 @@ class Machine:
 
     def path(self, inside: str) -> Path:
         """A path in the machine as one for this process; no absolute links on the way."""
-        return Path(f"/proc/{self._pid}/root{inside}")
+        place = self._disk / "root" if self._chroot else ""
+        return Path(f"/proc/{self._pid}/root{place}{inside}")
 
     def copy(self, file: Path, inside: str) -> None:
         """Copy a file in."""
@@ -138,7 +147,8 @@ class Machine:
         shutil.copy(file, self.path(inside))
 
     def _command(self, script: str) -> List[str]:
-        return ["nsenter", f"--target={self._pid}", "--all", "--root", "--wd", "sh", "-euc", script]
+        chroot = ["chroot", str(self._disk / "root")] if self._chroot else []
+        return ["nsenter", f"--target={self._pid}", "--all", "--root", "--wd", *chroot, "sh", "-euc", script]
 
     def _connect(self) -> None:
         """A user-mode router: nothing of this machine's own network is changed for it."""
@@ -164,7 +174,8 @@ class Machine:
             (self._disk / name).mkdir(exist_ok=True)
         self._cgroup = _make_cgroup()
         environment = {
-            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LOWER": str(self._lower), "BOOT": str(int(self._boot)),
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LOWER": str(self._lower),
+            "BOOT": str(int(self._boot)), "CHROOT": str(int(self._chroot)),
             "UPPER": str(self._disk / "upper"), "WORK": str(self._disk / "work"), "ROOT": str(self._disk / "root"),
         }  # fmt: skip
         argv = [

@@ -2,7 +2,7 @@
 # Turns fresh mount, network, PID, UTS, IPC and cgroup namespaces into a machine of its own.
 # Run by machine.Machine as first process of the PID namespace. In the environment: LOWER (a root file
 # system, left as it is), UPPER and WORK (what is written goes there), ROOT (an empty directory).
-# With BOOT=1 it ends as systemd, else it stays until killed.
+# With BOOT=1 it ends as systemd, else it stays until killed; with CHROOT=1 ROOT is for chroot.
 mount --make-rprivate /
 mount -t overlay -o "lowerdir=$LOWER,upperdir=$UPPER,workdir=$WORK" overlay "$ROOT"
 mount -t proc proc /proc
@@ -37,7 +37,11 @@ ip link set lo up
 mount -t cgroup2 cgroup2 sys/fs/cgroup || [ "$BOOT" = 0 ]
 hostname machine
 
-# No chroot: programs in there make namespaces of their own.
+if [ "$CHROOT" = 1 ]; then
+    echo 'machine: ready'
+    exec sleep infinity
+fi
+# Else no chroot: programs in there make namespaces of their own.
 pivot_root . .
 umount -l .
 echo 'machine: ready'
