@@ -122,13 +122,19 @@ class Reservation(NamedTuple):
 
 
 class Port(NamedTuple):
-    """A live NIC, as libvirt's record of network ports says."""
+    """A live NIC, as libvirt's record of network ports says.
+
+    While a NIC is updated it has two (virsh domif-setlink, update-device), and so it has when a guest has given
+    two NICs one MAC address: a NIC is live while any port has its MAC address.
+    """
 
     network: str
     mac: str
     owner: str
     """Domain name."""
     owner_uuid: str
+    uuid: str = ""
+    """The port's own, by which libvirt knows it."""
 
 
 class Guest(NamedTuple):

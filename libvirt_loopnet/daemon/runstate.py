@@ -13,10 +13,13 @@ and is still there at ``port-deleted``. Another event, of another network, may c
 not take away what was just set up. So the hooks leave a note of what these files don't say yet::
 
     /run/libvirt-loopnet/NAME.xml              the network just started
-    /run/libvirt-loopnet/NAME/MAC              the port just made (its XML) or deleted
-    /run/libvirt-loopnet/NAME/MAC.tap          the tap's name, which port-deleted doesn't tell
+    /run/libvirt-loopnet/NAME/MAC@UUID         the port just made (its XML) or deleted
+    /run/libvirt-loopnet/NAME/MAC.tap          the names of its taps, which port-deleted doesn't tell
 
-A note but the last counts for GRACE seconds and only until libvirt's own file is there.
+A note but the last counts for GRACE seconds and only until libvirt's own file is there. A port's stays for as
+long as there is that file, all the same: by its name the ports of one MAC address are found without a look at
+those of all others. It is the port's UUID that tells them apart: virsh domif-setlink and update-device have
+libvirt make another port for a NIC that has one, and delete either of the two.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from ..files import file_name
 from ..log import warn
 from ..model import Network, Port
 from ..networks.parsing import NAMESPACE, parse_hook, parse_network, parse_port
+from ..records import NamedTuple
 
 RUN = "/run/libvirt/network"
 NOTES = "/run/libvirt-loopnet"
@@ -66,19 +70,34 @@ def is_active(network_name: str, run: str = RUN) -> bool:
 
 
 def live_ports(network_name: str, run: str = RUN) -> list[Port]:
-    """The live NICs of a network."""
-    ports = {port.mac: port for port in _saved_ports(network_name, run)}
-    notes = f"{NOTES}/{file_name(network_name)}"
-    for mac in [entry for entry in _listdir(notes) if not entry.endswith(".tap")]:
-        data = _note(f"{notes}/{mac}")
-        if data == _DELETED:
-            ports.pop(mac, None)
-        elif data:
-            with _unreadable(f"{notes}/{mac}"):
-                noted = parse_hook(data)[1]
-                if noted:
-                    ports.setdefault(mac, noted)
+    """The live ports of a network; several may have one MAC address."""
+    notes = [_note_of(network_name, entry) for entry in _port_notes(network_name)]
+    ports = {note.port.uuid: note.port for note in notes if note.port}
+    ports.update((port.uuid, port) for port in _saved_ports(network_name, run))
+    for note in notes:
+        if note.deleted:
+            ports.pop(note.uuid, None)
     return list(ports.values())
+
+
+def ports_of(network_name: str, mac: str, run: str = RUN) -> list[Port]:
+    """Those of one MAC address; of what is written about all others nothing is read."""
+    entries = _port_notes(network_name)
+    if mac in entries:  # by an older release, which knew no ports of their own
+        return [port for port in live_ports(network_name, run) if port.mac == mac]
+    found = []
+    for entry in entries:
+        if entry.startswith(f"{mac}@"):
+            note = _note_of(network_name, entry)
+            port = None if note.deleted else _saved_port(network_name, note.uuid, run) or note.port
+            found += [port] if port else []
+    return found
+
+
+def is_live(port: Port, run: str = RUN) -> bool:
+    """Is this very port live?"""
+    note = _note_of(port.network, _entry(port))
+    return bool(note.port) or (not note.deleted and os.path.exists(_port_file(port.network, port.uuid, run)))
 
 
 def _saved_ports(network_name: str, run: str) -> Iterator[Port]:
@@ -88,11 +107,15 @@ def _saved_ports(network_name: str, run: str) -> Iterator[Port]:
             yield parse_port(network_name, _read(path))
 
 
-def was_live(port: Port, note: bytes, run: str = RUN) -> bool:
-    """Was the port live when its note was ``note``? Reads the files of all its network's ports."""
-    if note:
-        return note != _DELETED
-    return any(saved.mac == port.mac for saved in _saved_ports(port.network, run))
+def _saved_port(network_name: str, uuid: str, run: str) -> Port | None:
+    path, port = _port_file(network_name, uuid, run), None
+    with _unreadable(path):
+        port = parse_port(network_name, _read(path)) if os.path.exists(path) else None
+    return port
+
+
+def _port_file(network_name: str, uuid: str, run: str) -> str:
+    return f"{run}/{network_name}/ports/{uuid}.xml"
 
 
 @contextmanager
@@ -116,47 +139,90 @@ def note_network(network: Network, hook_xml: bytes) -> None:
 
 def note_port(port: Port, hook_xml: bytes) -> None:
     """``port`` is live, although libvirt's files don't say so yet. Raises HostError."""
-    _write_note(f"{NOTES}/{file_name(port.network)}/{port.mac}", hook_xml)
-
-
-def port_note(port: Port) -> bytes:
-    """What the note about ``port`` says, b'' if there is none."""
-    return _note(f"{NOTES}/{file_name(port.network)}/{port.mac}")
+    _forget_spent(port)
+    _write_note(f"{_notes(port.network)}/{_entry(port)}", hook_xml)
 
 
 def note_deleted(port: Port) -> None:
     """``port`` is not live any more, although libvirt's files still say so. Raises HostError."""
-    _write_note(f"{NOTES}/{file_name(port.network)}/{port.mac}", _DELETED)
+    _forget_spent(port)
+    _write_note(f"{_notes(port.network)}/{_entry(port)}", _DELETED)
 
 
-def note_tap(network_name: str, mac: str, tap: str) -> None:
-    """The NIC ``mac`` is attached to ``tap``. Raises HostError."""
-    _write_note(f"{NOTES}/{file_name(network_name)}/{mac}.tap", tap.encode())
+def forget_port(port: Port) -> None:
+    """Remove the note about a port that there will not be."""
+    _unlink(f"{_notes(port.network)}/{_entry(port)}")
 
 
-def noted_tap(network_name: str, mac: str) -> str:
-    """The tap that the NIC was attached to, '' if none was noted."""
-    data = _read(f"{NOTES}/{file_name(network_name)}/{mac}.tap")
-    return data.partition(b"\n")[2].decode()
+def note_taps(network_name: str, mac: str, taps: Iterable[str]) -> None:
+    """The NIC ``mac`` is attached to ``taps``, two of them while it is plugged out and in. Raises HostError."""
+    path, names = f"{_notes(network_name)}/{mac}.tap", "\n".join(taps).encode()
+    if names:
+        _write_note(path, names)
+    else:
+        _unlink(path)
 
 
-def forget_tap(network_name: str, mac: str) -> None:
-    """Remove that note."""
-    with suppress(OSError):
-        os.unlink(f"{NOTES}/{file_name(network_name)}/{mac}.tap")
+def noted_taps(network_name: str, mac: str) -> list[str]:
+    """The taps that the NIC was attached to, as far as they were noted."""
+    data = _read(f"{_notes(network_name)}/{mac}.tap")
+    return data.partition(b"\n")[2].decode().split("\n") if data else []
 
 
 def forget(network_name: str) -> None:
     """Remove all notes about a network."""
-    notes = f"{NOTES}/{file_name(network_name)}"
-    with suppress(OSError):
-        os.unlink(f"{notes}.xml")
+    notes = _notes(network_name)
+    _unlink(f"{notes}.xml")
     with suppress(OSError):
         for entry in os.listdir(notes):
             os.unlink(f"{notes}/{entry}")
     for directory in (notes, NOTES):  # the last one goes when no other network has notes
         with suppress(OSError):
             os.rmdir(directory)
+
+
+class _PortNote(NamedTuple):
+    """What a note says of a port; neither of the two when it is too old."""
+
+    uuid: str
+    port: Port | None
+    deleted: bool
+
+
+def _note_of(network_name: str, entry: str) -> _PortNote:
+    """The note with the file name ``entry``; of an older release's, which is a MAC address, the UUID is ''."""
+    path = f"{_notes(network_name)}/{entry}"
+    data, port = _note(path), None
+    if data and data != _DELETED:
+        with _unreadable(path):
+            port = parse_hook(data)[1]
+    return _PortNote(entry.partition("@")[2], port, data == _DELETED)
+
+
+def _forget_spent(port: Port) -> None:
+    """Remove notes of the NIC's former ports: those that neither count any more nor have libvirt's file."""
+    for entry in _port_notes(port.network):
+        if entry.startswith(f"{port.mac}@"):
+            note = _note_of(port.network, entry)
+            if not note.port and not os.path.exists(_port_file(port.network, note.uuid, RUN)):
+                _unlink(f"{_notes(port.network)}/{entry}")
+
+
+def _entry(port: Port) -> str:
+    return f"{port.mac}@{port.uuid}"
+
+
+def _port_notes(network_name: str) -> list[str]:
+    return [entry for entry in _listdir(_notes(network_name)) if not entry.endswith(".tap")]
+
+
+def _notes(network_name: str) -> str:
+    return f"{NOTES}/{file_name(network_name)}"
+
+
+def _unlink(path: str) -> None:
+    with suppress(OSError):
+        os.unlink(path)
 
 
 def _write_note(path: str, data: bytes) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from contextlib import suppress
 
 from .. import config
 from ..addresses import pool
@@ -20,36 +19,57 @@ from ..errors import ConflictError, HostError, InputError, LoopnetError
 from ..guests.domains import Nic, move_networks, parse_domain
 from ..host import dnsmasq, names
 from ..host.kernel.nftables import nft
-from ..host.kernel.taps import set_alias
+from ..host.kernel.taps import is_plugged, set_alias
 from ..log import warn
 from ..model import Binding, Guest, Network, Port, Reservation
 from ..networks.dhcp import parse_static
 from ..networks.parsing import parse_hook
 from ..ruleset.elements import add_elements, delete_elements
-from ..validation import check_device
+from ..validation import check_device, shown
 
 
 def port_created(data: bytes) -> None:
-    """A NIC is about to be plugged in: it gets its address, for good, and is let in."""
+    """A NIC is about to be plugged in, or is being updated: it gets its address, for good, and is let in."""
     network, port = _port(data)
-    note, store = runstate.port_note(port), Store()
+    store, was_live = Store(), runstate.is_live(port)
     try:
         with store.locked():
+            present = [each for each in runstate.ports_of(network.name, port.mac) if each.uuid != port.uuid]
+            if not was_live:
+                _refuse_clone(port, present)
             runstate.note_port(port, data)  # first: replacing all rules must include it
-            number = parse_static(data, network).number(port.mac)
-            if number is not None and runstate.was_live(port, note):
-                number = None  # one in use keeps what it has
-            _admit(network, port, store, number)
+            try:
+                _admit(network, port, data, store, is_new=not (present or was_live))
+            except LoopnetError:
+                if not was_live:
+                    runstate.forget_port(port)
+                raise
     except LoopnetError as error:
-        if not runstate.was_live(port, note):
-            with suppress(LoopnetError):
-                runstate.note_deleted(port)
+        if not was_live:
             raise
         # A restarted daemon asks again for a NIC that is in use: nobody is helped by a refusal.
         warn(f"port of {port.owner} on {network.name}: {error}")
 
 
-def _admit(network: Network, port: Port, store: Store, number: int | None) -> None:
+def _refuse_clone(port: Port, present: Iterable[Port]) -> None:
+    """A second domain with a live MAC address would take the first one's address from it."""
+    other = next((each for each in present if each.owner_uuid != port.owner_uuid), None)
+    if other:
+        raise ConflictError(
+            f"guest {shown(port.owner)} has the MAC address {port.mac}, and so has guest {shown(other.owner)}, which "
+            f"runs on network {port.network}; delete the line with {port.mac} in: virsh edit {_quoted(port.owner)} "
+            "(libvirt makes a new one)"
+        )
+
+
+def _quoted(name: str) -> str:
+    from shlex import quote  # for a refusal only
+
+    return quote(name)
+
+
+def _admit(network: Network, port: Port, data: bytes, store: Store, *, is_new: bool) -> None:
+    number = parse_static(data, network).number(port.mac) if is_new else None  # one in use keeps what it has
     before = store.load(network.name)
     after, kept = pool.reserve(network, before, port.mac, port.owner_uuid, port.owner, number)
     store.save(network.name, after)
@@ -69,27 +89,54 @@ def _admit(network: Network, port: Port, store: Store, number: int | None) -> No
 
 
 def port_deleted(data: bytes) -> None:
-    """A NIC is unplugged: it is let in no more; its reservation stays."""
+    """A port of a NIC is gone; with the last one the NIC is let in no more. Its reservation stays."""
     network, port = _port(data)
     store = Store()
     with store.locked():
         if not runstate.is_active(network.name):
             return  # net-destroy came first, and all of its guests' went with it
         runstate.note_deleted(port)
+        is_left = bool(runstate.ports_of(network.name, port.mac))
         for kept in store.load(network.name):
             if kept.mac == port.mac:
-                _dismiss(network, Guest(network.name, kept.mac, kept.number, kept.name), store)
+                guest = Guest(network.name, kept.mac, kept.number, kept.name)
+                if is_left:
+                    _change_elements(_bind(network, guest, (), store), store)
+                else:
+                    _dismiss(network, guest, store)
+
+
+def _bind(network: Network, guest: Guest, taps: Iterable[str], store: Store) -> str:
+    """nft commands that tie a NIC to ``taps`` as well, and no more to those that it has lost; '' for no change."""
+    known = runstate.noted_taps(network.name, guest.mac)
+    kept = [tap for tap in known if tap in taps or is_plugged(tap, guest.mac, network.bridge)]
+    here = [*kept, *(tap for tap in taps if tap not in kept)]
+    lost = [tap for tap in known if tap not in kept]
+    if here != known:
+        runstate.note_taps(network.name, guest.mac, here)
+    if not lost:
+        return add_elements([network], [], [_binding(network, guest, tap) for tap in taps])
+    gone, left = ([_binding(network, guest, tap) for tap in which] for which in (lost, here))
+    if _has_clone(network, guest.mac, store):  # some elements are its as well
+        _replace_all(store)
+        gone = []
+    # What a NIC's taps have in common goes with the lost ones, and comes back with the others.
+    return delete_elements([network], [], gone) + add_elements([network], [], left)
+
+
+def _binding(network: Network, guest: Guest, tap: str) -> Binding:
+    return Binding(network.name, tap, guest.mac, guest.number)
 
 
 def _dismiss(network: Network, guest: Guest, store: Store) -> None:
     # libvirt has forgotten the tap by now, and its name may be another guest's next
-    tap = runstate.noted_tap(network.name, guest.mac)
-    bindings = [Binding(network.name, tap, guest.mac, guest.number)] if tap else []
+    taps = runstate.noted_taps(network.name, guest.mac)
+    bindings = [_binding(network, guest, tap) for tap in taps]
     if _has_clone(network, guest.mac, store):  # some elements are its as well
         _replace_all(store)
     else:
         _change_elements(delete_elements([network], [guest], bindings), store)
-    runstate.forget_tap(network.name, guest.mac)
+    runstate.note_taps(network.name, guest.mac, ())
     names.publish(_names_but(network, guest))
 
 
@@ -127,7 +174,8 @@ def _port(data: bytes) -> tuple[Network, Port]:
 def _change_elements(script: str, store: Store) -> None:
     """Change sets; where they aren't as thought (a MAC on two networks, rules flushed), all is made new."""
     try:
-        nft(script)
+        if script:
+            nft(script)
     except HostError as error:
         warn(f"{error}; replacing all rules")
         _replace_all(store)
@@ -150,19 +198,17 @@ def guest_start(data: bytes) -> None:
     store = Store()
     with store.locked():
         networks = {network.name: network for network in runstate.active_networks()}
-        bindings = []
+        script = ""
         for nic in domain.nics:
             network = networks.get(nic.network)
             number = _number(store, nic) if network else None
             if network and number is not None and nic.tap:
                 check_device(f"guest {domain.name}", nic.tap)
                 set_alias(nic.tap, alias(domain.name, network, number))
-                runstate.note_tap(network.name, nic.mac, nic.tap)
-                bindings.append(Binding(network.name, nic.tap, nic.mac, number))
+                script += _bind(network, Guest(network.name, nic.mac, number, ""), [nic.tap], store)
                 if dnsmasq.drop_static_hosts(network):
                     dnsmasq.reload(network.name)
-        if bindings:
-            _change_elements(add_elements(networks.values(), [], bindings), store)
+        _change_elements(script, store)
 
 
 def _number(store: Store, nic: Nic) -> int | None:

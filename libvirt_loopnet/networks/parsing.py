@@ -113,4 +113,5 @@ def _port(network_name: str, port: Element) -> Port:
         mac=check_mac(what, mac.get("address")),
         owner=name,
         owner_uuid=check_uuid(what, owner.child_text("uuid")),
+        uuid=check_uuid(what, port.child_text("uuid")),
     )

@@ -79,7 +79,7 @@ def test_not_ours() -> None:
 
 def test_hook() -> None:
     data = b"<hookData>" + xml() + PORT.encode() + b"</hookData>"
-    assert parse_hook(data) == (EXPECTED, Port("net", "52:54:00:ab:cd:ef", "vm 1", "b" + UUID[1:]))
+    assert parse_hook(data) == (EXPECTED, Port("net", "52:54:00:ab:cd:ef", "vm 1", "b" + UUID[1:], UUID))
     assert parse_hook(b"<hookData>" + xml() + b"</hookData>") == (EXPECTED, None)
     assert parse_hook(b"<hookData>" + xml(own="") + b"</hookData>") == (None, None)
 
