@@ -25,11 +25,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from ipaddress import IPv4Interface, IPv4Network
 
-from libvirt_loopnet import daemons
 from libvirt_loopnet.addresses.store import DIRECTORY
 from libvirt_loopnet.cli import main as loopnet
 from libvirt_loopnet.commands.shared.inventory import DEFINITIONS, networks_of_files
-from libvirt_loopnet.daemon import leftover, runstate
+from libvirt_loopnet.daemon import leftover, running, runstate
 from libvirt_loopnet.daemon.connection import connect
 from libvirt_loopnet.errors import LoopnetError
 from libvirt_loopnet.host import dnsmasq, linux
@@ -178,7 +177,7 @@ def _tell_daemons() -> None:
             connection.network(NAME)
             return
         time.sleep(0.05)
-    print(f"libvirt doesn't know it yet; if net-start fails: systemctl restart {daemons.units()}")
+    print(f"libvirt doesn't know it yet; if net-start fails: systemctl restart {running.units()}")
 
 
 # --- stop, undefine ------------------------------------------------------------------------------

@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 from argparse import ArgumentParser, Namespace
 
-from .. import daemons
-from ..daemon import hookfiles, leftover
+from ..daemon import hookfiles, leftover, running
 from .shared.output import note
 from .shared.privileges import require_root
 
 
 def reload() -> str:
     """The command that tells libvirt: it looks for hooks when it starts, and on SIGHUP."""
-    return f"systemctl reload {daemons.units()}"
+    return f"systemctl reload {running.units()}"
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from ipaddress import IPv4Address
 from typing import Any, NamedTuple
 
-from .. import daemons
 from ..errors import HostError, InputError, LoopnetError, NotFoundError, PrivilegeError
 from ..guests.interfaces import interfaces
 from ..model import Network, Port
 from ..networks.parsing import NAMESPACE, parse_network, parse_port
+from . import running
 from .domains import LiveNic
 
 SYSTEM_URI = "qemu:///system"
@@ -196,7 +196,7 @@ def connect(uri: str = SYSTEM_URI, *, read_only: bool = False) -> Connection:
         if error.get_error_code() in _DENIED or "Permission denied" in message:
             raise PrivilegeError(f"libvirt ({uri}): {message}; run this as root") from None
         raise HostError(
-            f"can't reach libvirt ({uri}): {message}; see: systemctl status {daemons.units()}"
+            f"can't reach libvirt ({uri}): {message}; see: systemctl status {running.units()}"
         ) from None
     return Connection(handle)
 
@@ -256,7 +256,7 @@ def _translated(error: Any) -> LoopnetError:
         return PrivilegeError(f"libvirt: {message}; run this as root")
     if code in _INPUT:
         return InputError(f"libvirt: {message}")
-    return HostError(f"libvirt: {message}; see: journalctl {daemons.units('-u')}")
+    return HostError(f"libvirt: {message}; see: journalctl {running.units('-u')}")
 
 
 def _one_line(error: Any) -> str:

@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 
-from .. import daemons as libvirt
 from .. import process
+from ..daemon.running import processes, running
 from ..errors import HostError
 from ..model import MAPPED, Network
 from ..prefixes import parse_prefix
@@ -48,15 +48,14 @@ def daemons(hooks: Iterable[str]) -> tuple[Daemon, ...]:
     """libvirt's running daemons; hooks at these paths are known to those started later only."""
     changed = max((status.st_ctime for path in hooks for status in _stat(path)), default=0.0)
     return tuple(
-        Daemon(name, pid, any(s.st_ctime < changed for s in _stat(f"/proc/{pid}")))
-        for name, pid in libvirt.running()
+        Daemon(name, pid, any(s.st_ctime < changed for s in _stat(f"/proc/{pid}"))) for name, pid in running()
     )
 
 
 def lo_managers() -> tuple[str, ...]:
     """Running programs that may bring lo's /8 back."""
-    running = {name for _, name in libvirt.processes()}
-    found = [name for name in LO_MANAGERS if name[:15] in running]
+    present = {name for _, name in processes()}
+    found = [name for name in LO_MANAGERS if name[:15] in present]
     return (*found, "systemd-networkd") if networkd_file("lo") else tuple(found)
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from typing import Dict, Iterator, List, Tuple
 
 import pytest
 
 from tests.sandbox import Guest
 from tests.sandbox.domain import VIRTIO, interface_xml
-from tests.sandbox.world import World, wait
+from tests.sandbox.world import World
 
 EVENTS = "/run/sandbox/events"
 RECORDER = f"""\

@@ -29,7 +29,7 @@ LAYERS: dict[str, set[str]] = {
     "guests": {"xml"},
     "daemon": {"guests", "networks", "xml"},
     "host.kernel": {"planning", "reports"},
-    "host": {"addresses", "firewalls", "host.kernel", "networks", "planning", "reports", "ruleset"},
+    "host": {"addresses", "daemon", "firewalls", "host.kernel", "networks", "planning", "reports", "ruleset"},
     "plugging": {"daemon", "guests", "host"},
     "networks.conversion": {"addresses", "daemon", "guests", "host.kernel", "networks", "plugging", "xml"},
     "converge": {"addresses", "daemon", "firewalls", "host", "host.kernel", "planning", "ruleset"},
