@@ -20,6 +20,7 @@ from .. import config, log
 from ..addresses.store import Store
 from ..converge import apply
 from ..converge.mend import mend
+from ..daemon.domains import LiveNic
 from ..errors import LoopnetError
 from ..host import linux
 from .shared import plugging
@@ -91,10 +92,11 @@ class Guests:
 
     def plug_in(self) -> None:
         try:
-            out = {(nic.uuid, nic.interface.mac) for _, nic in plugging.out_of_place()}
+            out = {_key(nic) for _, nic in plugging.out_of_place()}
             if out - self._tried or (out and time.monotonic() > self._next):
                 self._tried, self._next = out, time.monotonic() + PERIOD
                 back, left = plugging.plug_in(self._uri)
+                self._tried = {_key(each.nic) for each in left}  # who is back may be lost at once again
                 for nic in back:
                     _say(f"mended: {plugging.plugged(nic)}")
                 if back:
@@ -109,6 +111,10 @@ class Guests:
         if message and message != self._said:
             _say(message)
         self._said = message
+
+
+def _key(nic: LiveNic) -> tuple[str, str]:
+    return nic.uuid, nic.interface.mac
 
 
 def _say(message: str) -> None:
