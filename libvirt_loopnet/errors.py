@@ -40,6 +40,10 @@ class StateError(HostError):
     """A file of ours can't be read, written or locked, or isn't what we wrote (status 4)."""
 
 
+class NamesError(HostError):
+    """Guests' names can't be read or published; all else has been done, and nobody is refused for them (status 4)."""
+
+
 class VerifyError(HostError):
     """All steps went through, yet the host isn't as desired when observed again (status 4)."""
 

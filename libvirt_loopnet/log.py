@@ -18,4 +18,4 @@ def info(message: str) -> None:
 def _log(level: int, message: str) -> None:
     syslog.openlog("libvirt-loopnet", syslog.LOG_PID, syslog.LOG_DAEMON)
     message = message.encode(errors="backslashreplace").decode()  # a name may be no UTF-8
-    syslog.syslog(level, message.replace("\n", " "))
+    syslog.syslog(level, message.replace("\n", " ").replace("\0", ""))

@@ -87,7 +87,7 @@ def save(store: Store, entry: Entry, kept: Reservation, published: Sequence[Publ
 def put_into_effect(store: Store) -> None:
     """The host follows what is stored; within the lock. Where it refuses, ``loopnet sync`` may do better."""
     host = linux.Linux()
-    apply.converge(host, apply.survey(host, store, config.load()), thorough=True)
+    apply.establish(host, apply.survey(host, store, config.load()), thorough=True)
 
 
 def line_of(publication: Publication, kept: Reservation, entry: Entry) -> str:

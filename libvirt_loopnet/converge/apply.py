@@ -8,11 +8,12 @@ from contextlib import suppress
 from ..addresses.labels import alias
 from ..addresses.store import Store
 from ..daemon import runstate
-from ..errors import LoopnetError, VerifyError
+from ..errors import LoopnetError, NamesError, VerifyError
 from ..firewalls.openings import FIREWALLD, IPTABLES, Firewalls
 from ..host import Host, linux
+from ..log import warn
 from ..model import Network, Options
-from ..planning.plan import NETLINK, NFT, SYSCTL, Step, plan
+from ..planning.plan import HOSTS, NETLINK, NFT, SYSCTL, Step, plan
 from ..planning.state import HostState, Observed, desire
 from ..ruleset.tables import make_tables
 
@@ -60,18 +61,51 @@ def _plan(host: Host, observed: Observed, desired: HostState, thorough: bool) ->
 def converge(host: Host, desired: HostState, *, thorough: bool = False) -> list[Step]:
     """Bring the host to ``desired`` and look again; returns what was done.
 
-    Raises HostError at the first step that fails, VerifyError when the host differs afterwards.
+    Raises HostError at the first step that fails, VerifyError when the host differs afterwards. NamesError only
+    when all but guests' names is as desired.
     """
     before = _observe(host, desired, thorough)
     steps = _plan(host, before, desired, thorough)
-    host.run(steps)
+    host.run([step for step in steps if step.tool != HOSTS])
+    trouble = _publish(host, [step for step in steps if step.tool == HOSTS])
     # Other firewalls are looked at once more where they were told something.
     known = None if any(step.tool in OTHERS for step in steps) else before.firewalls
     after = _plan(host, _observe(host, desired, thorough, known), desired, thorough)
-    left = [step for step in after if thorough or step.tool not in UNSEEN]
+    unasked = (*(() if thorough else UNSEEN), *((HOSTS,) if trouble else ()))
+    left = [step for step in after if step.tool not in unasked]
     if left:
         raise VerifyError(f"the host is not as planned, still to do: {left[0]}; see: loopnet status")
+    if trouble:
+        raise NamesError(trouble)
     return steps
+
+
+def _publish(host: Host, steps: list[Step]) -> str:
+    """Change the names; why that failed, '' if it didn't."""
+    try:
+        host.run(steps)
+    except LoopnetError as error:
+        return str(error)
+    return ""
+
+
+def establish(host: Host, desired: HostState, *, thorough: bool = False) -> None:
+    """converge() where something would be refused: names that can't be published are for the log only."""
+    try:
+        converge(host, desired, thorough=thorough)
+    except NamesError as error:
+        warn(str(error))
+    note_taps(desired)
+
+
+def note_taps(desired: HostState) -> None:
+    """Note which taps the NICs were seen at: of one that is hot-plugged nothing else tells when it goes."""
+    seen: dict[tuple[str, str], list[str]] = {}
+    for binding in desired.bindings:
+        seen.setdefault((binding.network, binding.mac), []).append(binding.tap)
+    for (network, mac), taps in seen.items():
+        if runstate.noted_taps(network, mac) != taps:
+            runstate.note_taps(network, mac, taps)
 
 
 OTHERS = (*IPTABLES, FIREWALLD)
@@ -86,15 +120,18 @@ def force(host: Host, desired: HostState) -> list[str]:
     with suppress(LoopnetError):
         host.run(_planned_or_none(host, desired, errors))
         return errors
-    unguarded = False
+    unguarded = unreplaced = False
     for step in _planned_or_none(host, desired, errors):
         if step.tool == NFT and unguarded:  # the guards stay while a bridge may carry 127.x
+            continue
+        if step.tool == NETLINK and unreplaced:  # the old tables have these rules, once
             continue
         try:
             host.run([step])
         except LoopnetError as error:
             errors.append(str(error))
             unguarded = unguarded or step.tool == SYSCTL
+            unreplaced = unreplaced or step.tool == NFT
     return errors
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from .. import config
 from ..addresses.store import Store
 from ..daemon import runstate
-from ..host import dnsmasq, leases, names
+from ..host import dnsmasq, leases
 from ..model import Network, Reservation
 
 
@@ -41,7 +41,7 @@ def stale_files(store: Store, networks: Iterable[Network]) -> Iterator[str]:
         for entry in sorted({*wanted, *present}):
             if wanted.get(entry) != present.get(entry):
                 yield f"{directory}/{entry}"
-        if _read(f"{directory}-hosts") != names.foreign():
+        if _read(f"{directory}-hosts") != dnsmasq.hosts_names(network.name):
             yield f"{directory}-hosts"
         yield from leases.stale(network, config.load().lease_addresses)
         if dnsmasq.static_hosts(network):

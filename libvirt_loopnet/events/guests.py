@@ -8,7 +8,7 @@ every live port.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from .. import config
 from ..addresses import pool
@@ -40,7 +40,7 @@ def port_created(data: bytes) -> None:
             runstate.note_port(port, data)  # first: replacing all rules must include it
             try:
                 _admit(network, port, data, store, is_new=not (present or was_live))
-            except LoopnetError:
+            except Exception:
                 if not was_live:
                     runstate.forget_port(port)
                 raise
@@ -69,10 +69,26 @@ def _quoted(name: str) -> str:
 
 
 def _admit(network: Network, port: Port, data: bytes, store: Store, *, is_new: bool) -> None:
+    """Let the NIC in; nothing has changed when that fails."""
     number = parse_static(data, network).number(port.mac) if is_new else None  # one in use keeps what it has
     before = store.load(network.name)
     after, kept = pool.reserve(network, before, port.mac, port.owner_uuid, port.owner, number)
-    store.save(network.name, after)
+    guest = Guest(network.name, kept.mac, kept.number, kept.name)
+    try:
+        store.save(network.name, after)
+        _tell_dnsmasq(network, before, after, kept)
+        _change_elements(add_elements([network], [guest], []), store)
+        if kept.published and kept.number not in {old.number for old in before if old.mac == kept.mac}:
+            _replace_all(store)  # its ports lead elsewhere now
+    except Exception:
+        _take_back(network, before, guest if is_new else None, store)
+        raise
+    _publish(lambda: _names_with(network, after, guest) if config.load().names == "hosts" else None)
+
+
+def _tell_dnsmasq(
+    network: Network, before: Iterable[Reservation], after: Iterable[Reservation], kept: Reservation
+) -> None:
     others = [reservation for reservation in after if reservation.mac != kept.mac]
     if others == [reservation for reservation in before if reservation.mac != kept.mac]:
         changed = dnsmasq.add_host(network, kept)
@@ -80,12 +96,33 @@ def _admit(network: Network, port: Port, data: bytes, store: Store, *, is_new: b
         changed = dnsmasq.sync_hosts(network, after)
     if dnsmasq.drop_static_hosts(network) or changed:
         dnsmasq.reload(network.name)
-    guest = Guest(network.name, kept.mac, kept.number, kept.name)
-    _change_elements(add_elements([network], [guest], []), store)
-    if kept.published and kept.number not in {old.number for old in before if old.mac == kept.mac}:
-        _replace_all(store)  # its ports lead elsewhere now
-    if config.load().names == "hosts":
-        names.publish(_names_with(network, after, guest))
+
+
+def _take_back(network: Network, before: Sequence[Reservation], guest: Guest | None, store: Store) -> None:
+    """What was done for a NIC that is refused; ``guest`` unless it was live before."""
+
+    def forget_in_dnsmasq() -> None:
+        if dnsmasq.sync_hosts(network, before):
+            dnsmasq.reload(network.name)
+
+    undoing = [lambda: store.save(network.name, before), forget_in_dnsmasq]
+    if guest:
+        undoing.append(lambda: nft(delete_elements([network], [guest], [])))
+    for undo in undoing:
+        try:
+            undo()
+        except LoopnetError as error:  # the refusal says why
+            warn(f"network {network.name}, undoing a port: {error}")
+
+
+def _publish(entries: Callable[[], list[names.Entry] | None]) -> None:
+    """Publish names, None to leave them: no guest is refused for what they are called."""
+    try:
+        wanted = entries()
+        if wanted is not None:
+            names.publish(wanted)
+    except LoopnetError as error:
+        warn(str(error))
 
 
 def port_deleted(data: bytes) -> None:
@@ -137,7 +174,7 @@ def _dismiss(network: Network, guest: Guest, store: Store) -> None:
     else:
         _change_elements(delete_elements([network], [guest], bindings), store)
     runstate.note_taps(network.name, guest.mac, ())
-    names.publish(_names_but(network, guest))
+    _publish(lambda: _names_but(network, guest))
 
 
 def _has_clone(network: Network, mac: str, store: Store) -> bool:
@@ -182,11 +219,12 @@ def _change_elements(script: str, store: Store) -> None:
 
 
 def _replace_all(store: Store) -> None:
-    from ..converge.apply import converge, survey  # with all that plans need, which takes as long as the rest
+    # With all that plans need, which takes as long to import as the rest.
+    from ..converge.apply import establish, survey
     from ..host import linux
 
     host = linux.Linux()
-    converge(host, survey(host, store, config.load()))
+    establish(host, survey(host, store, config.load()))
 
 
 def guest_start(data: bytes) -> None:
@@ -200,15 +238,24 @@ def guest_start(data: bytes) -> None:
         networks = {network.name: network for network in runstate.active_networks()}
         script = ""
         for nic in domain.nics:
+            if nic.network in networks and nic.tap:
+                check_device(f"guest {domain.name}", nic.tap)
+        for nic in domain.nics:
             network = networks.get(nic.network)
             number = _number(store, nic) if network else None
             if network and number is not None and nic.tap:
-                check_device(f"guest {domain.name}", nic.tap)
-                set_alias(nic.tap, alias(domain.name, network, number))
+                _name_tap(nic.tap, alias(domain.name, network, number))
                 script += _bind(network, Guest(network.name, nic.mac, number, ""), [nic.tap], store)
                 if dnsmasq.drop_static_hosts(network):
                     dnsmasq.reload(network.name)
         _change_elements(script, store)
+
+
+def _name_tap(tap: str, name: str) -> None:
+    try:
+        set_alias(tap, name)
+    except HostError as error:  # a name, too
+        warn(str(error))
 
 
 def _number(store: Store, nic: Nic) -> int | None:

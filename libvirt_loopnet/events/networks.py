@@ -5,12 +5,12 @@ They plan the whole host, and are idempotent. Those of guests are in guests.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 
 from .. import config, process
 from ..addresses import pool
 from ..addresses.store import Store
-from ..converge.apply import converge, force, survey
+from ..converge.apply import establish, force, survey
 from ..daemon import leftover, runstate
 from ..errors import ConflictError, HostError, InputError, LoopnetError
 from ..host import dnsmasq, leases, linux, sockets
@@ -45,8 +45,18 @@ def network_start(data: bytes) -> None:
         _check_addresses(network, {network.bridge, *(other.bridge for other in others)})
         survey(linux.Linux(), store, options)  # what network_started can't read is better said now
         process.find("nft")
-        dnsmasq.sync_hosts(network, _with_own_hosts(store, network, data))
-        obstacle = leases.prepare(network, options.lease_addresses, given)
+        before = store.load(network.name)
+        try:
+            dnsmasq.sync_hosts(network, _with_own_hosts(store, network, data))
+            obstacle = leases.prepare(network, options.lease_addresses, given)
+        except LoopnetError:
+            for error in _attempts(
+                lambda: store.save(network.name, before),
+                lambda: dnsmasq.remove(network.name),
+                lambda: leases.remove(network.name, network.bridge),
+            ):
+                warn(f"network {network.name}, undoing its start: {error}")
+            raise
     if obstacle:
         warn(f"network {network.name}: libvirt will list guest addresses, since {obstacle}")
 
@@ -113,7 +123,7 @@ def network_started(data: bytes) -> None:
     options = config.load()
     with store.locked():
         try:
-            converge(host, survey(host, store, options, starting=network))
+            establish(host, survey(host, store, options, starting=network))
             if dnsmasq.drop_static_hosts(network):
                 dnsmasq.reload(network.name)
             runstate.note_network(network, data)
@@ -154,16 +164,25 @@ def network_updated(data: bytes) -> None:
     network, store = _network(data), Store()
     with store.locked():
         live = {port.mac for port in runstate.live_ports(network.name)}
+        before = store.load(network.name)
         reservations, errors = _declared(network, store, data, live)
-        store.save(network.name, reservations)
-        if runstate.is_active(network.name):
-            host = linux.Linux()
-            converge(host, survey(host, store, config.load(), starting=network))
-            changed = dnsmasq.sync_hosts(network, reservations)
-            if dnsmasq.drop_static_hosts(network) or changed:
-                dnsmasq.reload(network.name)
+        try:
+            _update(network, store, reservations)
+        except LoopnetError:
+            for error in _attempts(lambda: _update(network, store, before)):
+                warn(f"network {network.name}, undoing its update: {error}")
+            raise
     if errors:
         raise InputError("; ".join(errors))
+
+
+def _update(network: Network, store: Store, reservations: Sequence[Reservation]) -> None:
+    store.save(network.name, reservations)
+    if runstate.is_active(network.name):
+        if dnsmasq.sync_hosts(network, reservations) | dnsmasq.drop_static_hosts(network):
+            dnsmasq.reload(network.name)
+        host = linux.Linux()
+        establish(host, survey(host, store, config.load(), starting=network))
 
 
 def network_stopped(data: bytes) -> None:

@@ -36,6 +36,7 @@ from contextlib import suppress
 
 from ..errors import HostError
 from ..files import state_error
+from ..log import warn
 from ..model import Network, Reservation
 from ..networks.elements import place
 from . import names
@@ -68,10 +69,19 @@ def sync_hosts(network: Network, reservations: Iterable[Reservation], root: str 
         for entry in stale:  # before writing: an address may move from one NIC to another
             os.unlink(os.path.join(directory, entry))
         changed = [update(f"{directory}/{entry}", line) for entry, line in wanted.items()]
-        changed.append(update(f"{directory}-hosts", names.foreign()))
+        changed.append(update(f"{directory}-hosts", hosts_names(network.name, root)))
     except OSError as error:
         raise state_error(error.filename or directory, error) from None
     return any(changed) or any(entry[0] != "." for entry in stale)
+
+
+def hosts_names(network_name: str, root: str = ROOT) -> bytes:
+    """What the copy of the host's names should hold: what it holds, when the host's can't be read. Raises OSError."""
+    try:
+        return names.foreign()
+    except HostError as error:
+        warn(f"network {network_name}: {error}")
+        return read(f"{hosts_directory(network_name, root)}-hosts") or b""
 
 
 def add_host(network: Network, reservation: Reservation, root: str = ROOT) -> bool:

@@ -23,7 +23,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 
-from ..errors import HostError
+from ..errors import HostError, StateError
 from ..files import state_error
 from ..model import MAPPED, Network
 from ..networks.dnsmasq_options import lease_option
@@ -73,7 +73,10 @@ def prepare(network: Network, addresses: str, options: Sequence[str], root: str 
         update(_configuration(network.name, root), f"dhcp-script={script()}\n".encode() if not why else b"")
     except OSError as error:
         raise state_error(error.filename or root, error) from None
-    sync(network, addresses, root)
+    try:
+        sync(network, addresses, root)
+    except StateError as error:
+        return str(error)  # a list, for which no network is refused
     return why
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from ipaddress import IPv4Address
 
 from .. import process
@@ -41,7 +42,7 @@ class Linux:
             routes=seen.routes,
             route_localnet=frozenset(dev for dev in looked_at if _route_localnet(dev)),
             ruleset=_list_tables() if ruleset else _empty_or_unknown(chains),
-            hosts=tuple(names.published()),
+            hosts=_published_names(),
             firewalls=firewall.observe(chains) if firewalls is None else firewalls,
             macs=frozenset((dev, _sysfs(dev, "address")) for dev in looked_at),
         )
@@ -170,6 +171,13 @@ def _route_localnet(dev: str) -> bool:
             return file.read().strip() == "1"
     except OSError:
         return False
+
+
+def _published_names() -> tuple[names.Entry, ...]:
+    """None where they can't be read: who then writes what is missing says so."""
+    with suppress(HostError):
+        return names.published()
+    return ()
 
 
 def _empty_or_unknown(chains: str | None) -> str | None:
