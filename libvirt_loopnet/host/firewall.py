@@ -25,6 +25,8 @@ PERMANENT_ZONES = "/etc/firewalld/zones"
 """Where firewalld keeps what was changed by ``--permanent`` (firewalld.zone(5))."""
 
 _NAME, _PATH = "org.fedoraproject.FirewallD1", "/org/fedoraproject/FirewallD1"
+_OF_FIREWALLD = (":INPUT_ZONES ", ":INPUT_POLICIES ")
+"""Its chains in iptables, by version 1.3 and by 2.3."""
 _DBUS_TIMEOUT = "10"
 _METHODS = {"--change-interface": "changeZoneOfInterface", "--remove-interface": "removeInterface"}
 
@@ -44,7 +46,7 @@ def observe(chains: str | None = None) -> Firewalls:
         except HostError as error:
             problems.append(str(error))
     firewalld = None
-    if "table inet firewalld {" in chains or any(":INPUT_ZONES " in text for _, text in saved):
+    if "table inet firewalld {" in chains or any(mark in text for _, text in saved for mark in _OF_FIREWALLD):
         try:
             firewalld = _firewalld()
         except HostError as error:
