@@ -111,12 +111,21 @@ _SERVICE_SCRIPT = (
 """
     + _FUNCTION
     + """\
+loopnet_stale() {
+    # An address may go while a route from it is being made, and the kernel then keeps the route.
+    ip -4 route show table local type unicast | while read -r route; do
+        case $route in 127.*' proto kernel '* | 247.*' proto kernel '*) ;; *) continue ;; esac
+        source=${route#* src }
+        ip -4 -o address show | grep -qF " ${source%% *}/" || ip -4 route del $route table local
+    done
+}
 ip -4 -o monitor address route | {
     loopnet_guest
     sleep 1 # what happened before the monitor listened
     loopnet_guest
     while read -r _; do
         loopnet_guest
+        loopnet_stale
     done
 }
 """
