@@ -31,6 +31,7 @@ def remove(world: World) -> str:
 
 def test_guests_go_on(world: World) -> None:
     host = world.sandbox.host
+    world.start()
     guest = world.boot("vm1")[0]
     address = world.published()["vm1.loopnet"]
     pings = host.popen(["ping", "-i", "0.2", "-w", "60", address])
@@ -91,5 +92,3 @@ def test_a_reboot_ends_it(world: World) -> None:
     host.sh(f"rm -r {LEFT}")
     host.sh(f"for hook in {HOOKS}/*/*-removed; do $hook default start begin - </dev/null; done")
     assert left(world) == ""
-    host.sh("loopnet cleanup")
-    world.sandbox.virsh("net-destroy", "loopnet")
