@@ -19,7 +19,7 @@ from ..files import network_name
 from ..host import dnsmasq, leases, linux, names
 from ..planning.plan import Step
 from ..planning.state import HostState
-from ..plugging import bridge_ports as bridgeports
+from ..plugging import bridge_ports
 from .shared.output import note
 from .shared.privileges import require_root
 
@@ -86,7 +86,7 @@ def _clean_dnsmasq(errors: list[str]) -> list[str]:
 
 def _clean_bridges(errors: list[str]) -> list[str]:
     removed = []
-    for bridge in bridgeports.spare_bridges():
+    for bridge in bridge_ports.spare_bridges():
         try:
             linux.delete_device(bridge)
             removed.append(f"ip link delete {bridge}")

@@ -2,7 +2,9 @@
 
 ``--json`` prints an array with one object for each NIC that has a reservation::
 
-    name           DNS label, "" if it has none
+    guest          libvirt's name of the guest; null where libvirt knows none for the NIC
+    dns_name       what resolves to the address while the guest runs; null where nothing does
+    name           its first part, a DNS label; "" if there is none
     network        libvirt's name of the network
     mac            MAC address
     loop_address   the address on the host, null when the network isn't defined any more
@@ -19,10 +21,11 @@ from argparse import ArgumentParser, Namespace
 
 from ..addresses.store import Store
 from ..model import ANY_ADDRESS, Publication
+from ..validation import shown
 from .shared.inventory import Entry, entries, networks
 from .shared.output import print_json, print_table
 
-COLUMNS = ("name", "network", "mac", "loop_address", "guest_address", "tap", "state")
+COLUMNS = ("guest", "dns_name", "network", "mac", "loop_address", "guest_address", "tap", "state")
 PUBLISHED = "published"
 """A column of its own where anything is."""
 
@@ -36,7 +39,7 @@ def run(arguments: Namespace) -> int:
     if arguments.json:
         print_json([_as_json(entry) for entry in listed])
         return 0
-    rows = [[cell or "" for cell in _row(entry)] for entry in listed]
+    rows = [[_printable(cell or "") for cell in _row(entry)] for entry in listed]
     if any(entry.reservation.published for entry in listed):
         ports = (" ".join(map(str, entry.reservation.published)) for entry in listed)
         print_table((*COLUMNS, PUBLISHED), ([*row, each] for row, each in zip(rows, ports)))
@@ -48,6 +51,7 @@ def run(arguments: Namespace) -> int:
 def _as_json(entry: Entry) -> dict[str, object]:
     return {
         **dict(zip(COLUMNS, _row(entry))),
+        "name": entry.reservation.name,
         PUBLISHED: [as_json(each) for each in entry.reservation.published],
     }
 
@@ -61,7 +65,8 @@ def as_json(publication: Publication) -> dict[str, object]:
 
 def _row(entry: Entry) -> tuple[str | None, ...]:
     return (
-        entry.reservation.name,
+        entry.guest or None,
+        entry.dns_name or None,
         entry.network_name,
         entry.reservation.mac,
         str(entry.loop_address) if entry.loop_address else None,
@@ -69,3 +74,8 @@ def _row(entry: Entry) -> tuple[str | None, ...]:
         entry.tap or None,
         entry.state,
     )
+
+
+def _printable(cell: str) -> str:
+    """Guests may have control characters in their names: a terminal is not to obey them."""
+    return cell if cell.isprintable() else shown(cell)

@@ -162,6 +162,11 @@ class Connection:
         except NotFoundError:
             return b""
 
+    def domain_names(self) -> dict[str, str]:
+        """UUID -> name of all domains."""
+        with _errors():
+            return {handle.UUIDString(): handle.name() for handle in self._handle.listAllDomains()}
+
     def domain_definition(self, name: str) -> bytes:
         """The definition of a domain, passwords and all, to be changed and defined anew."""
         flags = _flag("VIR_DOMAIN_XML_INACTIVE") | _flag("VIR_DOMAIN_XML_SECURE")

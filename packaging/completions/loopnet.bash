@@ -93,5 +93,5 @@ _loopnet() {
     complete -F _loopnet loopnet
 
 _loopnet_guests() {
-    loopnet list 2>/dev/null | awk 'NR > 1 { print ($1 == "-" ? $3 : $1) }'
+    loopnet list 2>/dev/null | awk -F '   *' 'NR > 1 { print ($2 == "-" ? $4 : $2) }'
 }

@@ -1,7 +1,7 @@
 # fish completion for loopnet
 
 function __loopnet_guests
-    loopnet list 2>/dev/null | awk 'NR > 1 { print ($1 == "-" ? $3 : $1) "\t" $4 }'
+    loopnet list 2>/dev/null | awk -F '   *' 'NR > 1 { print ($2 == "-" ? $4 : $2) "\t" $5 }'
 end
 
 function __loopnet_networks

@@ -11,6 +11,7 @@ from typing import Any, Dict, Iterator, List, Sequence, Set
 import pytest
 from lxml import etree
 
+from libvirt_loopnet.addresses.labels import dns_label
 from tests import schema
 from tests.sandbox.domain import derived_mac
 from tests.sandbox.world import FLUSH_RULESET, NATIVE, World, network_xml, template
@@ -76,13 +77,13 @@ def test_from_define_to_an_address(world: World) -> None:
     assert "overlaps" in error(world, "define", "x", "--loop-prefix", "127.1.0.0/16", status=2)
     loopnet(world, "define", "other", "--guest-prefix", "10.127.1.0/24")
     world.sandbox.virsh("net-start", "loopnet")
-    names = ["name", "network", "mac", "loop_address", "guest_address", "tap", "state"]
+    names = ["guest", "dns_name", "network", "mac", "loop_address", "guest_address", "tap", "state"]
     assert loopnet(world, "list").split() == names
     guest = world.still("vm1")
 
-    row = ["vm1", "loopnet", guest.macs[0], "127.1.0.2", "10.127.1.2", "vnet0", "up"]
+    row = ["vm1", "vm1.loopnet", "loopnet", guest.macs[0], "127.1.0.2", "10.127.1.2", "vnet0", "up"]
     assert loopnet(world, "list").split() == names + row
-    assert rows(world) == [{**dict(zip(names, row)), "published": []}]
+    assert rows(world) == [{**dict(zip(names, row)), "name": "vm1", "published": []}]
     for who in ("vm1", "VM1", "vm1.loopnet", guest.macs[0]):
         assert loopnet(world, "ip", who) == "127.1.0.2\n"
     assert "no guest 'vm2' has an address" in error(world, "ip", "vm2", status=1)
@@ -124,6 +125,28 @@ def test_a_guest_with_two_nics(world: World) -> None:
     assert loopnet(world, "ip", "two-nics.second") == "127.9.0.2\n"
     assert {row["tap"] for row in rows(world)} == {"vnet0", "vnet1", "vnet2"}
     assert loopnet(world, "plan") == "nothing to do\n"
+
+
+@pytest.mark.parametrize("name", ["x'y", "Büro <&> 2", "two  blanks", "☃"])
+def test_guests_are_called_as_libvirt_calls_them(world: World, name: str) -> None:
+    """Running, shut off, by root and others; one whose DNS name would be the same goes before it."""
+    world.start()
+    world.still(dns_label(name) or "snow").destroy()
+    guest = world.still(name)
+    label = rows(world)[1]["name"]
+    for state in ("up", "reserved"):
+        for prefix in ((), NOBODY):
+            (row,) = (row for row in rows(world, prefix=prefix) if row["guest"] == name)
+            assert (row["state"], row["mac"]) == (state, guest.macs[0])
+            assert row["dns_name"] == (f"{label}.loopnet" if label else None)
+            assert loopnet(world, "ip", name, prefix=prefix).split() == [row["loop_address"]]
+            if label:
+                assert loopnet(world, "ip", row["dns_name"], prefix=prefix).split() == [row["loop_address"]]
+        assert f"\n{name}  " in loopnet(world, "list")
+        if state == "up":
+            guest.destroy()
+    guest.undefine()
+    assert [row["guest"] for row in rows(world) if row["mac"] == guest.macs[0]] == [None]
 
 
 DRIFT = {

@@ -32,7 +32,6 @@ from libvirt_loopnet.model import Network, Port, Reservation
 from libvirt_loopnet.networks.parsing import parse_network
 from libvirt_loopnet.planning.plan import HOSTS, IP, NETLINK, NFT, Step
 from libvirt_loopnet.planning.state import Tap
-from libvirt_loopnet.plugging import bridge_ports as bridgeports
 from libvirt_loopnet.ruleset.tables import delete_tables
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -394,12 +393,18 @@ UUIDS = [f"00000000-0000-0000-0000-00000000000{n}" for n in range(4)]
 
 
 def an_entry(
-    network: Network, number: int, name: str, guest: int, owner: str = "", gone: bool = False
+    network: Network,
+    number: int,
+    name: str,
+    guest: int,
+    owner: str = "",
+    gone: bool = False,
+    off: bool = False,
 ) -> Entry:
     mac = f"52:54:00:00:0{network.loop_prefix.network_address.packed[1]}:{number:02x}"
-    port = Port(network.name, mac, owner, UUIDS[guest]) if owner else None
+    port = Port(network.name, mac, owner, UUIDS[guest]) if owner and not off else None
     kept = Reservation(number, mac, UUIDS[guest], name)
-    return Entry(network.name, kept, None if gone else network, port, "")
+    return Entry(network.name, kept, None if gone else network, port, "", owner)
 
 
 ENTRIES = [
@@ -409,6 +414,7 @@ ENTRIES = [
     an_entry(LOOPNET, 5, "vm-1-5", 3, "VM 1"),
     an_entry(LOOPNET, 6, "web-example", 0),
     an_entry(TWIN, 2, "vm1", 1),
+    an_entry(LOOPNET, 8, "vm-1-8", 0, "vm_1", off=True),
     an_entry(TWIN, 7, "", 0, "☃"),
 ]
 
@@ -421,6 +427,7 @@ ENTRIES = [
         ("vm1-3", ["127.1.0.3"]),
         ("vm-1", ["127.1.0.4"]),
         ("VM 1", ["127.1.0.5"]),
+        ("vm_1", ["127.1.0.8"]),
         ("vm1.loopnet", ["127.1.0.2", "127.1.0.3"]),
         ("vm1.two.example", ["127.2.0.2"]),
         ("vm1.twin", ["127.2.0.2"]),
@@ -526,23 +533,31 @@ def test_inventory_of_files(
         template.replace(b"<name>loopnet<", b"<name>other<").replace(b"127.1.", b"127.2.")
     )
     (definitions / "plain.xml").write_text("<network><name>plain</name></network>")
-    found = inventory.networks_of_files(str(run), str(definitions))
+    guests = tmp_path / "guests"
+    (guests / "qemu").mkdir(parents=True)
+    guest = (
+        "<!-- by virsh edit -->\n<domain type='kvm'><name>a&amp;b &lt;ä&gt;</name><uuid>{}</uuid></domain>"
+    )
+    (guests / "qemu" / "a&b <ä>.xml").write_text(guest.format(UUIDS[2]))
+    (guests / "qemu" / "broken.xml").write_text("<domain")
+    (guests / "qemu" / "vm1.xml").write_text(guest.format(UUIDS[1]))  # its definition has a new name
+    found = inventory.networks_of_files(str(run), str(definitions), str(guests))
     assert [network.name for network in found.active] == ["loopnet"]
     assert [network.name for network in found.inactive] == ["other"]
     store = Store(str(tmp_path / "store"))
     five, six = "52:54:00:00:00:05", "52:54:00:00:00:06"
     with store.locked():
         store.save("loopnet", [Reservation(5, five, UUIDS[1], "vm1")])
-        store.save("other", [Reservation(6, six, "", "")])
+        store.save("other", [Reservation(6, six, UUIDS[2], "a-b")])
         store.save("undefined", [Reservation(7, six, "", "vm7")])
     rows = [
-        (e.network_name, e.reservation.mac, str(e.loop_address), e.state)
+        (e.network_name, e.reservation.mac, str(e.loop_address), e.state, e.guest, e.dns_name)
         for e in inventory.entries(found, store)
     ]
     assert rows == [
-        ("loopnet", five, "127.1.0.5", state),
-        ("other", six, "127.2.0.6", "reserved"),
-        ("undefined", six, "None", "reserved"),
+        ("loopnet", five, "127.1.0.5", state, "vm1", "vm1.loopnet"),
+        ("other", six, "127.2.0.6", "reserved", "a&b <ä>", "a-b.loopnet"),
+        ("undefined", six, "None", "reserved", "", ""),
     ]
 
 

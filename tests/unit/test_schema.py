@@ -13,8 +13,8 @@ from libvirt_loopnet.reports.doctor import Finding
 from tests import schema
 
 NIC = {
-    "name": "vm1", "network": "loopnet", "mac": "52:54:00:00:00:01", "loop_address": "127.1.0.2",
-    "guest_address": "10.127.1.2", "tap": None, "state": "up",
+    "guest": "vm1", "dns_name": "vm1.loopnet", "name": "vm1", "network": "loopnet", "mac": "52:54:00:00:00:01",
+    "loop_address": "127.1.0.2", "guest_address": "10.127.1.2", "tap": None, "state": "up",
     "published": [{"protocol": "tcp", "host_address": None, "host_port": 8080, "guest_port": 80}],
 }  # fmt: skip
 
@@ -28,6 +28,7 @@ def test_what_is_right() -> None:
     "wrong",
     [
         {"state": "down"}, {"loop_address": "127.1.0.256"}, {"mac": "52:54"}, {"tap": ""}, {"name": None},
+        {"guest": ""}, {"dns_name": ""},
         {"network": ""}, {"more": 1}, {"published": [{}]}, {"published": None},
     ],
 )  # fmt: skip
@@ -44,7 +45,7 @@ def test_what_is_missing() -> None:
 
 def test_the_keys_are_those_of_the_code() -> None:
     definitions = schema.load()["$defs"]
-    assert [*definitions["list"]["items"]["properties"]] == [*list_command.COLUMNS, "published"]
+    assert {*definitions["list"]["items"]["properties"]} == {*list_command.COLUMNS, "name", "published"}
     assert [*definitions["doctor"]["items"]["properties"]] == [*Finding._fields]
     for item in (definitions["list"]["items"], definitions["doctor"]["items"], definitions["status"]):
         assert item["required"] == [*item["properties"]]

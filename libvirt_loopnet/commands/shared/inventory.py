@@ -16,12 +16,12 @@ from ...addresses.store import Store
 from ...daemon import runstate
 from ...daemon.domains import LiveNic, live_nics
 from ...errors import HostError, InputError, PrivilegeError
+from ...guests.definitions import DIRECTORY, guest_names
 from ...guests.interfaces import is_of, spare_name
 from ...host import admitted, linux
 from ...model import Network, Options, Port, Reservation
 from ...networks.parsing import NAMESPACE, parse_network
 from ...planning.state import desire
-from ...plugging import bridge_ports as bridgeports
 
 DEFINITIONS = "/etc/libvirt/qemu/networks"
 """Where libvirt keeps the definitions of networks (virNetworkObjLoadAllConfigs); qemu's or not."""
@@ -39,6 +39,8 @@ class Networks(NamedTuple):
     ports: tuple[Port, ...]
     nics: tuple[LiveNic, ...] = ()
     """Of running guests, all that may be plugged into the active ones and are not seen to be at first sight."""
+    guests: tuple[tuple[str, str], ...] = ()
+    """(UUID, libvirt's name) of those it has definitions of."""
 
     @property
     def known(self) -> tuple[Network, ...]:
@@ -56,10 +58,18 @@ class Entry(NamedTuple):
     """While libvirt has one for it."""
     tap: str = ""
     state: str = RESERVED
+    guest: str = ""
+    """Libvirt's name of the domain, '' when it knows it no more, or never did."""
 
     @property
     def loop_address(self) -> IPv4Address | None:
         return self.network.loop_address(self.reservation.number) if self.network else None
+
+    @property
+    def dns_name(self) -> str:
+        """What the host and guests resolve, '' when there is nothing to resolve."""
+        name = self.reservation.name
+        return f"{name}.{self.network.domain}" if self.network and name else ""
 
     @property
     def guest_address(self) -> IPv4Address | None:
@@ -73,7 +83,9 @@ def networks(uri: str) -> Networks:
     return _networks_of_libvirt(uri)
 
 
-def networks_of_files(run: str = runstate.RUN, definitions: str = DEFINITIONS) -> Networks:
+def networks_of_files(
+    run: str = runstate.RUN, definitions: str = DEFINITIONS, guests: str = DIRECTORY
+) -> Networks:
     """Our networks by what libvirt has written down."""
     active = runstate.active_networks(run)
     names = {network.name for network in active}
@@ -85,7 +97,8 @@ def networks_of_files(run: str = runstate.RUN, definitions: str = DEFINITIONS) -
         active=tuple(active),
         inactive=tuple(inactive),
         ports=tuple(port for each in ports.values() for port in each),
-        nics=tuple(live_nics(bridgeports.suspects(expected))),
+        nics=tuple(live_nics(bridge_ports.suspects(expected))),
+        guests=tuple(guest_names(guests).items()),
     )
 
 
@@ -120,7 +133,8 @@ def _networks_of_libvirt(uri: str) -> Networks:
                 ports += connection.ports(info.name)
             elif network:
                 inactive.append(network)
-    return Networks(tuple(active), tuple(inactive), tuple(ports), tuple(nics))
+        guests = connection.domain_names()
+    return Networks(tuple(active), tuple(inactive), tuple(ports), tuple(nics), tuple(guests.items()))
 
 
 def _network(xml: bytes) -> Network | None:
@@ -137,11 +151,12 @@ def entries(found: Networks, store: Store) -> list[Entry]:
     names = sorted({*store.networks(), *by_name})
     kept = {name: store.load(name) for name in names}
     taps, let_in = _taps(found, kept), admitted.admitted()
+    guests = {**dict(found.guests), **{port.owner_uuid: port.owner for port in found.ports}}
 
     def is_up(tap: str, mac: str, bridge: str) -> bool:
         if let_in is None and not tap:  # not root, to whom nobody tells the device of a container
             return True
-        return bridgeports.is_plugged(tap, bridge) and (let_in is None or let_in.lets_in(tap, mac))
+        return bridge_ports.is_plugged(tap, bridge) and (let_in is None or let_in.lets_in(tap, mac))
 
     def entry(name: str, reservation: Reservation) -> Entry:
         network, port = by_name.get(name), ports.get((name, reservation.mac))
@@ -149,7 +164,7 @@ def entries(found: Networks, store: Store) -> list[Entry]:
         state = OFF if tap or port else RESERVED
         if network and port and is_up(tap, reservation.mac, network.bridge):
             state = UP
-        return Entry(name, reservation, network, port, tap, state)
+        return Entry(name, reservation, network, port, tap, state, guests.get(reservation.uuid, ""))
 
     return [entry(name, reservation) for name in names for reservation in kept[name]]
 
@@ -180,8 +195,8 @@ def find(everything: Sequence[Entry], who: str) -> list[Entry]:
 
 def _named(everything: Sequence[Entry], name: str) -> list[Entry]:
     label = dns_label(name)
-    live = [entry for entry in everything if entry.port and entry.port.owner == name]
-    first = live or [e for e in everything if e.reservation.name == name] if name else []
+    known = [entry for entry in everything if entry.guest == name]
+    first = known or [e for e in everything if e.reservation.name == name] if name else []
     first = first or [e for e in everything if label and e.reservation.name == label]
     names = {(e.reservation.uuid, e.reservation.name) for e in first if e.reservation.uuid}
     return [entry for entry in everything if entry in first or _is_further(entry, names)]

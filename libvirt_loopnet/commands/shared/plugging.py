@@ -10,7 +10,7 @@ from ...daemon.domains import LiveNic
 from ...guests.interfaces import spare_name
 from ...host import linux
 from ...networks.conversion.originals import Originals
-from ...plugging import bridge_ports as bridgeports
+from ...plugging import bridge_ports
 from ...plugging.bridge_ports import Place
 from ...plugging.replug import HostPlugs, Left, Outcome, called, cure, replug
 
@@ -28,7 +28,7 @@ def places() -> list[Place]:
 
 def out_of_place() -> list[Out]:
     """NICs of running guests that belong to our active networks and are not there."""
-    return bridgeports.unplugged(places())
+    return bridge_ports.unplugged(places())
 
 
 def lacking(out: Out) -> str:
@@ -72,5 +72,5 @@ def plug_in(uri: str) -> Outcome:
 def _work() -> list[Place]:
     """Places that miss somebody, or where a spare bridge was left."""
     known = places()
-    missing = {place for place, _ in bridgeports.unplugged(known)}
+    missing = {place for place, _ in bridge_ports.unplugged(known)}
     return [place for place in known if place in missing or linux.is_device(place.spare)]

@@ -10,7 +10,7 @@ from libvirt_loopnet.daemon import domains, runstate
 from libvirt_loopnet.daemon.domains import live_nics
 from libvirt_loopnet.host import linux
 from libvirt_loopnet.model import Port
-from libvirt_loopnet.plugging import bridge_ports as bridgeports
+from libvirt_loopnet.plugging import bridge_ports
 from libvirt_loopnet.plugging.bridge_ports import Place, unplugged
 
 PLACE = Place("loopnet", "virbr1", "loopnet-1234567")
@@ -134,7 +134,7 @@ def test_files_that_say_nothing(machine: Machine) -> None:
 )
 def test_seen_to_be_plugged_in(machine: Machine, carrier: str, on: str, seen: bool) -> None:
     machine.guest(1, on=on, carrier=carrier)
-    assert bridgeports.is_plugged("vnet1", "virbr1") is seen
-    assert bridgeports.is_dead("vnet1") is (carrier == "0")
-    assert not bridgeports.is_plugged("vnet9", "virbr1")
-    assert not bridgeports.is_dead("vnet9")
+    assert bridge_ports.is_plugged("vnet1", "virbr1") is seen
+    assert bridge_ports.is_dead("vnet1") is (carrier == "0")
+    assert not bridge_ports.is_plugged("vnet9", "virbr1")
+    assert not bridge_ports.is_dead("vnet9")
