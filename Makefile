@@ -10,7 +10,7 @@ VENV = .venv
 RUN = $(VENV)/bin/python -m pytest -p no:cacheprovider
 ROOT_CHECK = @[ "$$(id -u)" = 0 ] || { echo "make $@ needs root: network namespaces, libvirtd; try: sudo make $@" >&2; exit 5; }
 
-.PHONY: help demo check check-guests check-desktop check-fresh lint unit netns e2e fresh bench fuzz soak install uninstall clean deps
+.PHONY: help demo check check-guests check-desktop check-clients check-fresh lint unit netns e2e fresh bench fuzz soak install uninstall clean deps
 
 help:
 	@echo 'make demo           a guest at 127.1.0.x in a minute, in a sandbox (SHELL=1: a shell inside at the end)'
@@ -18,6 +18,7 @@ help:
 	@echo 'make check-fresh    demo and check in minimal Debian 12, 13, sid, Ubuntu 22.04, 24.04 (ROOT=trixie: that one)'
 	@echo 'make check-guests   whole systems as guests: Debian in six ways, firmware, a host within a host; slow'
 	@echo 'make check-desktop  the real virt-manager, on a screen in memory'
+	@echo 'make check-clients  other programs that work with libvirt: Ansible, Vagrant, Cockpit, avahi and more; slow'
 	@echo 'make bench          speed, as ratios; make fuzz, make soak: the long tests'
 	@echo 'make deb, make rpm  packages, into dist/; make check-packages tests them on real Debian systems'
 	@echo 'make install        module, command, hooks and templates onto this host; make uninstall takes them off'
@@ -74,6 +75,11 @@ check-desktop: deps
 	$(ROOT_CHECK)
 	@tests/install-deps desktop
 	$(RUN) tests/desktop
+
+check-clients: deps
+	$(ROOT_CHECK)
+	@tests/install-deps clients
+	$(RUN) tests/clients tests/desktop
 
 include packaging/packages.mk
 

@@ -29,7 +29,7 @@ from tests.sandbox.image import (
     write_modules,
 )
 
-from .stacks import STACKS, Stack
+from .stacks import SYSTEMS, Stack
 
 DISK_SIZE = "2G"
 DISK_SECONDS = 900.0
@@ -47,7 +47,7 @@ COMMON = (
 """What a small server has, whatever configures its network."""
 LEAN = ("man", "locale", "doc", "info", "lintian")
 BOOT_MODULES = ("virtio_pci", "virtio_blk")
-SYSTEM_MODULES = ("virtio_net", "isofs")
+SYSTEM_MODULES = ("virtio_net", "virtio_console", "isofs")
 
 INIT = """\
 #!/bin/sh
@@ -90,15 +90,17 @@ class System(NamedTuple):
 
 
 def system(name: str) -> System:
-    """The system called ``name`` in STACKS; built when the cache has none made by this recipe.
+    """The system called ``name`` in SYSTEMS; built when the cache has none made by this recipe.
 
     Raises ImageError when packages cannot be had.
     """
-    stack = STACKS[name]
+    stack = SYSTEMS[name]
     cache = cache_directory()
     digest = hashlib.sha256(Path(__file__).read_bytes() + repr(stack).encode())
     digest.update(guest_image().kernel.parent.name.encode())
-    name = next(each for each in STACKS if STACKS[each] == stack)  # the same one may be prepared in two ways
+    name = next(
+        each for each in SYSTEMS if SYSTEMS[each] == stack
+    )  # the same one may be prepared in two ways
     directory = cache / f"system-{name}-{digest.hexdigest()[:12]}"
     cache.mkdir(parents=True, exist_ok=True)
     with locked(cache / "systems.lock"):

@@ -52,6 +52,7 @@ DOMAIN = """\
     </serial>
     <rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>
     {interfaces}
+    {devices}
   </devices>
 </domain>
 """
@@ -66,7 +67,7 @@ SEED = """\
 
 
 class RealGuest(Guest):
-    """A guest with a disk. `disk` is its backing file, `seed` an image for cloud-init."""
+    """A guest with a disk. `disk` is its backing file, `seed` an image for cloud-init, `devices` are further ones."""
 
     def __init__(
         self,
@@ -78,8 +79,9 @@ class RealGuest(Guest):
         disk: Optional[Path] = None,
         seed: Optional[Path] = None,
         cmdline: str = "",
+        devices: str = "",
     ) -> None:
-        super().__init__(sandbox, name, networks, cmdline=cmdline)
+        super().__init__(sandbox, name, networks, cmdline=cmdline, devices=devices)
         self._system = system
         self._seed = seed
         overlay = sandbox.path(f"{self._base}.qcow2")
@@ -97,6 +99,7 @@ class RealGuest(Guest):
             base=self._base,
             seed=SEED.format(file=self._seed) if self._seed else "",
             interfaces="".join(interface_xml(mac, net) for mac, net in zip(self.macs, self.networks)),
+            devices=self._devices,
         )
 
     def wait_boot(self, timeout: float = BOOT_SECONDS) -> None:

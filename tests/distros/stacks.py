@@ -53,3 +53,13 @@ STACKS = {
     "smbios": _SYSTEMD,
     "trixie": _SYSTEMD._replace(suite="trixie"),
 }
+
+SYSTEMS = {
+    **STACKS,
+    "managed": Stack(
+        ("avahi-daemon", "libnss-mdns", "python3-minimal", "qemu-guest-agent", "sudo"),
+        (("/etc/systemd/network/80-dhcp.network", NETWORKD),),
+        ("systemd-networkd.service",),
+    ),
+}
+"""Beside them one that programs work with: Ansible's modules, Vagrant, the guest agent, mDNS."""

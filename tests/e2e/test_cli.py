@@ -127,7 +127,7 @@ def test_a_guest_with_two_nics(world: World) -> None:
     assert loopnet(world, "plan") == "nothing to do\n"
 
 
-@pytest.mark.parametrize("name", ["x'y", "Büro <&> 2", "two  blanks", "☃"])
+@pytest.mark.parametrize("name", ["x&y", "Büro <&> 2", "two  blanks", "☃"])
 def test_guests_are_called_as_libvirt_calls_them(world: World, name: str) -> None:
     """Running, shut off, by root and others; one whose DNS name would be the same goes before it."""
     world.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from typing import Iterator, List
 
 import pytest
@@ -79,13 +80,22 @@ def test_calls_of_programs(world: World) -> None:
 
 
 def test_neighbours_by_libvirt(world: World) -> None:
-    """With Linux 6.18 libvirt 9.0 can't read them, of any network's guest."""
+    """With Linux 6.18 libvirt 9.0 can't read them, of any network's guest: then it says so of the default one's."""
     world.start()
     (guest,) = world.boot("vm1")
     world.page(loop_of(guest))
-    asked = world.host.run(["virsh", "domifaddr", "vm1", "--source", "arp"], check=False)
-    assert guest.address() not in asked.stdout
-    assert loop_of(guest) in asked.stdout or "wrong nlmsg len" in asked.stderr
+    asked = neighbours(world, "vm1")
+    if asked.returncode != 0:
+        world.sandbox.virsh("net-start", "default")
+        world.sandbox.guest("plain", ["default"], memory_mib=32).start(paused=True)
+        assert "wrong nlmsg len" in asked.stderr
+        assert neighbours(world, "plain").stderr == asked.stderr
+        pytest.xfail(f"libvirt can't read this kernel's neighbours: {asked.stderr.strip()}")
+    assert re.findall(r"[\d.]+(?=/)", asked.stdout) == [loop_of(guest)]
+
+
+def neighbours(world: World, name: str) -> subprocess.CompletedProcess[str]:
+    return world.host.run(["virsh", "-q", "domifaddr", name, "--source", "arp"], check=False)
 
 
 def test_names_by_libvirts_own_modules(world: World) -> None:
@@ -166,6 +176,39 @@ def test_native_guests_are_listed_as_ever(world: World) -> None:
     (guest,) = world.boot("vm1", kind=NATIVE)
     listed(world, "vm1", guest.address())
     assert not list(world.path(DIRECTORY).glob("*.loopnet-leases"))
+
+
+@pytest.mark.parametrize("damaged", ["{ nonsense", '{ "no": "list" }'])
+def test_a_lease_survives_a_damaged_list(world: World, damaged: str) -> None:
+    """The guest renews with the dnsmasq that runs, and with one that has read the damaged list."""
+    world.start()
+    (guest,) = world.boot("vm1")
+    inside, address = guest.address(), loop_of(guest)
+    listed(world, "vm1", address)
+    (status,) = (path for path in world.path(DIRECTORY).glob("*.status") if address in path.read_text())
+
+    def renews() -> None:
+        before = world.syslog().count(f"DHCPACK(virbr0) {inside} ")
+        guest.run("killall -USR1 udhcpc")
+        wait(lambda: world.syslog().count(f"DHCPACK(virbr0) {inside} ") > before, "renewal")
+        assert guest.address() == inside
+        assert world.page(address) == "hello from vm1\n"
+
+    status.write_text(damaged)
+    renews()
+    status.write_text(damaged)
+    world.sandbox.virsh("net-destroy", "loopnet")
+    world.sandbox.virsh("net-start", "loopnet")
+    world.sandbox.stop_libvirtd()
+    world.sandbox.start_libvirtd()  # which plugs the guest in again
+    renews()
+    if damaged.startswith("{ nonsense"):  # libvirt's helper makes a new list in its place
+        listed(world, "vm1", address)
+    else:
+        assert "libvirt's list lacks the change" in world.syslog()
+        status.unlink()
+        renews()
+        listed(world, "vm1", address)
 
 
 def test_neither_a_damaged_list_nor_a_script_of_its_own_keeps_a_network_down(world: World) -> None:

@@ -41,9 +41,9 @@ class Machine:
     def __init__(self, path: Path, patch: pytest.MonkeyPatch) -> None:
         self.net, self.run = path / "net", path / "run"
         self.ports: list[Port] = []
-        patch.setattr(bridgeports, "SYSFS_NET", str(self.net))
+        patch.setattr(bridge_ports, "SYSFS_NET", str(self.net))
         patch.setattr(linux, "SYSFS_NET", str(self.net))
-        patch.setattr(bridgeports, "live_nics", lambda taps: live_nics(taps, str(self.run)))
+        patch.setattr(bridge_ports, "live_nics", lambda taps: live_nics(taps, str(self.run)))
         patch.setattr(runstate, "live_ports", lambda name: [p for p in self.ports if p.network == name])
         for bridge in ("virbr1", "br0", "loopnet-1234567"):
             (self.net / bridge / "brif").mkdir(parents=True)

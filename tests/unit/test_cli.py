@@ -32,6 +32,7 @@ from libvirt_loopnet.model import Network, Port, Reservation
 from libvirt_loopnet.networks.parsing import parse_network
 from libvirt_loopnet.planning.plan import HOSTS, IP, NETLINK, NFT, Step
 from libvirt_loopnet.planning.state import Tap
+from libvirt_loopnet.plugging import bridge_ports
 from libvirt_loopnet.ruleset.tables import delete_tables
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -518,7 +519,7 @@ def test_inventory_of_files(
     state: str,
 ) -> None:
     monkeypatch.setattr(linux.Linux, "taps", lambda _self, _bridges: taps)
-    monkeypatch.setattr(bridgeports, "is_plugged", lambda tap, bridge: plugged and (tap, bridge) == TAP[:2])
+    monkeypatch.setattr(bridge_ports, "is_plugged", lambda tap, bridge: plugged and (tap, bridge) == TAP[:2])
     monkeypatch.setattr(admitted, "admitted", lambda: let_in)
     monkeypatch.setattr("libvirt_loopnet.daemon.runstate.NOTES", str(tmp_path / "notes"))
     template = (CHECKOUT / "xml-templates" / "loopnet.xml").read_bytes()

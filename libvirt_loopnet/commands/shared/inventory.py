@@ -22,6 +22,7 @@ from ...host import admitted, linux
 from ...model import Network, Options, Port, Reservation
 from ...networks.parsing import NAMESPACE, parse_network
 from ...planning.state import desire
+from ...plugging import bridge_ports
 
 DEFINITIONS = "/etc/libvirt/qemu/networks"
 """Where libvirt keeps the definitions of networks (virNetworkObjLoadAllConfigs); qemu's or not."""

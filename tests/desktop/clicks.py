@@ -1,6 +1,7 @@
-"""Makes a guest on network loopnet by hand: the New VM wizard of virt-manager, clicked through by AT-SPI.
+"""What people do with virt-manager, clicked through by AT-SPI, inside a sandbox, in a session with X and D-Bus.
 
-Runs inside a sandbox, in a session with X and D-Bus. usage: wizard.py NAME SCREENSHOT
+clicks.py SCREENSHOT create NAME    makes a guest on network loopnet by hand, with the New VM wizard
+clicks.py SCREENSHOT address MAC    prints what the open details of a guest say of a NIC's address
 """
 
 from __future__ import annotations
@@ -19,7 +20,27 @@ PATIENCE = 40.0
 NETWORK = "Virtual network 'loopnet' : Open network"
 
 
-def main(name: str, screenshot: str) -> None:
+def main(screenshot: str, what: str, which: str) -> None:
+    {"create": create, "address": address}[what](screenshot, which)
+
+
+def address(screenshot: str, mac: str) -> None:
+    cell = find("table cell", f"NIC :{mac[-8:]}")
+    extents = Atspi.Component.get_extents(cell, Atspi.CoordType.SCREEN)
+    xdotool(
+        "mousemove", str(extents.x + extents.width // 2), str(extents.y + extents.height // 2), "click", "1"
+    )
+    find("label", "IP address:")
+    found = wait(lambda: [name for name in labels() if name.count(".") == 3], "address")
+    photograph(screenshot)
+    print(*found)
+
+
+def labels() -> list[str]:
+    return [widget.get_name() for widget in shown("label", "")]
+
+
+def create(screenshot: str, name: str) -> None:
     press("radio button", "Manual install")
     press("push button", "Forward")
     # Only what is typed opens the list of systems.
@@ -95,7 +116,7 @@ def wait(condition: Callable[[], Any], what: str) -> Any:
             time.sleep(0.3)  # for its handlers
             return found
         if time.monotonic() > end:
-            photograph(sys.argv[2])
+            photograph(sys.argv[1])
             sys.exit(f"virt-manager: no {what} after {PATIENCE:g} s")
         time.sleep(0.2)
 

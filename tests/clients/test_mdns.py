@@ -1,0 +1,66 @@
+"""Multicast DNS, with the real avahi on both sides: no name in .local leads the host to a wrong address."""
+
+from __future__ import annotations
+
+import re
+from typing import Iterator, List
+
+import pytest
+
+from tests.distros.debian import System
+from tests.distros.real import RealGuest
+from tests.sandbox.packages import provide
+from tests.sandbox.world import World, wait
+
+pytestmark = pytest.mark.timeout(1200)
+
+CONFIGURATION = """\
+[server]
+enable-dbus=no
+use-ipv6=yes
+[rlimits]
+"""
+AVAHI = "avahi-daemon --file=/run/sandbox/avahi.conf --no-drop-root --no-chroot --no-rlimits"
+NAME = "guest.local"
+"""The system's own host name."""
+PATIENCE = 60.0
+
+
+@pytest.fixture
+def avahi(world: World) -> Iterator[None]:
+    """avahi-daemon and its module for names, on the host."""
+    provide(world.sandbox, "avahi-daemon", "libnss-mdns")
+    world.path("/run/sandbox/avahi.conf").write_text(CONFIGURATION)
+    world.host.sh(f"{AVAHI} --daemonize; echo 'hosts: files mdns4_minimal' >>/etc/nsswitch.conf")
+    yield
+    world.host.sh(f"{AVAHI} --kill")
+
+
+def resolved(world: World) -> List[str]:
+    """What programs on the host get, as avahi's module asks for it (5 s at most)."""
+    found = world.host.run(["getent", "-s", "hosts:mdns4_minimal", "ahostsv4", NAME], check=False).stdout
+    return sorted(set(re.findall(r"^\S+", found, re.MULTILINE)))
+
+
+def test_names_in_local(world: World, managed: System, vm1: RealGuest, avahi: None) -> None:
+    """Of a guest on libvirt's own network the host knows the name; on loopnet nobody's but its own."""
+    wait(lambda: vm1.run("systemctl is-active avahi-daemon", check=False) == "active\n", "avahi", PATIENCE)
+    assert vm1.run(f"getent ahostsv4 {NAME}").startswith(vm1.address())
+    assert resolved(world) == []
+    # It announces itself when its address comes, and when it starts; the host may not keep what it heard then.
+    vm1.run("systemctl restart avahi-daemon")
+    for _ in range(3):
+        assert resolved(world) in ([], ["127.1.0.2"])
+
+    # The same guest where the host hears it: this test can see names.
+    world.sandbox.virsh("net-start", "default")
+    try:
+        plain = RealGuest(world.sandbox, "plain", ["default"], managed)
+        plain.start()
+        plain.wait_boot()
+        address = plain.wait_lease()
+        wait(lambda: resolved(world) == [address], f"{NAME} at {address}", PATIENCE)
+        assert resolved(world) == [address]
+    finally:
+        world.sandbox.virsh("destroy", "plain", check=False)
+        world.sandbox.virsh("net-destroy", "default")
