@@ -31,9 +31,9 @@ def avahi(world: World) -> Iterator[None]:
     """avahi-daemon and its module for names, on the host."""
     provide(world.sandbox, "avahi-daemon", "libnss-mdns")
     world.path("/run/sandbox/avahi.conf").write_text(CONFIGURATION)
-    world.host.sh(f"{AVAHI} --daemonize; echo 'hosts: files mdns4_minimal' >>/etc/nsswitch.conf")
+    world.host.sh(f"{AVAHI} --daemonize")
     yield
-    world.host.sh(f"{AVAHI} --kill")
+    world.host.sh(f"{AVAHI} --kill; rm -rf /run/avahi-daemon")
 
 
 def resolved(world: World) -> List[str]:

@@ -32,6 +32,16 @@ SCRIPTS = (
     "domain/21*.t",
 )
 """Networks, hooks, and of domains what starts, ends, comes back, or has to do with NICs."""
+CONFIGURATION = f"""\
+uri: qemu:///system
+scratch_dir: {SCRATCH}
+kernels:
+  - arch: x86_64
+    ostype:
+      - hvm
+    kernel: {{kernel}}
+    initrd: {{initramfs}}
+"""
 SYSTEMCTL = """\
 #!/bin/sh
 # Stands for systemd's, which is not here: start, stop, restart or status of libvirtd.
@@ -55,15 +65,9 @@ esac
 def results(sandbox: Sandbox, kit: Path) -> Dict[str, List[str]]:
     """script -> its lines of results, or what it died of."""
     image = guest_image()
-    configuration = {
-        "uri": "qemu:///system",
-        "scratch_dir": SCRATCH,
-        "kernels": [
-            {"arch": "x86_64", "ostype": ["hvm"], "kernel": str(image.kernel), "initrd": str(image.initramfs)}
-        ],
-    }
     sandbox.host.sh(f"mkdir {SCRATCH}")
-    sandbox.path(f"{SCRATCH}/tck.yml").write_text(json.dumps(configuration))  # which is YAML, too
+    configuration = CONFIGURATION.format(kernel=image.kernel, initramfs=image.initramfs)
+    sandbox.path(f"{SCRATCH}/tck.yml").write_text(configuration)
     shim = sandbox.path(f"{SCRATCH}/systemctl")
     shim.write_text(SYSTEMCTL)
     shim.chmod(0o755)
@@ -74,6 +78,8 @@ def results(sandbox: Sandbox, kit: Path) -> Dict[str, List[str]]:
         command = shlex.join([*environment, "timeout", "240", "perl", f"-I{kit}/lib", str(script)])
         told = sandbox.host.run(["sh", "-c", f"{command} 2>&1"], check=False, timeout=300)
         lines = re.findall(r"^(?:not )?ok .*|^1\.\.0.*|^Bail out.*", told.stdout, re.MULTILINE)
+        if not lines:
+            lines = told.stdout.splitlines()[-3:]
         found[f"{script.parent.name}/{script.name}"] = [*lines, f"status {told.returncode}"]
     return found
 

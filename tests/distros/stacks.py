@@ -57,7 +57,7 @@ STACKS = {
 SYSTEMS = {
     **STACKS,
     "managed": Stack(
-        ("avahi-daemon", "libnss-mdns", "python3-minimal", "qemu-guest-agent", "sudo"),
+        ("avahi-daemon", "libnss-mdns", "python3", "qemu-guest-agent"),
         (("/etc/systemd/network/80-dhcp.network", NETWORKD),),
         ("systemd-networkd.service",),
     ),
