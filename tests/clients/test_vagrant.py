@@ -10,8 +10,9 @@ from typing import Callable, Iterator
 
 import pytest
 
-from tests.distros.debian import System, command
+from tests.distros.debian import System
 from tests.distros.real import CMDLINE
+from tests.sandbox.image import command
 from tests.sandbox.world import World
 
 pytestmark = pytest.mark.timeout(1800)

@@ -405,7 +405,7 @@ def an_entry(
     mac = f"52:54:00:00:0{network.loop_prefix.network_address.packed[1]}:{number:02x}"
     port = Port(network.name, mac, owner, UUIDS[guest]) if owner and not off else None
     kept = Reservation(number, mac, UUIDS[guest], name)
-    return Entry(network.name, kept, None if gone else network, port, "", owner)
+    return Entry(network.name, kept, None if gone else network, port, guest=owner)
 
 
 ENTRIES = [
