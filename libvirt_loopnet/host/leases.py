@@ -101,7 +101,10 @@ def stale(network: Network, addresses: str, root: str = ROOT) -> list[str]:
     if network.mode != MAPPED or not helper():
         return []
     path = _plan(network.bridge, root)
-    same = _settled(read(path)) == _settled(_line(network, addresses, root))
+    try:
+        same = _settled(read(path)) == _settled(_line(network, addresses, root))
+    except OSError as error:  # sync() says why
+        return [error.filename or path]
     return [] if same else [path]
 
 

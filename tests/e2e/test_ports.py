@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
 from typing import Dict, Iterator, List, Tuple
 
 import pytest
 
 from tests.sandbox import Guest
 from tests.sandbox.domain import VIRTIO, interface_xml
-from tests.sandbox.world import World
+from tests.sandbox.world import CommandError, World, wait
 
 EVENTS = "/run/sandbox/events"
 RECORDER = f"""\
@@ -85,14 +87,17 @@ def setlink(world: World, guest: Guest, state: str) -> None:
     world.sandbox.virsh("domif-setlink", guest.name, guest.macs[0], state)
 
 
-def update(world: World, guest: Guest, settings: str) -> None:
-    """virsh update-device, with other elements in its <interface>."""
+def update(world: World, guest: Guest, settings: str, network: str = "", attributes: str = "") -> bool:
+    """virsh update-device, with other elements in its <interface>; did libvirt take it?"""
     live = world.sandbox.virsh("dumpxml", guest.name)
-    mac, network = guest.macs[0], guest.networks[0]
+    mac, network = guest.macs[0], network or guest.networks[0]
     address = re.search(r"<address type='pci'[^>]*/>(?=\s*</interface>)", live)
     assert address, live
     xml = interface_xml(mac, network, f"{settings}{address[0]}")
-    world.host.run(["virsh", "-q", "update-device", guest.name, "/dev/stdin", "--live"], input=xml)
+    xml = xml.replace("<interface ", f"<interface {attributes} ")
+    argv = ["virsh", "-q", "update-device", guest.name, "/dev/stdin", "--live"]
+    done = world.host.run(argv, input=xml, check=False)
+    return done.returncode == 0
 
 
 def test_link_down_and_up(world: World) -> None:
@@ -107,7 +112,7 @@ def test_link_down_and_up(world: World) -> None:
         setlink(world, guest, "up")
         assert ports.events() == ["created B", "deleted B", "created C", "deleted C"]
         assert ports.live() == ["A"]
-        guest.run("until [ $(cat /sys/class/net/eth0/carrier) = 1 ]; do sleep 0.05; done")
+        wait_for_carrier(guest)
         assert_well(world, guest, where)
     assert world.host.run(["loopnet", "sync"]).stdout == "nothing to do\n"
 
@@ -122,13 +127,17 @@ def test_link_is_down_at_the_start(world: World) -> None:
     assert_well(world, guest, world.published()["vm1.loopnet"])
 
 
-BANDWIDTH = "<bandwidth><inbound average='100000'/><outbound average='100000'/></bandwidth>"
-UPDATES: Dict[str, str] = {
-    "as it is": VIRTIO,
-    "link down": f"{VIRTIO}<link state='down'/>",
-    "link up": f"{VIRTIO}<link state='up'/>",
-    "bandwidth": f"{BANDWIDTH}{VIRTIO}",
-    "no bandwidth": VIRTIO,
+BANDWIDTH = "<bandwidth><inbound average='100000'/></bandwidth>"
+TRUST = "trustGuestRxFilters='yes'"
+KEPT, REPLACED = (["created B", "deleted B"], ["A"]), (["created B", "deleted A"], ["B"])
+UPDATES: Dict[str, Tuple[str, str, Tuple[List[str], List[str]]]] = {
+    # what: (elements, attributes, (the events, the port that is left))
+    "as it is": (VIRTIO, "", KEPT),
+    "link down": (f"{VIRTIO}<link state='down'/>", "", KEPT),
+    "link up": (f"{VIRTIO}<link state='up'/>", "", KEPT),
+    "trusted": (VIRTIO, TRUST, REPLACED),
+    "no more": (VIRTIO, "", REPLACED),
+    "refused: no such machine": (f"{VIRTIO}<boot order='1'/>", "", KEPT),
 }
 
 
@@ -137,13 +146,178 @@ def test_updates(world: World) -> None:
     world.start()
     (guest,) = world.boot("vm1")
     where = world.published()["vm1.loopnet"]
-    for what, settings in UPDATES.items():
+    for what, (settings, attributes, expected) in UPDATES.items():
         ports = Ports(world)
-        update(world, guest, settings)
-        print(what, ports.events(), ports.live())
-        assert len(ports.live()) == 1, what
+        assert update(world, guest, settings, attributes=attributes) != what.startswith("refused"), what
+        assert (ports.events(), ports.live()) == expected, what
         if what != "link down":
-            guest.run("until [ $(cat /sys/class/net/eth0/carrier) = 1 ]; do sleep 0.05; done")
+            wait_for_carrier(guest)
             assert_well(world, guest, where)
     guest.destroy()
-    assert "52:54:00" not in world.host.sh("nft list table arp loopnet")
+    assert guest.macs[0] not in world.host.sh("nft list ruleset")
+
+
+def wait_for_carrier(guest: Guest) -> None:
+    guest.run("until [ $(cat /sys/class/net/eth0/carrier) = 1 ]; do sleep 0.05; done")
+
+
+def test_another_network_and_back(world: World) -> None:
+    """The tap goes from bridge to bridge; no event but those of ports tells of it."""
+    world.start()
+    world.sandbox.virsh("net-start", "default")
+    (guest,) = world.boot("vm1")
+    where = world.published()["vm1.loopnet"]
+    ports = Ports(world)
+    assert update(world, guest, VIRTIO, network="default")
+    assert world.published() == {}
+    assert guest.macs[0] not in world.host.sh("nft list table bridge loopnet")
+    assert_no_drift(world)
+    assert update(world, guest, VIRTIO, network="loopnet")
+    assert ports.events() == ["deleted A", "created B"]
+    wait(lambda: world.host.run(["ping", "-qc1", "-W1", where], check=False).returncode == 0, "answer")
+    world.host.run(["loopnet", "sync"])  # its tap, of which no event tells
+    assert_well(world, guest, where)
+
+
+def test_restarts_of_libvirtd(world: World) -> None:
+    """Between the two halves of a change of the link, and after it: libvirt tells of the port that is left."""
+    world.start()
+    (guest,) = world.boot("vm1")
+    where = world.published()["vm1.loopnet"]
+    setlink(world, guest, "down")
+    ports = Ports(world)
+    world.sandbox.kill_libvirtd()
+    world.sandbox.start_libvirtd()
+    assert ports.events() == ["created A"]
+    assert_no_drift(world)
+    setlink(world, guest, "up")
+    world.sandbox.stop_libvirtd()
+    world.sandbox.start_libvirtd()
+    wait_for_carrier(guest)
+    assert_well(world, guest, where)
+
+
+def test_a_nic_that_can_not_be_plugged_in(world: World) -> None:
+    """QEMU has no place for it: its port comes and goes, and the other NIC with its MAC address stays."""
+    world.start()
+    (guest,) = world.boot("vm1")
+    where = world.published()["vm1.loopnet"]
+    wrong = f"{VIRTIO}<address type='pci' domain='0x0000' bus='0x00' slot='0x01' function='0x7'/>"
+    ports = Ports(world)
+    for mac in (guest.macs[0], "52:54:00:aa:bb:77"):
+        argv = ["virsh", "-q", "attach-device", "vm1", "/dev/stdin", "--live"]
+        xml = interface_xml(mac, "loopnet", f"{wrong}<boot order='1'/>")
+        assert world.host.run(argv, input=xml, check=False).returncode
+    print(ports.events())
+    assert ports.live() == ["A"]
+    assert "aa:bb:77" not in world.host.sh("nft list table bridge loopnet")
+    assert_well(world, guest, where)
+
+
+def test_fifty_changes_beside_a_ping(world: World) -> None:
+    """Nothing is lost but while the link is down."""
+    world.start()
+    guest, other = world.boot("vm1", "vm2")
+    where, neighbour = (world.published()[f"{name}.loopnet"] for name in ("vm1", "vm2"))
+    with world.host.popen(["ping", "-D", "-i", "0.05", neighbour], stdout=subprocess.PIPE) as beside:
+        with world.host.popen(["ping", "-D", "-i", "0.05", where], stdout=subprocess.PIPE) as ping:
+            for number in range(50):
+                if number % 2:
+                    setlink(world, guest, "down")
+                    setlink(world, guest, "up")
+                    wait_for_carrier(guest)
+                    assert world.host.run(["ping", "-q", "-c1", "-W2", where]).returncode == 0
+                else:
+                    assert update(world, guest, VIRTIO, attributes=TRUST if number % 4 else "")
+            ping.send_signal(signal.SIGINT)
+            log = ping.communicate(timeout=10)[0]
+        beside.send_signal(signal.SIGINT)
+        assert " 0% packet loss" in beside.communicate(timeout=10)[0]
+    assert re.search(r" [1-9]\d+ received", log), log[-500:]
+    for name, address in (("vm1", where), ("vm2", neighbour)):
+        assert_well(world, guest if name == "vm1" else other, address)
+    # What was spent is gone: the notes of two hundred ports would fill /run.
+    assert len(world.host.sh("ls /run/libvirt-loopnet/loopnet").splitlines()) <= 8
+
+
+def test_updates_lose_nothing(world: World) -> None:
+    """The link stays up all the time."""
+    world.start()
+    (guest,) = world.boot("vm1")
+    where = world.published()["vm1.loopnet"]
+    with world.host.popen(["ping", "-i", "0.05", where], stdout=subprocess.PIPE) as ping:
+        for number in range(50):
+            assert update(world, guest, VIRTIO, attributes=TRUST if number % 2 else "")
+        ping.send_signal(signal.SIGINT)
+        assert " 0% packet loss" in ping.communicate(timeout=10)[0]
+    assert_well(world, guest, where)
+
+
+def test_a_second_guest_with_the_same_mac_address(world: World) -> None:
+    """It is refused, and told of the first, which notices nothing."""
+    world.start()
+    (guest,) = world.boot("vm1")
+    where, rules = world.published()["vm1.loopnet"], world.host.sh("nft --stateless list ruleset")
+    copy = world.sandbox.guest("a copy", ["loopnet"], macs=guest.macs)
+    other = world.still("vm3")
+    before = world.host.sh(
+        "nft --stateless list ruleset; cat /etc/hosts /var/lib/libvirt-loopnet/*.reservations"
+    )
+    plug = interface_xml(guest.macs[0], "loopnet", VIRTIO)
+    with world.host.popen(["ping", "-i", "0.05", where], stdout=subprocess.PIPE) as ping:
+        for name, argv, xml in (
+            ("a copy", ["start", "a copy"], None),
+            ("vm3", ["attach-device", "vm3", "/dev/stdin", "--live"], plug),
+        ):
+            done = world.host.run(["virsh", "-q", *argv], input=xml, check=False)
+            assert done.returncode
+            assert re.search(rf"{name}.*{guest.macs[0]}.*guest 'vm1'.*virsh edit '?{name}", done.stderr), done
+        ping.send_signal(signal.SIGINT)
+        assert " 0% packet loss" in ping.communicate(timeout=10)[0]
+    now = world.host.sh(
+        "nft --stateless list ruleset; cat /etc/hosts /var/lib/libvirt-loopnet/*.reservations"
+    )
+    assert now == before
+    assert rules
+    other.destroy()
+    assert_well(world, guest, where)
+    # What the line advises: without a MAC address, libvirt makes one.
+    xml = re.sub(r"<mac [^>]*/>", "", copy.xml())
+    world.host.run(["virsh", "-q", "define", "/dev/stdin"], input=xml)
+    world.sandbox.virsh("start", "a copy", "--paused")
+    assert world.published()["a-copy.loopnet"] != where
+    assert_well(world, guest, where)
+    # One that runs no more is in nobody's way.
+    guest.destroy()
+    world.sandbox.virsh("destroy", "a copy")
+    copy.define()
+    world.sandbox.virsh("start", "a copy", "--paused")
+    assert world.published() == {"a-copy.loopnet": where}
+
+
+def test_hosts_file_can_not_be_written(world: World) -> None:
+    """As on NixOS: names are missing, and guests have all else."""
+    world.start()
+    world.host.sh("mount --bind /etc /etc; mount -o remount,ro,bind /etc")
+    try:
+        guest = world.sandbox.guest("vm1", ["loopnet"])
+    except CommandError:  # libvirt keeps its definitions there
+        world.host.sh("umount /etc; mount --bind /etc/hosts /etc/hosts; mount -o remount,ro,bind /etc/hosts")
+        guest = world.sandbox.guest("vm1", ["loopnet"])
+    try:
+        guest.start()
+        guest.wait_boot()
+        guest.wait_lease()
+        assert world.page("127.1.0.2") == "hello from vm1\n"
+        assert world.published() == {}
+        assert "/etc/hosts, for guests' names, can't be written" in world.syslog()
+        done = world.host.run(["loopnet", "sync"], check=False)
+        assert (done.returncode, done.stderr.count("\n")) == (4, 1)
+        guest.destroy()
+        world.sandbox.virsh("net-destroy", "loopnet")
+        world.sandbox.virsh("net-start", "loopnet")
+        guest.start()
+    finally:
+        world.host.sh("umount /etc/hosts 2>/dev/null || umount /etc")
+    world.host.run(["loopnet", "sync"])
+    assert world.published() == {"vm1.loopnet": "127.1.0.2"}

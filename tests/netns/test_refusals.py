@@ -4,6 +4,7 @@ for people, and the log, never refuses anything."""
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 from collections.abc import Iterator
 from typing import Callable, NamedTuple
@@ -38,8 +39,16 @@ def scene() -> Iterator[Scene]:
         guest = lab.guest(network)
         # what its reservations and files leave for good, see test_restore.py
         lab.start(lab.network(2))
+        for each in (network, lab.network(2)):
+            lab.destroy(known(lab, each))
         lab.stop(lab.network(2))
         yield Scene(lab, network, guest, lab.network(2))
+
+
+def known(lab: Lab, network: LabNetwork) -> LabGuest:
+    """A guest that has a reservation from the beginning."""
+    name = network.model.name
+    return lab.guest(network, f"52:54:00:aa:01:0{name[-1]}", name=f"known-{name}")
 
 
 def everything(lab: Lab) -> dict[str, str]:
@@ -279,3 +288,91 @@ def refused_started(scene: Scene, what: str) -> Refused:
     fault = instead_of(NFT, REFUSES)(scene) if "nft" in what else full(lab, "/run/libvirt-loopnet")
     with fault:
         return lab.network_hook(scene.other, "started", check=False)
+
+
+# --- names, lists, logs ---
+
+
+@contextlib.contextmanager
+def hosts_read_only(scene: Scene) -> Iterator[None]:
+    """As on NixOS, or an image that can't be written."""
+    with full(scene.lab, "/etc"):
+        yield
+
+
+@contextlib.contextmanager
+def hosts_unreadable(scene: Scene) -> Iterator[None]:
+    """A directory is in its place."""
+    scene.lab.host.sh("mkdir /run/nothing; mv /etc/hosts /run/hosts; mkdir /etc/hosts")
+    try:
+        yield
+    finally:
+        scene.lab.host.sh("rmdir /etc/hosts /run/nothing; mv /run/hosts /etc/hosts")
+
+
+@contextlib.contextmanager
+def hosts_locked(scene: Scene) -> Iterator[None]:
+    """What would lock it is no file."""
+    scene.lab.host.sh(f"rm -f {STATE}/hosts.lock; mkdir {STATE}/hosts.lock")
+    try:
+        yield
+    finally:
+        scene.lab.host.sh(f"rmdir {STATE}/hosts.lock")
+
+
+@contextlib.contextmanager
+def leases_unwritable(scene: Scene) -> Iterator[None]:
+    """Of the list of leases that libvirt shows."""
+    scene.lab.host.sh(f"mkdir {DNSMASQ}/virbr2.status")
+    try:
+        yield
+    finally:
+        scene.lab.host.sh(f"rmdir {DNSMASQ}/virbr2.status")
+
+
+@contextlib.contextmanager
+def no_syslog(scene: Scene) -> Iterator[None]:
+    scene.lab.host.sh("mv /dev/log /dev/nolog")
+    try:
+        yield
+    finally:
+        scene.lab.host.sh("mv /dev/nolog /dev/log")
+
+
+NAMES: dict[str, tuple[Fault, str]] = {
+    # what is wrong: (the fault, what sync says, '' for nothing)
+    "/etc can't be written": (hosts_read_only, "/etc/hosts"),
+    "/etc/hosts can't be read": (hosts_unreadable, "/etc/hosts"),
+    "/etc/hosts can't be locked": (hosts_locked, "hosts.lock"),
+    "configuration": (BROKEN, ""),
+    "leases": (leases_unwritable, "virbr2.status"),
+    "log": (no_syslog, ""),
+}
+
+
+@pytest.mark.parametrize("what", NAMES)
+def test_nobody_is_refused_for_the_sake_of(scene: Scene, what: str) -> None:
+    fault, says = NAMES[what]
+    lab, second = scene.lab, scene.other
+    before = look(lab)
+    if what == "configuration":  # it is about more than names to a network
+        lab.start(second)
+    with fault(scene):
+        if what != "configuration":
+            lab.start(second)
+        mine, theirs = (known(lab, network) for network in (scene.running, second))
+        for guest in (mine, theirs, scene.guest):
+            lab.host.run(["ping", "-q", "-c", "1", "-W", "2", guest.loop])
+        if says:
+            result = lab.host.run(["loopnet", "sync"], check=False)
+            assert (result.returncode, result.stderr.count("\n")) == (4, 1), result
+            assert says in result.stderr
+            todo = lab.host.run(["loopnet", "plan"], check=False).stdout
+            assert re.fullmatch("# (/etc/hosts|for dnsmasq): .*\n", todo)
+        elif what != "configuration":
+            assert lab.host.run(["loopnet", "plan"], check=False).stdout == "nothing to do\n"
+        for guest in (mine, theirs):
+            lab.destroy(guest)
+        lab.stop(second)
+    lab.host.run(["loopnet", "sync"])
+    assert_same(before, look(lab))
