@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from typing import Iterator
+from typing import Generator, Iterator
 
 import pytest
 
@@ -17,3 +18,33 @@ def world() -> Iterator[World]:
         pytest.skip("namespaces need root")
     with World() as made:
         yield made
+
+
+SPOILED = pytest.StashKey[bool]()
+"""A test has failed, and what it has left is nothing for the next."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        item.session.stash[SPOILED] = True
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    _end_if_spoiled(item)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    with contextlib.suppress(Exception):  # told of already: it was the last test's end that failed
+        _end_if_spoiled(item)
+
+
+def _end_if_spoiled(item: pytest.Item) -> None:
+    """Ends all fixtures, those of the module too, so that the next test gets new ones."""
+    if item.session.stash.get(SPOILED, False):
+        item.session.stash[SPOILED] = False
+        item.session._setupstate.teardown_exact(None)
