@@ -30,6 +30,7 @@ ORIGIN, CLONE = "/srv/libvirt-loopnet.git", "/root/libvirt-loopnet"
 CERTIFICATES = "/usr/local/share/ca-certificates"
 """Where an administrator puts those that the network needs, a proxy's say."""
 TARGET_SECONDS = 7200.0
+OLD_SECONDS = 86400.0
 INSIDE = "LOOPNET_FRESH"
 """Set in such a system, whose own `make check` leaves this out."""
 
@@ -37,6 +38,7 @@ INSIDE = "LOOPNET_FRESH"
 def fresh(suite: str, targets: Sequence[str]) -> Iterator[str]:
     """Runs targets in a fresh `suite`; a line for each that is done. Raises what tells why not."""
     tree = root(suite, PACKAGES)
+    _remove_old_disks(tree.parent)
     with ExitStack() as stack:
         disk = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="disk-", dir=tree.parent)))
         machine = stack.enter_context(Machine(tree, boot=False, disk=disk, internet=True))
@@ -53,6 +55,13 @@ def fresh(suite: str, targets: Sequence[str]) -> Iterator[str]:
             if status != 0:
                 raise CommandError(f"make {target}: exit status {status} after {took}")
             yield f"make {target}: {took}"
+
+
+def _remove_old_disks(machines: Path) -> None:
+    """Those of runs that were killed."""
+    for disk in machines.glob("disk-*"):
+        if time.time() - disk.stat().st_mtime > OLD_SECONDS:
+            shutil.rmtree(disk, ignore_errors=True)
 
 
 def _clone(machine: Machine, disk: Path) -> None:
