@@ -66,6 +66,9 @@ class Sandbox:
         self._hooks = hooks
         self._with_libvirtd = libvirtd
         self._checkout = checkout
+        open_to_all = all(place.stat().st_mode & 0o001 for place in (checkout, *checkout.parents))
+        self._package = checkout if open_to_all else Path("/run/checkout")
+        """Where the checkout is inside, for users other than root as well, who can't see into /root."""
         self._guests: Dict[str, Guest] = {}
         flags = {
             "BRIDGE_NF": bridge_nf, "IP_RULE": ip_rule, "RP_FILTER": rp_filter,
@@ -76,6 +79,7 @@ class Sandbox:
             {
                 "HERE": str(HERE), "ROUTER": self.router_address, "HOST": self.host_address,
                 "LENGTH": str(lan.prefixlen), "INTERNET": INTERNET,
+                "CHECKOUT": "" if open_to_all else str(checkout),
                 **{name: str(int(flag)) for name, flag in flags.items()},
             },
         )  # fmt: skip
@@ -170,7 +174,7 @@ class Sandbox:
 
         libvirtd looks for hooks when it starts (and on SIGHUP) only.
         """
-        package = shlex.quote(str(self._checkout))
+        package = shlex.quote(str(self._package))
         for driver in ("network", "qemu"):
             hook = self._checkout / "hooks" / driver
             if not hook.exists():
@@ -197,7 +201,7 @@ class Sandbox:
 
     def _install_command(self) -> None:
         code = (
-            f"import sys; sys.path.insert(0, {str(self._checkout)!r}); "
+            f"import sys; sys.path.insert(0, {str(self._package)!r}); "
             "from libvirt_loopnet.cli import main; sys.exit(main())"
         )
         command = self.path("/run/bin/loopnet")

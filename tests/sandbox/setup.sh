@@ -2,7 +2,8 @@
 # Turns fresh mount, network, PID, UTS and IPC namespaces into the sandbox's host and its LAN.
 # Run by holder.Holder as first process of the PID namespace; ends as init.py. In the
 # environment: ROUTER, HOST (addresses), LENGTH (of the LAN prefix), INTERNET (an address),
-# HERE (this directory), and BRIDGE_NF, IP_FORWARD, RP_FILTER, IP_RULE, each 0 or 1.
+# HERE (this directory), CHECKOUT (to be shown as /run/checkout, if not empty),
+# and BRIDGE_NF, IP_FORWARD, RP_FILTER, IP_RULE, each 0 or 1.
 
 # --- File systems: what is written goes to memory; the real machine gets not even a directory.
 # The first without --no-mtab would make /run/mount on the real machine.
@@ -44,6 +45,11 @@ ln -s /proc/self/fd/0 $dev/stdin
 ln -s /proc/self/fd/1 $dev/stdout
 ln -s /proc/self/fd/2 $dev/stderr
 mount --rbind $dev /dev
+
+if [ -n "$CHECKOUT" ]; then
+    mkdir -p /run/checkout
+    mount --bind "$CHECKOUT" /run/checkout
+fi
 
 echo laptop >/proc/sys/kernel/hostname
 
