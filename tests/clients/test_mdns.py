@@ -32,7 +32,9 @@ def avahi(world: World) -> Iterator[None]:
     provide(world.sandbox, "avahi-daemon", "libnss-mdns")
     world.path("/run/sandbox/avahi.conf").write_text(CONFIGURATION)
     for file in ("passwd", "group"):
-        world.host.sh(f"grep -q ^avahi: /etc/{file} || echo 'avahi:x:997:997::/run/avahi-daemon:' >>/etc/{file}")
+        world.host.sh(
+            f"grep -q ^avahi: /etc/{file} || echo 'avahi:x:997:997::/run/avahi-daemon:' >>/etc/{file}"
+        )
     world.host.sh(f"{AVAHI} --daemonize")
     yield
     world.host.sh(f"{AVAHI} --kill; rm -rf /run/avahi-daemon")

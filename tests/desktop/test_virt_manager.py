@@ -9,18 +9,11 @@ from typing import Iterator
 
 import pytest
 
+from tests.sandbox.tools import own_tmp
 from tests.sandbox.world import World, wait
 
 CLICKS = Path(__file__).with_name("clicks.py")
 SCREENSHOT = "/run/sandbox/screen.png"
-
-PREPARE = """\
-# X's sockets and locks are in /tmp, whoever's screen it is; a checkout may be there, too.
-mkdir -p -m 700 /run/sandbox/home /run/sandbox/tmp /run/sandbox/tmpwork
-mount -t overlay -o lowerdir=/tmp,upperdir=/run/sandbox/tmp,workdir=/run/sandbox/tmpwork overlay /tmp
-rm -rf /tmp/.X*
-chmod 1777 /tmp
-"""
 
 SESSION = """\
 Xvfb :1 -screen 0 1024x768x24 -nolisten tcp >/run/sandbox/xvfb.log 2>&1 &
@@ -49,7 +42,9 @@ def world() -> Iterator[World]:
     if os.geteuid() != 0:
         pytest.skip("namespaces need root")
     with World() as made:
-        made.host.sh(PREPARE)
+        own_tmp(made.sandbox)
+        # X's sockets and locks are in /tmp, whoever's screen it is.
+        made.host.sh("rm -rf /tmp/.X*; mkdir -p -m 700 /run/sandbox/home")
         made.start()
         yield made
 

@@ -20,6 +20,18 @@ def tool(sandbox: Sandbox, *argv: str, check: bool = True) -> str:
     return done.stdout + done.stderr
 
 
+def own_tmp(sandbox: Sandbox) -> None:
+    """/tmp is the sandbox's from now on: what is there can be read, a checkout for one; what is written, goes."""
+    sandbox.host.sh(OWN_TMP)
+
+
+OWN_TMP = """\
+mkdir -p /run/sandbox/tmp /run/sandbox/tmpwork
+mount -t overlay -o lowerdir=/tmp,upperdir=/run/sandbox/tmp,workdir=/run/sandbox/tmpwork overlay /tmp
+chmod 1777 /tmp
+"""
+
+
 def virt_install(sandbox: Sandbox, name: str, *arguments: str) -> None:
     """Makes a guest with the real virt-install, on network loopnet, and starts it.
 
