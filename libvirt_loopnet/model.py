@@ -22,6 +22,12 @@ GUEST_TO_HOST = (ALL, SERVICES, NONE)
 """What guests may begin with the host: as on libvirt's NAT network all that its firewall allows; DHCP,
 DNS and ping; or DHCP alone, without which they would have no address."""
 
+FREE = "free"
+OWN = "own"
+ADDRESSES = (FREE, OWN)
+"""Which addresses a NIC may use beside those that are reserved for its domain: any that nobody has reserved, as
+on any network; or none."""
+
 
 class Network(NamedTuple):
     """A libvirt network that is ours, as its XML describes it.
@@ -46,6 +52,7 @@ class Network(NamedTuple):
     domain: str
     """DNS domain of the guests' names."""
     guest_to_host: str = ALL
+    addresses: str = FREE
 
     @property
     def transit_prefix(self) -> IPv4Network:
@@ -145,6 +152,8 @@ class Guest(NamedTuple):
     number: int
     name: str
     """The guest's DNS label, '' when it has none."""
+    also: tuple[int, ...] = ()
+    """Host numbers of its domain's other NICs on the network: the NICs of a domain are one sender."""
 
 
 class Binding(NamedTuple):
@@ -154,6 +163,8 @@ class Binding(NamedTuple):
     tap: str
     mac: str
     number: int
+    also: tuple[str, ...] = ()
+    """MAC addresses of its domain's other NICs on the network; a bond sends with one of them by any tap."""
 
 
 class Options(NamedTuple):

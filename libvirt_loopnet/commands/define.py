@@ -14,7 +14,7 @@ from ipaddress import IPv4Network
 from typing import NamedTuple
 
 from ..errors import ConflictError, LoopnetError
-from ..model import MAPPED, NATIVE
+from ..model import FREE, MAPPED, NATIVE
 from ..networks.new import new_network
 from ..prefixes import (
     check_guest_prefix,
@@ -43,6 +43,7 @@ class Chosen(NamedTuple):
     loop_prefix: IPv4Network
     guest_prefix: IPv4Network
     mode: str
+    addresses: str
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -79,7 +80,7 @@ def choose(name: str, asked: Asked, taken: Taken) -> Chosen:
     guest_prefix = asked.guest_prefix or default
     check_guest_prefix(guest_prefix, check_loop_prefix(loop_prefix), mode)
     check_overlap(name, loop_prefix, taken)
-    return Chosen(loop_prefix, guest_prefix, mode)
+    return Chosen(loop_prefix, guest_prefix, mode, asked.addresses or FREE)
 
 
 def _free(asked: Asked, mode: str, taken: Taken) -> IPv4Network:

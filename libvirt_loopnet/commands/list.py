@@ -12,6 +12,7 @@
     tap            the host's device for the NIC, null while there is none
     state          "up" while it is seen on the network's bridge, with carrier, and let in;
                    "off" while its guest runs and it is not (see loopnet doctor), else "reserved"
+    seen           array: loop addresses it uses beside that, which nobody has reserved
     published      array of objects: protocol, host_address (null: all), host_port, guest_port
 """
 
@@ -26,8 +27,8 @@ from .shared.inventory import Entry, entries, networks
 from .shared.output import print_json, print_table
 
 COLUMNS = ("guest", "dns_name", "network", "mac", "loop_address", "guest_address", "tap", "state")
-PUBLISHED = "published"
-"""A column of its own where anything is."""
+SEEN, PUBLISHED = "seen", "published"
+"""Columns of their own where there are any."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -39,12 +40,16 @@ def run(arguments: Namespace) -> int:
     if arguments.json:
         print_json([_as_json(entry) for entry in listed])
         return 0
+    columns = [*COLUMNS]
     rows = [[_printable(cell or "") for cell in _row(entry)] for entry in listed]
-    if any(entry.reservation.published for entry in listed):
-        ports = (" ".join(map(str, entry.reservation.published)) for entry in listed)
-        print_table((*COLUMNS, PUBLISHED), ([*row, each] for row, each in zip(rows, ports)))
-    else:
-        print_table(COLUMNS, rows)
+    for column, cells in (
+        (SEEN, [entry.seen for entry in listed]),
+        (PUBLISHED, [entry.reservation.published for entry in listed]),
+    ):
+        if any(cells):
+            columns.append(column)
+            rows = [[*row, " ".join(map(str, each))] for row, each in zip(rows, cells)]
+    print_table(columns, rows)
     return 0
 
 
@@ -52,6 +57,7 @@ def _as_json(entry: Entry) -> dict[str, object]:
     return {
         **dict(zip(COLUMNS, _row(entry))),
         "name": entry.reservation.name,
+        SEEN: [str(address) for address in entry.seen],
         PUBLISHED: [as_json(each) for each in entry.reservation.published],
     }
 

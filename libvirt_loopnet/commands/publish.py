@@ -14,6 +14,7 @@ from .. import config
 from ..addresses.publications import check_free, parse_publication
 from ..addresses.store import Store
 from ..converge import apply
+from ..converge.evict import evict
 from ..daemon import runstate
 from ..errors import InputError, NotFoundError
 from ..host import facts, linux
@@ -87,7 +88,10 @@ def save(store: Store, entry: Entry, kept: Reservation, published: Sequence[Publ
 def put_into_effect(store: Store) -> None:
     """The host follows what is stored; within the lock. Where it refuses, ``loopnet sync`` may do better."""
     host = linux.Linux()
-    apply.establish(host, apply.survey(host, store, config.load()), thorough=True)
+    desired = apply.survey(host, store, config.load())
+    apply.establish(host, desired, thorough=True)
+    for network in desired.networks:
+        evict(network, store.load(network.name))
 
 
 def line_of(publication: Publication, kept: Reservation, entry: Entry) -> str:

@@ -73,7 +73,7 @@ def _release(chosen: Sequence[Entry]) -> None:
             macs = {entry.reservation.mac for entry in chosen if entry.network_name == name}
             store.save(name, [kept for kept in store.load(name) if kept.mac not in macs])
             publish(store, name)
-        if any(entry.reservation.published for entry in chosen):
+        if any(entry.reservation.published for entry in chosen) or any(map(runstate.is_active, names)):
             put_into_effect(store)
     for entry in chosen:
         print(f"released {line(entry)}")

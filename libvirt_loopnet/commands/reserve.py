@@ -1,7 +1,8 @@
 """``loopnet reserve``: choose a guest's address by hand.
 
 What a guest that runs has stays: its address, the rules that tie it to its NIC and DHCP's answer
-agree, and can't be changed at once. So it is refused, and takes effect when the guest is started.
+agree, and can't be changed at once. So it is refused, and takes effect when the guest is started,
+unless the guest uses the address already.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from ..addresses import pool
+from ..addresses.labels import alias
 from ..addresses.store import Store
 from ..converge.dhcp_files import publish
 from ..daemon import runstate
 from ..errors import ConflictError, InputError, NotFoundError
 from ..guests.domains import parse_domain
-from ..model import Network, Reservation
+from ..host.kernel.neighbours import neighbours
+from ..host.kernel.taps import set_alias
+from ..model import FREE, Network, Reservation
 from ..networks.dhcp import parse_static
 from ..validation import check_mac, shown
 from .publish import put_into_effect
@@ -48,7 +52,7 @@ def run(arguments: Namespace) -> int:
     # libvirt is asked before the lock: it may be waiting for a hook that waits for the lock
     nic = _nic(arguments.guest, network, mine, arguments.connect)
     _refuse_static(network, nic.mac, number)
-    kept = keep(network, nic, number)
+    kept = keep(network, nic, number, next((e.tap for e in mine if e.reservation.mac == nic.mac), ""))
     print(
         f"{kept.name or kept.mac} has {network.loop_address(number)} in network {network.name}; "
         f"the guest itself sees {network.guest_address(number)}"
@@ -56,30 +60,42 @@ def run(arguments: Namespace) -> int:
     return 0
 
 
-def keep(network: Network, nic: Nic, number: int) -> Reservation:
-    """Reserve ``number`` for ``nic``, and tell dnsmasq. Raises ConflictError while it is live."""
+def keep(network: Network, nic: Nic, number: int, tap: str) -> Reservation:
+    """Reserve ``number`` for ``nic``, which is at ``tap`` if it is live, and tell dnsmasq.
+
+    Raises ConflictError while it is live and does not use that number.
+    """
     store = Store()
     with store.locked():
         before = store.load(network.name)
         after, kept = pool.reserve(network, before, nic.mac, nic.uuid, nic.name, number)
         if kept not in before:
-            _refuse_live(network, before, nic)
+            _refuse_live(network, before, nic, number)
             store.save(network.name, after)
-            if kept.published:
+            if tap:
+                set_alias(tap, alias(kept.name, network, kept.number))
+            if kept.published or runstate.is_active(network.name):
                 put_into_effect(store)
         publish(store, network.name)
     return kept
 
 
-def _refuse_live(network: Network, before: Sequence[Reservation], nic: Nic) -> None:
+def _refuse_live(network: Network, before: Sequence[Reservation], nic: Nic, number: int) -> None:
     port = next((p for p in runstate.live_ports(network.name) if p.mac == nic.mac), None)
-    if port is None:
+    wanted = network.loop_address(number)
+    if port is None or (nic.mac, wanted) in neighbours(network.bridge):
         return
     now = next((network.loop_address(k.number) for k in before if k.mac == nic.mac), "no address")
     raise ConflictError(
         f"guest {shown(port.owner)} is running and has {now} in network {network.name}; shut it "
-        "down first, then try again"
+        f"down first, then try again{_or_use(network, wanted)}"
     )
+
+
+def _or_use(network: Network, wanted: IPv4Address) -> str:
+    if network.addresses != FREE:
+        return ""
+    return f"; or set the address in the guest first, and see that it answers: ping -c 1 {wanted}"
 
 
 def _refuse_static(network: Network, mac: str, number: int) -> None:

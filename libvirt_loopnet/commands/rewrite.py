@@ -30,6 +30,7 @@ def run(arguments: Namespace) -> int:
         loop_prefix=asked.loop_prefix,
         guest_prefix=asked.guest_prefix,
         mode=asked.mode,
+        addresses=asked.addresses,
         gateway=arguments.gateway,
         taken=_taken(),
     )

@@ -128,6 +128,7 @@ def _networks(status: Status) -> Iterator[dict[str, object]]:
             "name": network.name,
             "active": active,
             "mode": network.mode,
+            "addresses": network.addresses,
             "bridge": network.bridge,
             "bridge_exists": active and network.name not in gone,
             "loop_prefix": str(network.loop_prefix),

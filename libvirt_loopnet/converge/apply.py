@@ -54,7 +54,9 @@ def _observe(host: Host, desired: HostState, thorough: bool, firewalls: Firewall
 def _plan(host: Host, observed: Observed, desired: HostState, thorough: bool) -> list[Step]:
     if not thorough:
         return plan(observed, desired)
-    script = make_tables(desired.networks, desired.guests, desired.bindings, desired.published)
+    script = make_tables(
+        desired.networks, desired.guests, desired.bindings, desired.published, desired.reserved
+    )
     return plan(observed, desired, host.canonical(desired.networks, script) if script else "")
 
 

@@ -24,7 +24,9 @@ from collections.abc import Callable, Iterable, Sequence
 from .. import config
 from ..addresses import pool
 from ..addresses.labels import alias, host_names
+from ..addresses.senders import Siblings, binding, guest, siblings
 from ..addresses.store import Store
+from ..converge.evict import evict
 from ..daemon import runstate
 from ..errors import ConflictError, HostError, InputError, LoopnetError
 from ..guests.domains import Nic, move_networks, parse_domain
@@ -84,17 +86,21 @@ def _admit(network: Network, port: Port, data: bytes, store: Store, *, is_new: b
     number = parse_static(data, network).number(port.mac) if is_new else None  # one in use keeps what it has
     before = store.load(network.name)
     after, kept = pool.reserve(network, before, port.mac, port.owner_uuid, port.owner, number)
-    guest = Guest(network.name, kept.mac, kept.number, kept.name)
+    old = next((each for each in before if each.mac == kept.mac), None)
+    nic = guest(network.name, kept, siblings(after))
     try:
         store.save(network.name, after)
         _tell_dnsmasq(network, before, after, kept)
-        _change_elements(add_elements([network], [guest], []), store)
-        if kept.published and kept.number not in {old.number for old in before if old.mac == kept.mac}:
-            _replace_all(store)  # its ports lead elsewhere now
+        if old and (old.number, old.uuid or kept.uuid) != (kept.number, kept.uuid):
+            _replace_all(store)  # what it had goes, from its siblings too; its ports lead elsewhere now
+        else:
+            _change_elements(_admitting(network, kept, after, is_new=not (old and old.uuid)), store)
+        if not old or old.number != kept.number:
+            evict(network, after)
     except Exception:
-        _take_back(network, before, guest if is_new else None, store)
+        _take_back(network, port, before, nic if is_new else None, store)
         raise
-    _publish(lambda: _names_with(network, after, guest) if config.load().names == "hosts" else None)
+    _publish(lambda: _names_with(network, after, nic) if config.load().names == "hosts" else None)
 
 
 def _tell_dnsmasq(
@@ -109,17 +115,43 @@ def _tell_dnsmasq(
         dnsmasq.reload(network.name)
 
 
-def _take_back(network: Network, before: Sequence[Reservation], guest: Guest | None, store: Store) -> None:
-    """What was done for a NIC that is refused; ``guest`` unless it was live before."""
+def _admitting(network: Network, kept: Reservation, all_kept: Sequence[Reservation], is_new: bool) -> str:
+    """What nft adds for a NIC; where it is new, its domain's live NICs may send as it from now on."""
+    others = siblings(all_kept)
+    nics = [kept]
+    if is_new and kept.mac in others:
+        live = {port.mac for port in runstate.live_ports(network.name)}
+        nics += [other for other in others[kept.mac] if other.mac in live]
+    taps = [(nic, tap) for nic in nics[1:] for tap in runstate.noted_taps(network.name, nic.mac)]
+    return add_elements(
+        [network],
+        [guest(network.name, nic, others) for nic in nics],
+        [binding(network.name, tap, nic.mac, nic.number, others) for nic, tap in taps],
+        [(network.name, kept.number)],
+    )
+
+
+def _take_back(
+    network: Network, port: Port, before: Sequence[Reservation], new: Guest | None, store: Store
+) -> None:
+    """What was done for a NIC that is refused; ``new`` unless it was live before."""
 
     def forget_in_dnsmasq() -> None:
         if dnsmasq.sync_hosts(network, before):
             dnsmasq.reload(network.name)
 
-    undoing = [lambda: store.save(network.name, before), forget_in_dnsmasq]
-    if guest:
-        undoing.append(lambda: nft(delete_elements([network], [guest], [])))
-    for undo in undoing:
+    def forget_in_rules() -> None:
+        if new and new.also:  # live NICs of its domain were to send as it
+            runstate.forget_port(port)
+            _replace_all(store)
+        elif new:
+            spare = [] if new.number in {each.number for each in before} else [(network.name, new.number)]
+            nft(delete_elements([network], [new], [], spare))
+
+    def forget_in_store() -> None:
+        store.save(network.name, before)
+
+    for undo in (forget_in_store, forget_in_dnsmasq, forget_in_rules):
         try:
             undo()
         except LoopnetError as error:  # the refusal says why
@@ -145,47 +177,48 @@ def port_deleted(data: bytes) -> None:
             return  # net-destroy came first, and all of its guests' went with it
         runstate.note_deleted(port)
         is_left = bool(runstate.ports_of(network.name, port.mac))
-        for kept in store.load(network.name):
+        reservations = store.load(network.name)
+        others = siblings(reservations)
+        for kept in reservations:
             if kept.mac == port.mac:
-                guest = Guest(network.name, kept.mac, kept.number, kept.name)
+                nic = guest(network.name, kept, others)
                 if is_left:
-                    _change_elements(_bind(network, guest, (), store), store)
+                    _change_elements(_bind(network, nic, (), others, store), store)
                 else:
-                    _dismiss(network, guest, store)
+                    _dismiss(network, nic, others, store)
 
 
-def _bind(network: Network, guest: Guest, taps: Iterable[str], store: Store) -> str:
+def _bind(network: Network, nic: Guest, taps: Iterable[str], others: Siblings, store: Store) -> str:
     """nft commands that tie a NIC to ``taps`` as well, and no more to those that it has lost; '' for no change."""
-    known = runstate.noted_taps(network.name, guest.mac)
-    kept = [tap for tap in known if tap in taps or is_plugged(tap, guest.mac, network.bridge)]
+    known = runstate.noted_taps(network.name, nic.mac)
+    kept = [tap for tap in known if tap in taps or is_plugged(tap, nic.mac, network.bridge)]
     here = [*kept, *(tap for tap in taps if tap not in kept)]
     lost = [tap for tap in known if tap not in kept]
     if here != known:
-        runstate.note_taps(network.name, guest.mac, here)
+        runstate.note_taps(network.name, nic.mac, here)
     if not lost:
-        return add_elements([network], [], [_binding(network, guest, tap) for tap in taps])
-    gone, left = ([_binding(network, guest, tap) for tap in which] for which in (lost, here))
-    if _has_clone(network, guest.mac, store):  # some elements are its as well
+        return add_elements([network], [], _bindings(network, nic, taps, others))
+    gone, left = (_bindings(network, nic, which, others) for which in (lost, here))
+    if _has_clone(network, nic.mac, store):  # some elements are its as well
         _replace_all(store)
         gone = []
     # What a NIC's taps have in common goes with the lost ones, and comes back with the others.
     return delete_elements([network], [], gone) + add_elements([network], [], left)
 
 
-def _binding(network: Network, guest: Guest, tap: str) -> Binding:
-    return Binding(network.name, tap, guest.mac, guest.number)
+def _bindings(network: Network, nic: Guest, taps: Iterable[str], others: Siblings) -> list[Binding]:
+    return [binding(network.name, tap, nic.mac, nic.number, others) for tap in taps]
 
 
-def _dismiss(network: Network, guest: Guest, store: Store) -> None:
+def _dismiss(network: Network, gone: Guest, others: Siblings, store: Store) -> None:
     # libvirt has forgotten the tap by now, and its name may be another guest's next
-    taps = runstate.noted_taps(network.name, guest.mac)
-    bindings = [_binding(network, guest, tap) for tap in taps]
-    if _has_clone(network, guest.mac, store):  # some elements are its as well
+    bindings = _bindings(network, gone, runstate.noted_taps(network.name, gone.mac), others)
+    if _has_clone(network, gone.mac, store):  # some elements are its as well
         _replace_all(store)
     else:
-        _change_elements(delete_elements([network], [guest], bindings), store)
-    runstate.note_taps(network.name, guest.mac, ())
-    _publish(lambda: _names_but(network, guest))
+        _change_elements(delete_elements([network], [gone], bindings), store)
+    runstate.note_taps(network.name, gone.mac, ())
+    _publish(lambda: _names_but(network, gone))
 
 
 def _has_clone(network: Network, mac: str, store: Store) -> bool:
@@ -194,21 +227,21 @@ def _has_clone(network: Network, mac: str, store: Store) -> bool:
     return any(kept.mac == mac for other in others for kept in store.load(other.name))
 
 
-def _names_with(network: Network, reservations: Iterable[Reservation], guest: Guest) -> list[names.Entry]:
-    """The names published now and those of ``guest``; a name may have gone to it from another."""
+def _names_with(network: Network, reservations: Iterable[Reservation], new: Guest) -> list[names.Entry]:
+    """The names published now and those of ``new``; a name may have gone to it from another."""
     present = {entry[0] for entry in names.published()}
     live = [
         Guest(network.name, kept.mac, kept.number, kept.name)
         for kept in reservations
-        if network.loop_address(kept.number) in present or kept.mac == guest.mac
+        if network.loop_address(kept.number) in present or kept.mac == new.mac
     ]
     foreign = [entry for entry in names.published() if entry[0] not in network.loop_prefix]
     return [*foreign, *host_names([network], live)]
 
 
-def _names_but(network: Network, guest: Guest) -> list[names.Entry]:
-    """The names published now, but for that of ``guest``."""
-    address = network.loop_address(guest.number)
+def _names_but(network: Network, gone: Guest) -> list[names.Entry]:
+    """The names published now, but for that of ``gone``."""
+    address = network.loop_address(gone.number)
     return [entry for entry in names.published() if entry[0] != address]
 
 
@@ -253,10 +286,13 @@ def guest_start(data: bytes) -> None:
                 check_device(f"guest {domain.name}", nic.tap)
         for nic in domain.nics:
             network = networks.get(nic.network)
-            number = _number(store, nic) if network else None
+            reservations = store.load(nic.network) if network else ()
+            number = _number(reservations, nic)
             if network and number is not None and nic.tap:
+                others = siblings(reservations)
+                nic_of_guest = Guest(network.name, nic.mac, number, "")
                 _name_tap(nic.tap, alias(domain.name, network, number))
-                script += _bind(network, Guest(network.name, nic.mac, number, ""), [nic.tap], store)
+                script += _bind(network, nic_of_guest, [nic.tap], others, store)
                 if dnsmasq.drop_static_hosts(network):
                     dnsmasq.reload(network.name)
         _change_elements(script, store)
@@ -269,8 +305,8 @@ def _name_tap(tap: str, name: str) -> None:
         warn(str(error))
 
 
-def _number(store: Store, nic: Nic) -> int | None:
-    return next((kept.number for kept in store.load(nic.network) if kept.mac == nic.mac), None)
+def _number(reservations: Iterable[Reservation], nic: Nic) -> int | None:
+    return next((kept.number for kept in reservations if kept.mac == nic.mac), None)
 
 
 def guest_arrives(data: bytes) -> None:
@@ -283,7 +319,7 @@ def guest_arrives(data: bytes) -> None:
     networks = {network.name for network in runstate.active_networks()} - moved  # in another, it asks anew
     domain, store = parse_domain(data), Store()
     for nic in domain.nics:
-        if nic.network in networks and _number(store, nic) is None:
+        if nic.network in networks and _number(store.load(nic.network), nic) is None:
             raise ConflictError(
                 f"guest {domain.name} brings {nic.mac} to network {nic.network}, where no address is reserved "
                 f"for it; reserve here the one it has there: loopnet reserve {nic.mac} ADDRESS"

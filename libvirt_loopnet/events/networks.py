@@ -11,6 +11,7 @@ from .. import config, process
 from ..addresses import pool
 from ..addresses.store import Store
 from ..converge.apply import establish, force, survey
+from ..converge.evict import evict
 from ..daemon import leftover, runstate
 from ..errors import ConflictError, HostError, InputError, LoopnetError
 from ..host import dnsmasq, leases, linux, sockets
@@ -183,6 +184,7 @@ def _update(network: Network, store: Store, reservations: Sequence[Reservation])
             dnsmasq.reload(network.name)
         host = linux.Linux()
         establish(host, survey(host, store, config.load(), starting=network))
+        evict(network, reservations)
 
 
 def network_stopped(data: bytes) -> None:

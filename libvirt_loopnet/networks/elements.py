@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from ..addresses.labels import dns_label
 from ..errors import InputError
-from ..model import ALL, GUEST_TO_HOST, MAPPED, MODES, NATIVE, Network
+from ..model import ADDRESSES, ALL, FREE, GUEST_TO_HOST, MAPPED, MODES, NATIVE, Network
 from ..prefixes import check_guest_prefix, check_loop_prefix, default_guest_prefix, parse_prefix
 from ..validation import check_device, check_domain, check_mac, check_name, check_uuid, shown
 from ..xml.tree import Element, local_name
@@ -15,7 +15,7 @@ from ..xml.tree import Element, local_name
 NAMESPACE = "https://libvirt-loopnet.org/xml/network/1"
 OWN_TAG = f"{NAMESPACE} network"
 OWN_HOST_TAG = f"{NAMESPACE} host"
-OWN_ATTRIBUTES = ("mode", "guest-prefix", "gateway", "guest-to-host")
+OWN_ATTRIBUTES = ("mode", "guest-prefix", "gateway", "guest-to-host", "addresses")
 
 _AROUND = ("networkstatus", "hookData")
 
@@ -85,6 +85,7 @@ def describe(element: Element, own: Element) -> Network:
         host=host,
         domain=domain_of(name, element),
         guest_to_host=own.get("guest-to-host", ALL),
+        addresses=own.get("addresses", FREE),
     )
 
 
@@ -140,15 +141,11 @@ def _check_own(name: str, own: Element) -> None:
             f"network {name}: <loopnet:network> does not know {shown(wrong[0])}; "
             f"it has {', '.join(OWN_ATTRIBUTES)}"
         )
-    if own.get("mode", MAPPED) not in MODES:
-        raise InputError(
-            f"network {name}: mode {shown(own.get('mode'))} is unknown; take {' or '.join(MODES)}"
-        )
-    given = own.get("guest-to-host", ALL)
-    if given not in GUEST_TO_HOST:
-        raise InputError(
-            f"network {name}: guest-to-host {shown(given)} is unknown; take {' or '.join(GUEST_TO_HOST)}"
-        )
+    choices = (("mode", MODES), ("guest-to-host", GUEST_TO_HOST), ("addresses", ADDRESSES))
+    for key, known in choices:
+        given = own.get(key, known[0])
+        if given not in known:
+            raise InputError(f"network {name}: {key} {shown(given)} is unknown; take {' or '.join(known)}")
 
 
 def _loop_prefix(name: str, element: Element) -> tuple[IPv4Network, int]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Network
 
 from ..addresses.labels import dns_label
-from ..model import ALL, Network, Reservation
+from ..model import ALL, FREE, Network, Reservation
 from ..prefixes import check_guest_prefix, check_loop_prefix
 from ..validation import check_name
 from ..xml.edit import escape
@@ -23,6 +23,8 @@ def own_attributes(network: Network) -> dict[str, str]:
     }
     if network.guest_to_host != ALL:
         given["guest-to-host"] = network.guest_to_host
+    if network.addresses != FREE:
+        given["addresses"] = network.addresses
     return given
 
 
@@ -52,7 +54,9 @@ def own_metadata(network: Network, hosts: Sequence[Reservation], lead: bytes, un
     return lead.join((*lines, b"</loopnet:network>"))
 
 
-def new_network(name: str, loop_prefix: IPv4Network, guest_prefix: IPv4Network, mode: str) -> bytes:
+def new_network(
+    name: str, loop_prefix: IPv4Network, guest_prefix: IPv4Network, mode: str, addresses: str = FREE
+) -> bytes:
     """A complete definition, for virsh net-define as it stands; libvirt picks bridge and UUID.
 
     The gateway is host number 1, the host has the last usable one.
@@ -71,6 +75,7 @@ def new_network(name: str, loop_prefix: IPv4Network, guest_prefix: IPv4Network, 
         gateway=DEFAULT_GATEWAY,
         host=host,
         domain=dns_label(name) or DEFAULT_DOMAIN,
+        addresses=addresses,
     )
     ip = {"address": str(network.loop_address(host)), "prefix": str(loop_prefix.prefixlen)}
     lines = (

@@ -23,7 +23,7 @@ from ipaddress import IPv4Network
 from typing import NamedTuple
 
 from ..errors import InputError, PoolFullError, VerifyError
-from ..model import MAPPED, MODES, NATIVE, Network, Reservation
+from ..model import ADDRESSES, FREE, MAPPED, MODES, NATIVE, Network, Reservation
 from ..prefixes import (
     LONGEST,
     LOOPBACK,
@@ -69,6 +69,7 @@ class _Asked(NamedTuple):
     loop_prefix: IPv4Network | None
     guest_prefix: IPv4Network | None
     mode: str | None
+    addresses: str | None
     gateway: int | None
     taken: tuple[tuple[str, IPv4Network], ...]
 
@@ -79,6 +80,7 @@ def rewrite_network(
     loop_prefix: IPv4Network | None = None,
     guest_prefix: IPv4Network | None = None,
     mode: str | None = None,
+    addresses: str | None = None,
     gateway: int | None = None,
     taken: Iterable[tuple[str, IPv4Network]] = (),
     occupied: Iterable[int] = (),
@@ -94,7 +96,7 @@ def rewrite_network(
     if network_element(root) is not root:
         raise InputError("expected <network>, got a status file; take: virsh net-dumpxml NETWORK")
     check_rewritable(root)
-    asked = _Asked(loop_prefix, guest_prefix, mode, gateway, tuple(taken))
+    asked = _Asked(loop_prefix, guest_prefix, mode, addresses, gateway, tuple(taken))
     own = own_element(root)
     old = describe(root, own) if own else None
     draft = _fitting(_normalised(old, asked) if old else _converted(root, asked), asked)
@@ -122,6 +124,7 @@ def _normalised(old: Network, asked: _Asked) -> Network:
         loop_prefix=loop_prefix,
         guest_prefix=guest_prefix,
         gateway=old.gateway if asked.gateway is None else asked.gateway,
+        addresses=asked.addresses or old.addresses,
     )
     if draft.host == draft.gateway or draft.host not in draft.guest_numbers:
         draft = draft._replace(host=0)
@@ -154,6 +157,7 @@ def _converted(root: Element, asked: _Asked) -> Network:
         gateway=number if asked.gateway is None else asked.gateway,
         host=0,
         domain=domain_of(name, root),
+        addresses=asked.addresses or FREE,
     )
 
 
@@ -178,6 +182,8 @@ def _fitting(draft: Network, asked: _Asked) -> Network:
     """``draft``, if its prefixes and gateway fit each other and the other networks."""
     if draft.mode not in MODES:
         raise InputError(f"mode {shown(draft.mode)} is unknown; take {' or '.join(MODES)}")
+    if draft.addresses not in ADDRESSES:
+        raise InputError(f"addresses {shown(draft.addresses)} is unknown; take {' or '.join(ADDRESSES)}")
     check_guest_prefix(draft.guest_prefix, check_loop_prefix(draft.loop_prefix), draft.mode)
     check_overlap(draft.name, draft.loop_prefix, asked.taken)
     host_number(draft.name, "gateway", str(draft.gateway), draft.loop_prefix)

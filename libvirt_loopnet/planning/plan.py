@@ -85,7 +85,7 @@ def _replace_tables(observed: Observed, desired: HostState, tables: str | None) 
     if not desired.networks:
         return [] if absent else [Step(NFT, delete_tables())]
     make = make_tables if absent else replace_tables
-    script = make(desired.networks, desired.guests, desired.bindings, desired.published)
+    script = make(desired.networks, desired.guests, desired.bindings, desired.published, desired.reserved)
     moved = [move for network in desired.networks for move in moves(network)]
     return [Step(NFT, script), *(Step(NETLINK, str(move)) for move in moved)]
 

@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from ..addresses.labels import host_names
 from ..addresses.publications import published
+from ..addresses.senders import Siblings, binding, guest, siblings
 from ..firewalls.openings import Firewalls
 from ..model import NATIVE, Binding, Guest, Network, Options, Port, Published, Reservation
 from ..records import NamedTuple
@@ -79,6 +80,8 @@ class HostState(NamedTuple):
     shrink_lo: bool = False
     hosts: tuple[tuple[IPv4Address, tuple[str, ...]], ...] = ()
     published: tuple[Published, ...] = ()
+    reserved: tuple[tuple[str, int], ...] = ()
+    """(network, host number) of all reservations, also of guests that don't run."""
     gone: tuple[str, ...] = ()
     """Bridges that were ours: other firewalls have to forget them, although they are no more."""
 
@@ -150,36 +153,56 @@ def desire(
 ) -> HostState:
     """The state for these active ``networks`` with their ``reservations``, live ``ports`` and ``taps``."""
     active = tuple(sorted(networks))
-    guests = tuple(sorted(_guests(active, reservations, ports)))
+    others = {network.name: siblings(reservations.get(network.name, ())) for network in active}
+    guests = tuple(sorted(_guests(active, reservations, ports, others)))
     return HostState(
         networks=active,
         guests=guests,
-        bindings=tuple(sorted(_bindings(active, guests, taps))),
+        bindings=tuple(sorted(_bindings(active, guests, taps, others))),
         shrink_lo=bool(active) and options.lo == "shrink",
         hosts=host_names(active, guests) if options.names == "hosts" else (),
         published=published(active, reservations),
+        reserved=tuple(_reserved(active, reservations)),
     )
 
 
+def _reserved(
+    networks: Iterable[Network], reservations: Mapping[str, Sequence[Reservation]]
+) -> Iterable[tuple[str, int]]:
+    for network in networks:
+        numbers = network.guest_numbers
+        for kept in reservations.get(network.name, ()):
+            if kept.number in numbers:
+                yield network.name, kept.number
+
+
 def _guests(
-    networks: Iterable[Network], reservations: Mapping[str, Sequence[Reservation]], ports: Iterable[Port]
+    networks: Iterable[Network],
+    reservations: Mapping[str, Sequence[Reservation]],
+    ports: Iterable[Port],
+    others: Mapping[str, Siblings],
 ) -> Iterable[Guest]:
     live = {(port.network, port.mac) for port in ports}
     for network in networks:
         for kept in reservations.get(network.name, ()):
             if (network.name, kept.mac) in live:
-                yield Guest(network.name, kept.mac, kept.number, kept.name)
+                yield guest(network.name, kept, others[network.name])
 
 
-def _bindings(networks: Iterable[Network], guests: Iterable[Guest], taps: Iterable[Tap]) -> Iterable[Binding]:
+def _bindings(
+    networks: Iterable[Network],
+    guests: Iterable[Guest],
+    taps: Iterable[Tap],
+    others: Mapping[str, Siblings],
+) -> Iterable[Binding]:
     by_bridge = {network.bridge: network for network in networks}
     by_address: dict[str, Guest] = {}
     by_tail: dict[tuple[str, str], list[Guest]] = {}
     by_name = {network.name: network for network in by_bridge.values()}
-    for guest in guests:
-        network = by_name[guest.network]
-        by_address[str(network.loop_address(guest.number))] = guest
-        by_tail.setdefault((guest.network, guest.mac[2:]), []).append(guest)
+    for live in guests:
+        network = by_name[live.network]
+        by_address[str(network.loop_address(live.number))] = live
+        by_tail.setdefault((live.network, live.mac[2:]), []).append(live)
     for tap in taps:
         if tap.bridge not in by_bridge or not is_quotable(tap.name):
             continue  # unbound, that NIC has its guards by MAC and address; others must not lose theirs
@@ -190,4 +213,4 @@ def _bindings(networks: Iterable[Network], guests: Iterable[Guest], taps: Iterab
             alike = by_tail.get((name, tap.mac[2:]), [])
             owner = alike[0] if len(alike) == 1 else None
         if owner is not None and owner.network == name:
-            yield Binding(name, tap.name, owner.mac, owner.number)
+            yield binding(name, tap.name, owner.mac, owner.number, others[name])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..model import NATIVE, Network
 from ..prefixes import LOOPBACK, TRANSIT
-from .phrases import ICMP_ERRORS, block, braces, chain, move
+from .phrases import ICMP_ERRORS, block, braces, chain, host_numbers, is_free, move, unreserved
 
 
 def bridge_table(networks: Sequence[Network]) -> str:
@@ -85,6 +85,7 @@ def _chains(network: Network) -> str:
     lines += block("ip-peer", network, _ip_to_peer(network))
     lines += block("ip-from", network, _ip_from_guest(network))
     lines += block("ip-claimed", network, _ip_claimed(network))
+    lines += block("arp-claimed", network, _arp_claimed(network))
     lines += block("arp-from", network, _arp_from_guest(network))
     lines += block("from", network, _from_guest(network))
     lines += block("arp-to", network, _arp_to_guest(network))
@@ -93,10 +94,21 @@ def _chains(network: Network) -> str:
 
 
 def _sets(network: Network) -> list[str]:
-    return [
+    sets = [
         f"set {chain('senders', network)} {{ type ether_addr . ipv4_addr; }}",
-        f"set {chain('arp-senders', network)} {{ type ether_addr . ether_addr . ipv4_addr; }}",
+        f"set {chain('arp-senders', network)} {{ type ether_addr . ether_addr; }}",
     ]
+    if is_free(network):
+        never = braces(str(network.guest_address(number)) for number in host_numbers(network))
+        sets.append(f"set {chain('reserved', network)} {{ type ipv4_addr; elements = {never}; }}")
+    return sets
+
+
+def _free(field: str, network: Network) -> list[str]:
+    """What a rule begins with that lets in an address which nobody has reserved."""
+    if not is_free(network):
+        return []
+    return [unreserved(field, network.guest_prefix, chain("reserved", network))]
 
 
 def _quoted_chains(network: Network) -> list[str]:
@@ -131,15 +143,26 @@ def _from_guest(network: Network) -> list[str]:
 
 
 def _arp_from_guest(network: Network) -> list[str]:
-    to_loop = move("arp saddr ip", network.loop_prefix)
-    host, gateway = network.host, network.gateway
+    claimed = chain("arp-claimed", network)
     return [
         "arp htype != 1 drop",
         "arp ptype != 0x0800 drop",
         "arp hlen != 6 drop",
         "arp plen != 4 drop",
-        f"ether saddr . arp saddr ether . arp saddr ip != @{chain('arp-senders', network)} drop",
+        f"ether saddr . arp saddr ether != @{chain('arp-senders', network)} drop",
         "arp saddr ip 0.0.0.0 accept",  # a probe, RFC 5227
+        f"ether saddr . arp saddr ip @{chain('senders', network)} goto {claimed}",
+        *(f"{free} goto {claimed}" for free in _free("arp saddr ip", network)),
+        "drop",
+    ]
+
+
+def _arp_claimed(network: Network) -> list[str]:
+    """Of an address that is its sender's, or that nobody has reserved. What is for all goes on as it is;
+    the host hears it by way of table arp."""
+    to_loop = move("arp saddr ip", network.loop_prefix)
+    host, gateway = network.host, network.gateway
+    return [
         f"arp daddr ip {network.guest_address(host)}"
         f" arp daddr ip set {network.loop_address(host)} {to_loop} {_only_to_host(network)} accept",
         f"arp daddr ip {network.guest_address(gateway)}"
@@ -153,12 +176,13 @@ def _ip_claimed(network: Network) -> list[str]:
     return [
         "ip saddr 0.0.0.0 ip daddr 255.255.255.255 udp sport 68 udp dport 67 accept",
         f"ether saddr . ip saddr @{chain('senders', network)} goto {chain('ip-from', network)}",
+        *(f"{free} goto {chain('ip-from', network)}" for free in _free("ip saddr", network)),
         "drop",
     ]
 
 
 def _ip_from_guest(network: Network) -> list[str]:
-    """From a NIC with its own address."""
+    """From a NIC with an address that it may use."""
     to_transit = move("ip saddr", network.transit_prefix)
     to_loop = "accept" if network.mode == NATIVE else f"goto {chain('both-to-loop', network)}"
     return [

@@ -5,22 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..model import Binding, Guest, Network
-from .phrases import chain
+from .phrases import chain, host_numbers, is_free
 
 
-def add_elements(networks: Iterable[Network], guests: Iterable[Guest], bindings: Iterable[Binding]) -> str:
-    """nft commands that admit ``guests`` and tie them to their taps; adding twice is no error."""
-    return "".join(f"add element {line}\n" for line in _elements(networks, guests, bindings))
+def add_elements(
+    networks: Iterable[Network],
+    guests: Iterable[Guest],
+    bindings: Iterable[Binding],
+    reserved: Iterable[tuple[str, int]] = (),
+) -> str:
+    """nft commands that admit ``guests``, tie them to their taps, and keep what is ``reserved`` (names of
+    networks, host numbers) from all others; adding twice is no error."""
+    return "".join(f"add element {line}\n" for line in _elements(networks, guests, bindings, reserved))
 
 
-def delete_elements(networks: Iterable[Network], guests: Iterable[Guest], bindings: Iterable[Binding]) -> str:
+def delete_elements(
+    networks: Iterable[Network],
+    guests: Iterable[Guest],
+    bindings: Iterable[Binding],
+    reserved: Iterable[tuple[str, int]] = (),
+) -> str:
     """nft commands that take the same elements away; right also when they aren't there."""
-    lines = list(_elements(networks, guests, bindings))
+    lines = list(_elements(networks, guests, bindings, reserved))
     return "".join(f"add element {line}\ndelete element {line}\n" for line in lines)
 
 
 def _elements(
-    networks: Iterable[Network], guests: Iterable[Guest], bindings: Iterable[Binding]
+    networks: Iterable[Network],
+    guests: Iterable[Guest],
+    bindings: Iterable[Binding],
+    reserved: Iterable[tuple[str, int]] = (),
 ) -> Iterable[str]:
     """``FAMILY TABLE SET { ELEMENT }``, grouped by set so that a thousand guests are a handful of lines."""
     by_name = {network.name: network for network in networks}
@@ -32,15 +46,15 @@ def _elements(
     macs: set[str] = set()
     for guest in guests:
         network = by_name[guest.network]
-        address = network.guest_address(guest.number)
-        senders, arp_senders = (
-            f"bridge loopnet {chain(kind, network)}" for kind in ("senders", "arp-senders")
-        )
-        put(senders, f"{guest.mac} . {address}")
-        put(arp_senders, f"{guest.mac} . {guest.mac} . {address}")
-        put(arp_senders, f"{guest.mac} . {guest.mac} . 0.0.0.0")
-        loop = network.loop_address(guest.number)
-        put("arp loopnet neighbours", f'"{network.bridge}" . {guest.mac} . {loop}')
+        nic = f'"{network.bridge}" . {guest.mac}'
+        for number in (guest.number, *guest.also):
+            put(
+                f"bridge loopnet {chain('senders', network)}",
+                f"{guest.mac} . {network.guest_address(number)}",
+            )
+            put("arp loopnet neighbours", f"{nic} . {network.loop_address(number)}")
+        put(f"bridge loopnet {chain('arp-senders', network)}", f"{guest.mac} . {guest.mac}")
+        put("arp loopnet nics", nic)
         # One MAC may be on two networks (clones); unbound it can be told to one of them only.
         if guest.mac not in macs:
             macs.add(guest.mac)
@@ -52,8 +66,14 @@ def _elements(
         nic = f'"{binding.tap}" . {binding.mac}'
         address = network.guest_address(binding.number)
         put("bridge loopnet bound-senders", f"{nic} . {address} : goto {chain('ip-from', network)}")
-        put("bridge loopnet bound", f"{nic} : goto {chain('from', network)}")
+        for mac in (binding.mac, *binding.also):
+            put("bridge loopnet bound", f'"{binding.tap}" . {mac} : goto {chain("from", network)}')
         put("bridge loopnet taps", f'"{binding.tap}"')
         put("bridge loopnet bound-macs", binding.mac)
+    for name, number in reserved:
+        network = by_name[name]
+        if is_free(network) and number not in host_numbers(network):
+            put(f"bridge loopnet {chain('reserved', network)}", str(network.guest_address(number)))
+            put("arp loopnet reserved", str(network.loop_address(number)))
     for where, elements in grouped.items():
         yield f"{where} {{ {', '.join(elements)} }}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from ipaddress import IPv4Network
 
-from ..model import Network
+from ..model import FREE, Network
 from ..prefixes import LOOPBACK, TRANSIT
 
 ICMP_ERRORS = "{ destination-unreachable, source-quench, time-exceeded, parameter-problem }"
@@ -32,6 +32,21 @@ def move(field: str, prefix: IPv4Network) -> str:
 def braces(elements: Iterable[str]) -> str:
     """A set, or a map, without a name."""
     return f"{{ {', '.join(elements)} }}"
+
+
+def unreserved(field: str, prefix: IPv4Network, reserved: str) -> str:
+    """``field`` is in ``prefix`` and not in the set ``reserved``."""
+    return f"{field} {prefix} {field} != @{reserved}"
+
+
+def host_numbers(network: Network) -> list[int]:
+    """Those that no guest can have: the prefix itself, gateway, host, broadcast."""
+    return sorted({0, network.gateway, network.host, network.loop_prefix.num_addresses - 1})
+
+
+def is_free(network: Network) -> bool:
+    """May its guests use what nobody has reserved?"""
+    return network.addresses == FREE
 
 
 def drop_local(*fields: str) -> str:

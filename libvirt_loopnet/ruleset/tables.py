@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ..model import Binding, Guest, Network, Published
 from .arp import arp_table
@@ -23,9 +23,10 @@ def replace_tables(
     guests: Sequence[Guest],
     bindings: Sequence[Binding],
     published: Sequence[Published] = (),
+    reserved: Iterable[tuple[str, int]] = (),
 ) -> str:
     """The nft script that puts our tables in place of whatever was there, in one transaction."""
-    return delete_tables() + make_tables(networks, guests, bindings, published)
+    return delete_tables() + make_tables(networks, guests, bindings, published, reserved)
 
 
 def make_tables(
@@ -33,9 +34,10 @@ def make_tables(
     guests: Sequence[Guest],
     bindings: Sequence[Binding],
     published: Sequence[Published] = (),
+    reserved: Iterable[tuple[str, int]] = (),
 ) -> str:
     """Our tables for these active ``networks``; '' when there are none."""
     if not networks:
         return ""
     made = bridge_table(networks) + ip_table(networks, published) + arp_table(networks)
-    return made + add_elements(networks, guests, bindings)
+    return made + add_elements(networks, guests, bindings, reserved)

@@ -39,6 +39,10 @@ _loopnet() {
         _filedir -d
         return
         ;;
+    --addresses)
+        COMPREPLY=($(compgen -W 'free own' -- "$cur"))
+        return
+        ;;
     --loop-prefix | --guest-prefix | --gateway | --mac) return ;;
     esac
 
@@ -49,13 +53,13 @@ _loopnet() {
         candidates='define rewrite convert revert list graph ip reserve release publish unpublish
             status plan sync watch cleanup doctor guest-setup install-hooks uninstall-hooks'
         ;;
-    define) options='--loop-prefix --guest-prefix --mode --print-xml' ;;
+    define) options='--loop-prefix --guest-prefix --mode --addresses --print-xml' ;;
     rewrite)
-        options='--loop-prefix --guest-prefix --mode --gateway'
+        options='--loop-prefix --guest-prefix --mode --addresses --gateway'
         [[ $cur == -* ]] || _filedir xml
         ;;
     convert)
-        options='--print-xml --print-diff --restart --loop-prefix --guest-prefix --mode --gateway'
+        options='--print-xml --print-diff --restart --loop-prefix --guest-prefix --mode --addresses --gateway'
         candidates=$(virsh -q net-list --all --name 2>/dev/null)
         ;;
     revert)

@@ -38,6 +38,7 @@ set -l prefixed define rewrite convert
 complete -c loopnet -n "__fish_seen_subcommand_from $prefixed" -l loop-prefix -x -d 'the host\'s view, inside 127.0.0.0/8'
 complete -c loopnet -n "__fish_seen_subcommand_from $prefixed" -l guest-prefix -x -d 'the guests\' view, of equal length'
 complete -c loopnet -n "__fish_seen_subcommand_from $prefixed" -l mode -x -a 'mapped native' -d 'who has 127.x'
+complete -c loopnet -n "__fish_seen_subcommand_from $prefixed" -l addresses -x -a 'free own' -d 'what guests may use'
 complete -c loopnet -n '__fish_seen_subcommand_from rewrite convert' -l gateway -x -d 'host number of the router that guests see'
 complete -c loopnet -n '__fish_seen_subcommand_from define convert revert' -l print-xml -d 'print the result, do nothing'
 complete -c loopnet -n '__fish_seen_subcommand_from convert revert' -l print-diff -d 'print what would change'

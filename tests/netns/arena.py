@@ -42,10 +42,11 @@ class Arena:
     * ``loose``: hot-plugged, known by its MAC address alone
     * ``early``: on the bridge, but no event has told of it
     * ``stranger``: on another loopnet
+    * ``asleep``: does not run, and has its reservation; at ``free`` there is nobody, and no reservation
     """
 
-    def __init__(self, lab: Lab, stack: contextlib.ExitStack) -> None:
-        self.lab = lab
+    def __init__(self, lab: Lab, stack: contextlib.ExitStack, kind: str) -> None:
+        self.lab, self.kind = lab, kind
         lab.host.sh(HOSTILE)
         self.net, self.other_net = lab.network(1), lab.network(2)
         lab.start(self.net)
@@ -54,6 +55,9 @@ class Arena:
         self.loose = lab.guest(self.net, bind=False)
         self.early = lab.guest(self.net, admit=False)
         self.stranger = lab.guest(self.other_net)
+        self.asleep = lab.guest(self.net)
+        lab.destroy(self.asleep)
+        self.free = self.asleep._replace(number=200)
         self.leaks = stack.enter_context(LeakWatch(lab.lan, "lan0"))
         self._wires = {
             guest.name: stack.enter_context(Capture(guest.namespace, "eth0")) for guest in self.guests
@@ -85,6 +89,10 @@ class Arena:
     @property
     def native(self) -> bool:
         return self.lab.mode == "native"
+
+    def at(self, number: int) -> str:
+        """The address with this number, as guests see it."""
+        return str(self.net.model.guest_address(number))
 
     @property
     def bridge_mac(self) -> str:

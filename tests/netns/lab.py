@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from libvirt_loopnet.model import NATIVE, Network
+from libvirt_loopnet.model import FREE, NATIVE, Network
 from libvirt_loopnet.networks.new import new_network
 from libvirt_loopnet.networks.parsing import parse_network
 from tests.sandbox import Namespace, Sandbox
@@ -102,12 +102,14 @@ def domain_xml(name: str, nics: list[LabGuest]) -> str:
     )
 
 
-def network_xml(index: int, mode: str, *, guest_prefix: str = "", length: int = 24) -> str:
+def network_xml(
+    index: int, mode: str, *, guest_prefix: str = "", length: int = 24, addresses: str = FREE
+) -> str:
     """The live definition of network number ``index``, 127.INDEX.0.0, on bridge virbrINDEX."""
     name = f"net{index}"
     loop = ipaddress.IPv4Network(f"127.{index}.0.0/{length}")
     guest = ipaddress.IPv4Network(guest_prefix or f"10.127.{index}.0/{length}")
-    text = new_network(name, loop, loop if mode == NATIVE else guest, mode).decode()
+    text = new_network(name, loop, loop if mode == NATIVE else guest, mode, addresses).decode()
     head = f"<name>{name}</name><uuid>{guest_uuid(name)}</uuid>"
     bridge = f"<bridge name='virbr{index}' stp='off' delay='0'/><mac address='{bridge_mac(index)}'/>"
     return text.replace(f"<name>{name}</name>", head).replace("<bridge stp='off' delay='0'/>", bridge)
@@ -132,12 +134,15 @@ class Lab(Sandbox):
         ip_rule: bool = False,
         rp_filter: bool = False,
         lan_prefix: str = "10.127.1.0/24",
+        addresses: str = FREE,
     ) -> None:
         super().__init__(
             libvirtd=False, lan_prefix=lan_prefix, bridge_nf=bridge_nf, ip_rule=ip_rule,
             rp_filter=rp_filter, ip_forward=True,
         )  # fmt: skip
         self.mode = mode
+        self.addresses = addresses
+        """Which kind its networks are of, if they don't say themselves."""
         self.environment: list[str] = []
         """VARIABLE=VALUE for hooks, beside the little that libvirt gives them."""
         self._taps = 0
@@ -177,9 +182,13 @@ class Lab(Sandbox):
 
     # --- networks ---------------------------------------------------------------------------------
 
-    def network(self, index: int, *, guest_prefix: str = "", length: int = 24) -> LabNetwork:
+    def network(
+        self, index: int, *, guest_prefix: str = "", length: int = 24, addresses: str = ""
+    ) -> LabNetwork:
         """A definition; nothing is started."""
-        xml = network_xml(index, self.mode, guest_prefix=guest_prefix, length=length)
+        xml = network_xml(
+            index, self.mode, guest_prefix=guest_prefix, length=length, addresses=addresses or self.addresses
+        )
         model = parse_network(xml.encode())
         assert model is not None
         return LabNetwork(model, xml)
@@ -274,6 +283,20 @@ class Lab(Sandbox):
         self._boot(guest)
         return guest
 
+    def second_nic(self, guest: LabGuest) -> LabGuest:
+        """Start ``guest`` with one more NIC on the same network: its eth1, which is a LabGuest as well."""
+        self._taps += 1
+        nic = LabGuest(
+            guest.name, guest.network, nic_mac(self._taps), 0, f"vnet{self._taps}", guest.namespace
+        )
+        self.create_port(nic)
+        nic = nic._replace(number=self.reserved(guest.network)[nic.mac])
+        self._plug(nic, guest.tap.replace("vnet", "g"), "eth1")
+        self.hook("qemu", guest.name, "start", domain_xml(guest.name, [guest, nic]))
+        length = guest.network.model.guest_prefix.prefixlen
+        nic.namespace.sh(f"ip address add {nic.address}/{length} scope global dev eth1; ip link set eth1 up")
+        return nic
+
     def adopt(self, network: LabNetwork, inner: Lab, name: str) -> LabGuest:
         """Start ``inner``, a whole host, as a guest: its uplink0 is a NIC on this host's network from now on.
 
@@ -321,12 +344,12 @@ class Lab(Sandbox):
         lines = [line.split() for line in text.splitlines() if not line.startswith("#")]
         return {fields[1]: int(fields[0]) for fields in lines}
 
-    def _plug(self, guest: LabGuest, namespace: str) -> None:
+    def _plug(self, guest: LabGuest, namespace: str, device: str = "eth0") -> None:
         host_mac = "fe" + guest.mac[2:]  # as libvirt has it, so that the bridge keeps its own
         self.host.sh(
-            f"ip netns add {namespace}\n"
+            f"[ -e /run/netns/{namespace} ] || ip netns add {namespace}\n"
             f"ip link add {guest.tap} address {host_mac} type veth "
-            f"peer name eth0 address {guest.mac} netns {namespace}\n"
+            f"peer name {device} address {guest.mac} netns {namespace}\n"
             # its IPv6 address is there at once, and not in the middle of a comparison
             f"echo 0 >/proc/sys/net/ipv6/conf/{guest.tap}/accept_dad\n"
             f"ip link set {guest.tap} master {guest.network.model.bridge} up"

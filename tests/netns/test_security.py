@@ -24,7 +24,7 @@ from .arena import ANY_PORT, GUEST_PORT, LOCAL_PORT, LOOP_PORT, STRANGE_MAC, Are
 from .lab import Lab, LabGuest
 from .wire import SETTLE, Capture, Flood, LeakWatch, ask_tcp, ask_udp, datagram_socket
 
-GUARDED = ("mapped", "mapped-all", "native")
+GUARDED = ("mapped", "mapped-all", "mapped-own", "native")
 
 
 class Case(NamedTuple):
@@ -40,6 +40,12 @@ class Case(NamedTuple):
     """Modes in which it must succeed where our tables are missing."""
     skip_native: bool = False
     """In native mode it is no attack: the guest's own address is its loop address."""
+    skip_free: bool = False
+    """Nor where guests may use what nobody has reserved."""
+
+    def allowed(self, arena: str) -> bool:
+        """Is it no attack on this kind of host?"""
+        return (self.skip_native and arena == "native") or (self.skip_free and arena != "mapped-own")
 
 
 CASES: list[Case] = []
@@ -64,12 +70,13 @@ def add(
     *,
     bites: Sequence[str] = ("mapped",),
     skip_native: bool = False,
+    skip_free: bool = False,
 ) -> None:
     """Add a case; its id says attacker and action."""  # fmt: skip
     attacker = ATTACKERS[who]
     if who in ("loose", "early"):  # without our tables they are the same as a bound guest
         bites = ()
-    CASES.append(Case(f"{who}-{what}", attacker, action, target, attack, bites, skip_native))
+    CASES.append(Case(f"{who}-{what}", attacker, action, target, attack, bites, skip_native, skip_free))
 
 
 def attacker_of(arena: Arena, who: str) -> LabGuest:
@@ -91,6 +98,11 @@ SOURCES: dict[str, tuple[str, Callable[[Arena, LabGuest], str]]] = {
     "guest": ("another guest", lambda arena, me: arena.victim.address),
     "guest-loop": ("another guest's loop address", lambda arena, me: arena.victim.loop),
     "guest-transit": ("another guest's transit address", lambda arena, me: arena.victim.transit),
+    "asleep": ("a guest that does not run", lambda arena, me: arena.asleep.address),
+    "free": ("an address that nobody has reserved", lambda arena, me: arena.free.address),
+    "free-loop": ("such an address, in the host's words", lambda arena, me: arena.free.loop),
+    "prefix": ("the network's own address", lambda arena, me: arena.at(0)),
+    "broadcast": ("the network's broadcast address", lambda arena, me: arena.at(255)),
     "stranger-loop": ("a guest of another network", lambda arena, me: arena.stranger.loop),
     "stranger-transit": (
         "the transit address of a guest of another network",
@@ -125,8 +137,11 @@ for _who in NICS:
     for _name, (_what, _source) in SOURCES.items():
         add(
             _who, f"forges-source-{_name}", f"sends as {_what}", "host's services",
-            forged_source(_who, _source), skip_native=_name == "own-loop-address",
-            bites=() if _name == "nobody" else ("mapped",),  # the kernel itself does not take it
+            forged_source(_who, _source),
+            skip_native=_name == "own-loop-address" or (_name == "free-loop" and _who != "early"),
+            skip_free=_name == "free" and _who != "early",
+            # the kernel itself does not take these
+            bites=() if _name in ("nobody", "prefix", "broadcast") else ("mapped",),
         )  # fmt: skip
 
 
@@ -327,6 +342,14 @@ CLAIMS: dict[str, tuple[str, Callable[[Arena], Sequence[str]]]] = {
     "gateway": ("the gateway", lambda arena: [arena.gateway, arena.gateway_transit]),
     "host": ("the host", lambda arena: [arena.host_number, arena.host_loop]),
     "guest": ("another guest", lambda arena: [arena.friend.address]),
+    "asleep": (
+        "a guest that does not run", lambda arena: [arena.asleep.address, arena.asleep.loop],
+    ),
+    "free": ("an address that nobody has reserved", lambda arena: [arena.free.address]),
+    "free-on-host": (
+        "such an address, in the host's words", lambda arena: [arena.free.loop, arena.free.transit],
+    ),
+    "prefix": ("the network's own or broadcast address", lambda arena: [arena.at(0), arena.at(255)]),
     "guest-on-host": (
         "another guest, in the host's words", lambda arena: [arena.friend.loop, arena.friend.transit],
     ),
@@ -367,13 +390,17 @@ def forged_arp(
 for _who in NICS:
     for _name, (_what, _claims) in CLAIMS.items():
         for _tags in ((), (0,), (0, 0)):
-            if _who == "early" and _name != "guest-on-host":
+            if _who == "early" and _name not in ("guest-on-host", "free", "free-on-host"):
                 continue
             _suffix = "".join(f"-{tag}" for tag in _tags)
             add(
                 _who, f"claims-{_name}-by-arp{'-in-vlan' if _tags else ''}{_suffix}",
                 f"says by ARP that it is {_what}" + (f", {len(_tags)} VLAN tag(s) 0" if _tags else ""),
                 "neighbour tables", forged_arp(_who, _claims, _tags),
+                # VLAN tags are nobody's business, whatever they carry
+                skip_free=_name == "free" and _who != "early" and not _tags,
+                skip_native=_name == "free-on-host" and _who != "early" and not _tags,
+                bites=() if _name == "prefix" else ("mapped",),
             )  # fmt: skip
 for _name in ("guest", "guest-on-host", "gateway"):
     add(
@@ -746,8 +773,9 @@ def arena(request: pytest.FixtureRequest) -> Iterator[Arena]:
     name: str = request.param
     mode, _, rest = name.partition("-")
     on = rest == "all"
-    with Lab(mode, bridge_nf=on, ip_rule=on) as lab, contextlib.ExitStack() as stack:
-        made = Arena(lab, stack)
+    addresses = "own" if rest == "own" else "free"
+    with Lab(mode, bridge_nf=on, ip_rule=on, addresses=addresses) as lab, contextlib.ExitStack() as stack:
+        made = Arena(lab, stack, name)
         if rest == "bare":
             lab.host.run(["nft", "-f", "-"], input=delete_tables())
         yield made
@@ -767,8 +795,8 @@ def biting(mode: str) -> pytest.MarkDecorator:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_attack_fails(arena: Arena, case: Case, record_property: Callable[[str, object], None]) -> None:
     record_property("case", case.id)
-    if case.skip_native and arena.native:
-        pytest.skip("no attack in native mode")
+    if case.allowed(arena.kind):
+        pytest.skip("no attack there")
     arena.refresh()
     assert not case.attack(arena)
     assert arena.leaks.take(settle=0) == []
@@ -844,7 +872,7 @@ from libvirt_loopnet.host.kernel import nftables
 from libvirt_loopnet.addresses.store import Store
 from libvirt_loopnet.ruleset.tables import replace_tables
 desired = survey(linux.Linux(), Store(), config.load())
-script = replace_tables(desired.networks, desired.guests, desired.bindings)
+script = replace_tables(desired.networks, desired.guests, desired.bindings, (), desired.reserved)
 for _ in range(300):
     nftables.nft(script)
 """
@@ -863,6 +891,9 @@ def test_guards_hold_while_networks_come_and_go(arena: Arena) -> None:
         for guest in (arena.bound, arena.loose, arena.early):
             for source in (guest.address, "127.0.0.1", guest.transit):
                 frame = packet(source, "127.0.0.1")
+                arena.send(guest, frames.ethernet(guest.mac, arena.bridge_mac, frames.IP, frame))
+            for source in (arena.victim.address, arena.asleep.address):  # reserved, and so never free
+                frame = frames.udp_packet((source, 4000), (arena.gateway, ANY_PORT), arena.token)
                 arena.send(guest, frames.ethernet(guest.mac, arena.bridge_mac, frames.IP, frame))
 
     def from_lan() -> None:

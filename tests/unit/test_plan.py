@@ -64,7 +64,7 @@ def converge(host: FakeHost, desired: HostState) -> None:
 
 
 def steps(host: FakeHost, desired: HostState) -> list[Step]:
-    tables = make_tables(desired.networks, desired.guests, desired.bindings)
+    tables = make_tables(desired.networks, desired.guests, desired.bindings, (), desired.reserved)
     return plan(host.observe((), ruleset=True), desired, tables)
 
 

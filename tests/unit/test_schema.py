@@ -15,6 +15,7 @@ from tests import schema
 NIC = {
     "guest": "vm1", "dns_name": "vm1.loopnet", "name": "vm1", "network": "loopnet", "mac": "52:54:00:00:00:01",
     "loop_address": "127.1.0.2", "guest_address": "10.127.1.2", "tap": None, "state": "up",
+    "seen": ["127.1.0.77"],
     "published": [{"protocol": "tcp", "host_address": None, "host_port": 8080, "guest_port": 80}],
 }  # fmt: skip
 
@@ -45,7 +46,12 @@ def test_what_is_missing() -> None:
 
 def test_the_keys_are_those_of_the_code() -> None:
     definitions = schema.load()["$defs"]
-    assert {*definitions["list"]["items"]["properties"]} == {*list_command.COLUMNS, "name", "published"}
+    assert {*definitions["list"]["items"]["properties"]} == {
+        *list_command.COLUMNS,
+        "name",
+        "seen",
+        "published",
+    }
     assert [*definitions["doctor"]["items"]["properties"]] == [*Finding._fields]
     for item in (definitions["list"]["items"], definitions["doctor"]["items"], definitions["status"]):
         assert item["required"] == [*item["properties"]]

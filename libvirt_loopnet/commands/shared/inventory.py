@@ -19,6 +19,7 @@ from ...errors import HostError, InputError, PrivilegeError
 from ...guests.definitions import DIRECTORY, guest_names
 from ...guests.interfaces import is_of, spare_name
 from ...host import admitted, linux
+from ...host.kernel.neighbours import neighbours
 from ...model import Network, Options, Port, Reservation
 from ...networks.parsing import NAMESPACE, parse_network
 from ...planning.state import desire
@@ -61,6 +62,8 @@ class Entry(NamedTuple):
     state: str = RESERVED
     guest: str = ""
     """Libvirt's name of the domain, '' when it knows it no more, or never did."""
+    seen: tuple[IPv4Address, ...] = ()
+    """Loop addresses that it was seen to use, and that nobody has reserved."""
 
     @property
     def loop_address(self) -> IPv4Address | None:
@@ -153,6 +156,7 @@ def entries(found: Networks, store: Store) -> list[Entry]:
     kept = {name: store.load(name) for name in names}
     taps, let_in = _taps(found, kept), admitted.admitted()
     guests = {**dict(found.guests), **{port.owner_uuid: port.owner for port in found.ports}}
+    seen = {network.name: _seen(network, kept[network.name]) for network in found.active}
 
     def is_up(tap: str, mac: str, bridge: str) -> bool:
         if let_in is None and not tap:  # not root, to whom nobody tells the device of a container
@@ -165,9 +169,22 @@ def entries(found: Networks, store: Store) -> list[Entry]:
         state = OFF if tap or port else RESERVED
         if network and port and is_up(tap, reservation.mac, network.bridge):
             state = UP
-        return Entry(name, reservation, network, port, tap, state, guests.get(reservation.uuid, ""))
+        addresses = tuple(sorted(seen.get(name, {}).get(reservation.mac, ())))
+        return Entry(
+            name, reservation, network, port, tap, state, guests.get(reservation.uuid, ""), addresses
+        )
 
     return [entry(name, reservation) for name in names for reservation in kept[name]]
+
+
+def _seen(network: Network, kept: Sequence[Reservation]) -> dict[str, list[IPv4Address]]:
+    """By MAC address, what the host's neighbour table has beside ``kept``."""
+    reserved = {network.loop_address(each.number) for each in kept}
+    found: dict[str, list[IPv4Address]] = {}
+    for mac, address in neighbours(network.bridge):
+        if address in network.loop_prefix and address not in reserved:
+            found.setdefault(mac, []).append(address)
+    return found
 
 
 def _taps(found: Networks, kept: dict[str, tuple[Reservation, ...]]) -> dict[tuple[str, str], str]:

@@ -1,4 +1,4 @@
-"""The options that choose a network's prefixes and mode."""
+"""The options that choose a network's prefixes, its mode, and which addresses its guests may use."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from ipaddress import IPv4Network
 from typing import NamedTuple
 
-from ...model import MODES
+from ...model import ADDRESSES, MODES
 from ...prefixes import parse_prefix
 
 
@@ -16,6 +16,7 @@ class Asked(NamedTuple):
     loop_prefix: IPv4Network | None
     guest_prefix: IPv4Network | None
     mode: str | None
+    addresses: str | None = None
 
 
 def add(parser: ArgumentParser) -> None:
@@ -24,6 +25,11 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--guest-prefix", metavar="P", help="the guests' view, of equal length")
     parser.add_argument(
         "--mode", choices=MODES, help="mapped: any guest; native: guests have 127.x themselves"
+    )
+    parser.add_argument(
+        "--addresses",
+        choices=ADDRESSES,
+        help="free: guests may use what nobody has reserved as well; own: their own alone",
     )
 
 
@@ -38,6 +44,7 @@ def read(arguments: Namespace) -> Asked:
         loop_prefix=_prefix(arguments.loop_prefix, "--loop-prefix"),
         guest_prefix=_prefix(arguments.guest_prefix, "--guest-prefix"),
         mode=arguments.mode,
+        addresses=arguments.addresses,
     )
 
 

@@ -37,6 +37,7 @@ class Wanted(NamedTuple):
     loop_prefix: IPv4Network | None = None
     guest_prefix: IPv4Network | None = None
     mode: str | None = None
+    addresses: str | None = None
     gateway: int | None = None
 
 
@@ -121,6 +122,7 @@ def _rewritten(tools: Tools, info: NetworkInfo, wanted: Wanted, used: Mapping[st
         loop_prefix=wanted.loop_prefix,
         guest_prefix=wanted.guest_prefix,
         mode=wanted.mode,
+        addresses=wanted.addresses,
         gateway=wanted.gateway,
         taken=[(net.name, net.loop_prefix) for net, _ in tools.connection.loopnet_networks()],
         occupied=[*used.values(), *kept],

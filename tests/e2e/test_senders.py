@@ -1,0 +1,138 @@
+"""Addresses that guests give themselves: set by hand, moved from one to another, and two NICs of one guest."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Dict, Iterator
+
+import pytest
+
+from tests import schema
+from tests.sandbox import INTERNET, Guest
+from tests.sandbox.world import World, wait
+
+BY_HAND = "10.127.1.77"
+LOOP = "127.1.0.77"
+
+
+@pytest.fixture(autouse=True)
+def clean(world: World) -> Iterator[None]:
+    yield
+    world.clean()
+
+
+def static(guest: Guest, address: str = BY_HAND) -> None:
+    """As somebody would set it who knows nothing of reservations: DHCP is not asked any more."""
+    guest.run(
+        "killall udhcpc 2>/dev/null; ip address flush dev eth0\n"
+        f"ip address add {address}/24 dev eth0; ip route add default via 10.127.1.1"
+    )
+
+
+def loopnet(world: World, *arguments: str) -> str:
+    return world.host.run(["loopnet", *arguments]).stdout
+
+
+def refusal(world: World, *arguments: str) -> str:
+    done = world.host.run(["loopnet", *arguments], check=False)
+    assert done.returncode == 2, done.stdout + done.stderr
+    return done.stderr
+
+
+def listed(world: World) -> Dict[str, Any]:
+    """What list says, by guest."""
+    printed = json.loads(loopnet(world, "list", "--json"))
+    schema.check("list", printed)
+    return {entry["name"]: entry for entry in printed}
+
+
+def pings(world: World, address: str, seconds: int = 2) -> bool:
+    ping = world.host.run(["ping", "-n", "-c1", f"-W{seconds}", address], check=False)
+    return ping.returncode == 0
+
+
+def test_a_static_address_works_and_is_seen_and_kept(world: World) -> None:
+    world.start()
+    one, two = world.boot("vm1", "vm2")
+    refused = refusal(world, "reserve", "vm1", LOOP)
+    assert "is running" in refused
+    assert f"ping -c 1 {LOOP}" in refused
+    static(one)
+    assert pings(world, LOOP)
+    assert not pings(world, "127.1.0.2", 1)
+    one.run(f"ping -c1 -W2 {INTERNET}")
+    one.run("ping -c1 -W2 10.127.1.1")
+    two.run(f"ping -c1 -W2 {BY_HAND}")
+    seen = listed(world)
+    assert seen["vm1"]["seen"] == [LOOP]
+    assert seen["vm1"]["loop_address"] == "127.1.0.2"
+    assert seen["vm2"]["seen"] == []
+
+    # Now it is the guest's for good, and nobody else's.
+    loopnet(world, "reserve", "vm1", LOOP)
+    assert pings(world, LOOP)
+    assert world.resolve("vm1.loopnet") == [LOOP]
+    assert loopnet(world, "plan") == "nothing to do\n"
+    seen = listed(world)
+    assert (seen["vm1"]["loop_address"], seen["vm1"]["seen"]) == (LOOP, [])
+    assert LOOP in world.host.sh(f"ip link show {seen['vm1']['tap']}")
+    static(two)
+    two.run(f"arping -U -c1 -I eth0 {BY_HAND}")
+    assert "100% packet loss" in two.run("ping -c1 -W1 10.127.1.1", check=False)
+    assert pings(world, LOOP)
+    one.run("ping -c1 -W2 10.127.1.1")
+
+
+def test_an_address_moves_by_arp(world: World) -> None:
+    """Busybox announces it as keepalived does; the host's flow to it goes on at the other guest."""
+    world.start()
+    guests = world.boot("vm1", "vm2")
+    holder, other = guests
+    holder.run(f"ip address add {BY_HAND}/24 dev eth0")
+    assert pings(world, LOOP)
+    for _ in range(3):
+        holder.run(f"ip address delete {BY_HAND}/24 dev eth0")
+        other.run(f"ip address add {BY_HAND}/24 dev eth0; arping -U -c1 -I eth0 {BY_HAND}")
+        assert pings(world, LOOP, 1)
+        mac = world.host.sh(f"ip neighbour show {LOOP}")
+        assert other.macs[0] in mac
+        holder, other = other, holder
+
+
+def test_two_nics_of_one_guest_on_one_network(world: World) -> None:
+    """Both answer the host, although the guest's kernel answers for the second at the first; also after one is
+    unplugged and plugged in again."""
+    world.start()
+    guest = world.still("vm1", ["loopnet", "loopnet"])
+    guest.start()
+    guest.wait_boot()
+    addresses = [guest.wait_lease(nic) for nic in (0, 1)]
+    assert addresses == ["10.127.1.2", "10.127.1.3"]
+    for _ in range(2):
+        world.host.sh("ip neighbour flush dev virbr1")
+        assert pings(world, "127.1.0.2")
+        assert pings(world, "127.1.0.3")
+    for address in addresses:
+        guest.run(f"ping -c1 -W2 -I {address} 10.127.1.1")
+        guest.run(f"ping -c1 -W2 -I {address} {INTERNET}")
+    assert loopnet(world, "plan") == "nothing to do\n"
+    mac = guest.macs[1]
+    guest.detach_nic(mac)
+    wait(lambda: "nothing to do" in loopnet(world, "plan"), "the host to agree")
+    assert pings(world, "127.1.0.2")
+
+
+def test_own_addresses_alone(world: World) -> None:
+    xml = loopnet(
+        world, "define", "strict", "--addresses", "own", "--loop-prefix", "127.1.0.0/24", "--print-xml"
+    )
+    assert "addresses='own'" in xml
+    world.define(xml)
+    world.sandbox.virsh("net-start", "strict")
+    guest = world.still("vm1", ["strict"])
+    guest.start()
+    guest.wait_lease()
+    assert pings(world, "127.1.0.2")
+    static(guest)
+    assert not pings(world, LOOP, 1)
+    assert "ping" not in refusal(world, "reserve", "vm1", LOOP)
