@@ -65,7 +65,14 @@ import libvirt
 connection = libvirt.open("qemu:///system")
 found = connection.lookupByName("vm1").interfaceAddresses(libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE)
 print(*[address["addr"] for nic in found.values() for address in nic["addrs"]])
-print(*[lease["ipaddr"] for lease in connection.networkLookupByName("loopnet").DHCPLeases()])
+network = connection.networkLookupByName("loopnet")
+print(*[lease["ipaddr"] for lease in network.DHCPLeases()])
+flags = libvirt.VIR_NETWORK_UPDATE_AFFECT_LIVE | libvirt.VIR_NETWORK_UPDATE_AFFECT_CONFIG
+network.update(
+    libvirt.VIR_NETWORK_UPDATE_COMMAND_ADD_LAST, libvirt.VIR_NETWORK_SECTION_IP_DHCP_HOST, -1,
+    "<host mac='52:54:00:aa:00:30' name='box' ip='127.1.0.30'/>", flags,
+)
+print(*["<name>vm1</name>" in port.XMLDesc() for port in network.listAllPorts()])
 """
 
 
@@ -74,9 +81,13 @@ def test_calls_of_programs(world: World) -> None:
     world.start()
     (guest,) = world.boot("vm1")
     listed(world, "vm1", loop_of(guest))
-    told = world.host.run(["/usr/bin/python3", "-c", CALLS]).stdout.split()
-    assert loop_of(guest) == told[0]
-    assert loop_of(guest) in told[1:]
+    addresses, leased, ports = world.host.run(["/usr/bin/python3", "-c", CALLS]).stdout.splitlines()
+    assert addresses.split() == [loop_of(guest)]
+    assert loop_of(guest) in leased.split()
+    assert ports.split() == ["True"]
+    box = world.sandbox.guest("box", macs=["52:54:00:aa:00:30"], memory_mib=32)
+    box.start(paused=True)
+    wait(lambda: world.published().get("box.loopnet") == "127.1.0.30", "the address reserved by a program")
 
 
 def test_neighbours_by_libvirt(world: World) -> None:
@@ -188,9 +199,9 @@ def test_a_lease_survives_a_damaged_list(world: World, damaged: str) -> None:
     (status,) = (path for path in world.path(DIRECTORY).glob("*.status") if address in path.read_text())
 
     def renews() -> None:
-        before = world.syslog().count(f"DHCPACK(virbr0) {inside} ")
+        before = world.syslog().count(f"DHCPACK(virbr1) {inside} ")
         guest.run("killall -USR1 udhcpc")
-        wait(lambda: world.syslog().count(f"DHCPACK(virbr0) {inside} ") > before, "renewal")
+        wait(lambda: world.syslog().count(f"DHCPACK(virbr1) {inside} ") > before, "renewal")
         assert guest.address() == inside
         assert world.page(address) == "hello from vm1\n"
 
