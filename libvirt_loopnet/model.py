@@ -29,6 +29,10 @@ ADDRESSES = (FREE, OWN)
 on any network; or none."""
 
 
+INTERNET = (ALL, NONE)
+"""What guests may reach beyond the host and each other: whatever the host does, or nothing."""
+
+
 class Network(NamedTuple):
     """A libvirt network that is ours, as its XML describes it.
 
@@ -53,6 +57,7 @@ class Network(NamedTuple):
     """DNS domain of the guests' names."""
     guest_to_host: str = ALL
     addresses: str = FREE
+    internet: str = ALL
 
     @property
     def transit_prefix(self) -> IPv4Network:
@@ -88,6 +93,8 @@ class Network(NamedTuple):
 
 PROTOCOLS = ("tcp", "udp")
 ANY_ADDRESS = IPv4Address("0.0.0.0")
+LOCALHOST = IPv4Address("127.0.0.1")
+EVERYBODY = IPv4Network("0.0.0.0/0")
 
 
 class Publication(NamedTuple):
@@ -99,11 +106,31 @@ class Publication(NamedTuple):
     port: int
     """The host's."""
     guest_port: int
+    size: int = 1
+    """So many ports, one after the other, from these on."""
+    clients: IPv4Network = EVERYBODY
+    """Who may: addresses as the host sees them, guests by their loop addresses. The host itself always may."""
+
+    @property
+    def ports(self) -> range:
+        """All of the host's."""
+        return range(self.port, self.port + self.size)
+
+    @property
+    def texts(self) -> tuple[str, str, str]:
+        """Ports of the host, ports of the guest, and the protocol."""
+        host, guest = (
+            f"{first}-{first + self.size - 1}" if self.size > 1 else str(first)
+            for first in (self.port, self.guest_port)
+        )
+        return host, guest, self.protocol
 
     def __str__(self) -> str:
         """As it is given to ``loopnet publish``."""
         address = "" if self.address == ANY_ADDRESS else f"{self.address}:"
-        return f"{address}{self.port}:{self.guest_port}/{self.protocol}"
+        clients = "" if self.clients == EVERYBODY else f"@{self.clients}"
+        host, guest, protocol = self.texts
+        return f"{address}{host}:{guest}/{protocol}{clients}"
 
 
 class Published(NamedTuple):
@@ -112,6 +139,8 @@ class Published(NamedTuple):
     network: str
     number: int
     publication: Publication
+    taken: tuple[int, ...] = ()
+    """Ports among it that stay a program's at localhost."""
 
 
 class Reservation(NamedTuple):

@@ -1,15 +1,26 @@
-"""Ports of guests that the LAN may reach: how they are written, and which exclude each other. Pure."""
+"""Ports of guests that others may reach: how they are written, and which exclude each other. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
 
 from ..errors import ConflictError, InputError
-from ..model import ANY_ADDRESS, PROTOCOLS, Network, Publication, Published, Reservation
+from ..model import (
+    ANY_ADDRESS,
+    EVERYBODY,
+    NONE,
+    PROTOCOLS,
+    Network,
+    Publication,
+    Published,
+    Reservation,
+)
+from ..prefixes import TRANSIT, parse_prefix
 from ..validation import shown
 
 _FORM = "write it as PORT:PORT or HOST-ADDRESS:PORT:PORT, with /udp for UDP"
+_SAME = "a range has as many ports on both sides, as 8000-8010:8000-8010"
 _NOT_THE_LAN = (
     (IPv4Network("127.0.0.0/8"), "only this host can reach, and it reaches the guest already"),
     (IPv4Network("247.0.0.0/8"), "loopnet uses inside the host"),
@@ -20,16 +31,32 @@ _NOT_THE_LAN = (
 
 
 def parse_publication(text: str) -> Publication:
-    """``[HOST-ADDRESS:]PORT:PORT[/tcp|/udp]``; the first port is the host's. Raises InputError."""
-    ports, slash, protocol = text.partition("/")
+    """``[HOST-ADDRESS:]PORT[-PORT]:PORT[-PORT][/tcp|/udp][@PREFIX]``; the first ports are the host's.
+    Raises InputError."""
+    rest, at, prefix = text.partition("@")
+    clients = parse_clients(prefix) if at else EVERYBODY
+    ports, slash, protocol = rest.partition("/")
     if slash and protocol not in PROTOCOLS:
         raise InputError(f"{shown(text)}: protocol {shown(protocol)} is neither tcp nor udp; {_FORM}")
     parts = ports.split(":")
     if len(parts) not in (2, 3):
         raise InputError(f"{shown(text)} is no publication; {_FORM}")
     address = _address(text, parts[0]) if len(parts) == 3 else ANY_ADDRESS
-    port, guest_port = (_port(text, part) for part in parts[-2:])
-    return Publication(protocol or "tcp", address, port, guest_port)
+    here, there = (_ports(text, part) for part in parts[-2:])
+    if len(here) != len(there):
+        counts = f"{parts[-2]} has {len(here)}, {parts[-1]} has {len(there)}"
+        raise InputError(f"{shown(text)}: {counts}; {_SAME}")
+    return Publication(protocol or "tcp", address, here[0], there[0], len(here), clients)
+
+
+def parse_clients(text: str) -> IPv4Network:
+    """The prefix of those who may. Raises InputError."""
+    prefix = parse_prefix(text, "prefix of clients")
+    if prefix.subnet_of(TRANSIT):
+        raise InputError(
+            f"{prefix} is inside the host only; guests are known by their addresses in 127.0.0.0/8"
+        )
+    return prefix
 
 
 def _address(text: str, part: str) -> IPv4Address:
@@ -44,6 +71,16 @@ def _address(text: str, part: str) -> IPv4Address:
     return address
 
 
+def _ports(text: str, part: str) -> range:
+    first, dash, last = part.partition("-")
+    if not (dash and first):
+        return range(_port(text, part), _port(text, part) + 1)
+    ports = range(_port(text, first), _port(text, last) + 1)
+    if len(ports) < 2:
+        raise InputError(f"{shown(text)}: {part} is no range of ports; {_SAME}")
+    return ports
+
+
 def _port(text: str, part: str) -> int:
     plain = part.isascii() and part.isdigit() and part[0] != "0" and len(part) < 6
     if not plain or int(part) > 65535:
@@ -53,7 +90,8 @@ def _port(text: str, part: str) -> int:
 
 def overlap(one: Publication, other: Publication) -> bool:
     """Do both claim the same packets? All addresses is each of them, as with listening sockets."""
-    same_port = (one.protocol, one.port) == (other.protocol, other.port)
+    first, second = sorted((one.ports, other.ports), key=lambda ports: ports.start)
+    same_port = one.protocol == other.protocol and second.start in first
     return same_port and (one.address == other.address or ANY_ADDRESS in (one.address, other.address))
 
 
@@ -61,10 +99,11 @@ def clash(publications: Iterable[Publication]) -> Publication | None:
     """The first that overlaps one before it."""
     by_port: dict[tuple[str, int], list[Publication]] = {}
     for each in publications:
-        same = by_port.setdefault((each.protocol, each.port), [])
-        if any(overlap(each, other) for other in same):
-            return each
-        same.append(each)
+        for port in each.ports:
+            same = by_port.setdefault((each.protocol, port), [])
+            if any(overlap(each, other) for other in same):
+                return each
+            same.append(each)
     return None
 
 
@@ -84,10 +123,10 @@ def check_free(wanted: Publication, kept: Mapping[str, Sequence[Reservation]]) -
 def published(
     networks: Iterable[Network], kept: Mapping[str, Sequence[Reservation]]
 ) -> tuple[Published, ...]:
-    """What is published in these networks. Of files that were edited to contradict each other the first
-    holds; a number that guests can't have any more has no ports."""
+    """What is published in these networks, isolated ones excepted. Of files that were edited to contradict
+    each other the first holds; a number that guests can't have any more has no ports."""
     found: list[Published] = []
-    for network in sorted(networks):
+    for network in sorted(network for network in networks if network.internet != NONE):
         for reservation in kept.get(network.name, ()):
             number = reservation.number
             if number in network.guest_numbers and number not in (network.gateway, network.host):
@@ -97,3 +136,13 @@ def published(
                     if not any(overlap(publication, other.publication) for other in found)
                 ]
     return tuple(found)
+
+
+def spare_taken(published: Iterable[Published], taken: Container[tuple[str, int]]) -> tuple[Published, ...]:
+    """The same, less what a program has at 127.0.0.1: ``taken``, by protocol and port."""
+    return tuple(
+        each._replace(
+            taken=tuple(p for p in each.publication.ports if (each.publication.protocol, p) in taken)
+        )
+        for each in published
+    )

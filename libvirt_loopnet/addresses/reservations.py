@@ -7,8 +7,9 @@
     7 52:54:00:00:00:07 - - -
     # end 2
 
-A line is NUMBER MAC UUID NAME PUBLISHED, '-' for none. Version 1 has no PUBLISHED, and is written
-where nothing is, so that those who publish nothing can go back to an older release. The last line
+A line is NUMBER MAC UUID NAME PUBLISHED, '-' for none. Version 1 has no PUBLISHED; version 3 is where
+ranges of ports are (8000-8010:8000-8010/tcp), or who may reach them (8080:80/tcp@192.0.2.0/24). The
+lowest that will do is written, so that those who use none of it can go back to an older release. The last line
 counts them, so that a file cut short is seen. A file that isn't what was written is never repaired or
 overwritten, since guests would change their addresses.
 """
@@ -18,10 +19,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ..errors import InputError, StateError
-from ..model import Publication, Reservation
+from ..model import EVERYBODY, Publication, Reservation
 
 _FORMAT = "# libvirt-loopnet reservations, version "
-_VERSIONS = {"1": 4, "2": 5}
+_VERSIONS = {"1": 4, "2": 5, "3": 5}
 """Versions of the format, and how many fields a line has."""
 _HEX = frozenset("0123456789abcdef")
 _LABEL = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
@@ -32,9 +33,15 @@ MEND = "mend it by hand (guests keep their addresses) or move the file away (all
 def render(reservations: Iterable[Reservation]) -> str:
     """The text of a file, by host number."""
     ordered = sorted(reservations)
-    version = "2" if any(each.published for each in ordered) else "1"
+    ports = [port for each in ordered for port in each.published]
+    version = "3" if any(map(_is_new, ports)) else "2" if ports else "1"
     lines = [" ".join(_fields(each)[: _VERSIONS[version]]) for each in ordered]
     return "\n".join([_FORMAT + version, *lines, f"# end {len(lines)}", ""])
+
+
+def _is_new(publication: Publication) -> bool:
+    """Could no release read it that knows version 2?"""
+    return publication.size > 1 or publication.clients != EVERYBODY
 
 
 def _fields(reservation: Reservation) -> list[str]:
@@ -62,7 +69,7 @@ def _check_frame(lines: list[str], path: str) -> int:
     if version not in _VERSIONS or version == lines[0]:
         if version.isdigit():
             raise StateError(
-                f"{path} has format version {version[:20]}, this libvirt-loopnet knows 1 and 2 only; "
+                f"{path} has format version {version[:20]}, this libvirt-loopnet knows 1 to 3 only; "
                 "upgrade libvirt-loopnet"
             )
         raise StateError(f"{path}: line 1 is not {_FORMAT + '1'!r}; {MEND}")

@@ -14,7 +14,7 @@ from ipaddress import IPv4Network
 from typing import NamedTuple
 
 from ..errors import ConflictError, LoopnetError
-from ..model import FREE, MAPPED, NATIVE
+from ..model import ALL, FREE, MAPPED, NATIVE, NONE
 from ..networks.new import new_network
 from ..prefixes import (
     check_guest_prefix,
@@ -51,17 +51,19 @@ def add_arguments(parser: ArgumentParser) -> None:
         "name", metavar="NAME", nargs="?", default=DEFAULT_NAME, help=f"by default {DEFAULT_NAME}"
     )
     prefix_options.add(parser)
+    parser.add_argument("--isolated", action="store_true", help="guests reach the host and each other alone")
     parser.add_argument("--print-xml", action="store_true", help="print it, define nothing")
 
 
 def run(arguments: Namespace) -> int:
     asked = prefix_options.read(arguments)
+    internet = NONE if arguments.isolated else ALL
     new_network(arguments.name, *choose(arguments.name, asked, ()))  # wrong input is told first
     if arguments.print_xml:
         chosen = choose(arguments.name, asked, _taken(arguments.connect))
-        sys.stdout.buffer.write(new_network(arguments.name, *chosen))
+        sys.stdout.buffer.write(new_network(arguments.name, *chosen, internet))
     else:
-        chosen = _define(arguments.name, asked, arguments.connect)
+        chosen = _define(arguments.name, asked, internet, arguments.connect)
         print(
             f"network {arguments.name} is defined: guests at {chosen.loop_prefix} (they see "
             f"{chosen.guest_prefix}); start it with: virsh net-start {arguments.name}"
@@ -100,7 +102,7 @@ def _taken(uri: str) -> Taken:
         return []
 
 
-def _define(name: str, asked: Asked, uri: str) -> Chosen:
+def _define(name: str, asked: Asked, internet: str, uri: str) -> Chosen:
     from ..daemon.connection import connect
 
     with connect(uri) as connection:
@@ -111,5 +113,5 @@ def _define(name: str, asked: Asked, uri: str) -> Chosen:
             )
         ours = connection.loopnet_networks()
         chosen = choose(name, asked, [(n.name, n.loop_prefix) for n, _ in ours])
-        connection.define(new_network(name, *chosen))
+        connection.define(new_network(name, *chosen, internet))
     return chosen

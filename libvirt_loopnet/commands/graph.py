@@ -53,7 +53,7 @@ def picture(found: Networks, listed: Sequence[Entry]) -> Picture:
 def _nic(entry: Entry) -> Nic:
     number, mac, _, name, published = entry.reservation
     # without blanks the longest fits into a card
-    notes = (f"{p.address}:{p.port}→{p.guest_port}/{p.protocol}" for p in published)
+    notes = (f"{p.address}:{{}}→{{}}/{{}}".format(*p.texts) for p in published)
     return Nic(name or mac, number, entry.tap, entry.state == UP, tuple(notes))
 
 

@@ -13,7 +13,8 @@
     state          "up" while it is seen on the network's bridge, with carrier, and let in;
                    "off" while its guest runs and it is not (see loopnet doctor), else "reserved"
     seen           array: loop addresses it uses beside that, which nobody has reserved
-    published      array of objects: protocol, host_address (null: all), host_port, guest_port
+    published      array of objects: protocol, host_address (null: all), host_port, guest_port,
+                   ports (how many, from these on), from (prefix of those who may, null: everybody)
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from ..addresses.store import Store
-from ..model import ANY_ADDRESS, Publication
+from ..model import ANY_ADDRESS, EVERYBODY, Publication
 from ..validation import shown
 from .shared.inventory import Entry, entries, networks
 from .shared.output import print_json, print_table
@@ -64,9 +65,15 @@ def _as_json(entry: Entry) -> dict[str, object]:
 
 def as_json(publication: Publication) -> dict[str, object]:
     """A publication as ``--json`` prints it."""
-    protocol, address, port, guest_port = publication
-    where = None if address == ANY_ADDRESS else str(address)
-    return {"protocol": protocol, "host_address": where, "host_port": port, "guest_port": guest_port}
+    protocol, address, port, guest_port, count, clients = publication
+    return {
+        "protocol": protocol,
+        "host_address": None if address == ANY_ADDRESS else str(address),
+        "host_port": port,
+        "guest_port": guest_port,
+        "ports": count,
+        "from": None if clients == EVERYBODY else str(clients),
+    }
 
 
 def _row(entry: Entry) -> tuple[str | None, ...]:

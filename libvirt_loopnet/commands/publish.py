@@ -1,8 +1,9 @@
-"""``loopnet publish``: let the LAN reach a port of a guest, at a port of this host.
+"""``loopnet publish``: let others reach a port of a guest, at a port of this host.
 
-As in ``loopnet publish vm1 8080:80``: whoever reaches this host at port 8080 reaches port 80 of vm1.
-It holds until ``loopnet unpublish`` or ``loopnet release``, across restarts of all, while the guest's
-network is active. Guests see the client's own address, unless it is in their own prefix.
+As in ``loopnet publish vm1 8080:80``: whoever reaches this host at port 8080, the LAN, containers,
+other guests or the host itself (at localhost, too), reaches port 80 of vm1. It holds until ``loopnet
+unpublish`` or ``loopnet release``, across restarts of all, while the guest's network is active. The
+guest sees the client's own address, or that of its gateway where it could not answer it.
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 
 from .. import config
-from ..addresses.publications import check_free, parse_publication
+from ..addresses.publications import check_free, parse_clients, parse_publication
 from ..addresses.store import Store
 from ..converge import apply
 from ..converge.evict import evict
 from ..daemon import runstate
-from ..errors import InputError, NotFoundError
-from ..host import facts, linux
+from ..errors import ConflictError, InputError, NotFoundError
+from ..host import linux, sockets
 from ..host.kernel import links
-from ..model import ANY_ADDRESS, Publication, Reservation
-from ..reports.doctor import rival
+from ..model import ANY_ADDRESS, EVERYBODY, NONE, Publication, Reservation
+from ..prefixes import TRANSIT
+from ..reports.doctor import Listener, rival
 from ..validation import shown
 from .shared.inventory import Entry, entries, find, networks_of_files
 from .shared.output import note
@@ -30,14 +32,32 @@ from .shared.privileges import require_root
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("guest", metavar="GUEST|MAC", help="a guest's name or its MAC address")
     parser.add_argument(
-        "ports", metavar="[HOST-ADDRESS:]PORT:PORT[/udp]", help="the host's port, then the guest's"
+        "ports",
+        metavar="[HOST-ADDRESS:]PORT[-PORT]:PORT[-PORT][/udp]",
+        help="the host's port, then the guest's; or a range of each",
+    )
+    parser.add_argument(
+        "--from",
+        dest="clients",
+        metavar="PREFIX",
+        help="let only these in, as 192.0.2.0/24; guests are known by their addresses in 127.0.0.0/8",
     )
 
 
 def run(arguments: Namespace) -> int:
     require_root("publish")
     wanted = parse_publication(arguments.ports)
+    if arguments.clients is not None:
+        wanted = wanted._replace(clients=parse_clients(arguments.clients))
     entry = only_nic(arguments.guest)
+    if entry.network and entry.network.internet == NONE:
+        raise ConflictError(
+            f"network {entry.network.name} is isolated (internet='none'), and nobody but the host reaches its "
+            f"guests: {entry.loop_address}; if others may, take that attribute away: "
+            f"virsh net-edit {entry.network.name}"
+        )
+    if wanted not in entry.reservation.published:
+        check_unused(wanted)
     for line in doubts(wanted):
         note(f"warning: {line}")
     store = Store()
@@ -94,21 +114,39 @@ def put_into_effect(store: Store) -> None:
         evict(network, store.load(network.name))
 
 
+def check_unused(wanted: Publication) -> None:
+    """Raise ConflictError if a program of the host has a port of ``wanted``. One that has it at an address
+    of 127/8 alone keeps it there."""
+    own = {n.guest_address(n.gateway) for n in runstate.active_networks()}
+    waiting = {
+        Listener(*socket[:3]): socket
+        for socket in sockets.waiting()
+        if socket.address not in own and socket.address not in TRANSIT
+    }
+    found = rival(wanted, sorted(waiting))
+    if found:
+        raise ConflictError(
+            f"{wanted} can't be published: {waiting[found]}; stop that program, or take another port or one of this "
+            f"host's addresses, as in: loopnet publish GUEST 192.0.2.7:{wanted.port}:{wanted.guest_port}"
+        )
+
+
 def line_of(publication: Publication, kept: Reservation, entry: Entry) -> str:
     """Whose port it is, and where others find it."""
     address = entry.network.loop_address(kept.number) if entry.network else f"number {kept.number}"
-    protocol, host, port, guest_port = publication
-    where = "all addresses of this host" if host == ANY_ADDRESS else host
-    return f"port {guest_port}/{protocol} of {kept.name or kept.mac} ({address}) at port {port} of {where}"
+    host, guest, protocol = publication.texts
+    where = "all addresses of this host" if publication.address == ANY_ADDRESS else publication.address
+    who = "" if publication.clients == EVERYBODY else f", for {publication.clients} alone"
+    port = "ports" if publication.size > 1 else "port"
+    name = kept.name or kept.mac
+    return f"{port} {guest}/{protocol} of {name} ({address}) at {port} {host} of {where}{who}"
 
 
 def doubts(wanted: Publication) -> Iterator[str]:
     """What makes one wonder about it."""
     if wanted.address != ANY_ADDRESS and str(wanted.address) not in links.own_addresses():
         yield f"{wanted.address} is no address of this host now; the port can be reached once it is"
-    socket = rival(wanted, facts.listeners())
-    if socket:
-        yield (
-            f"a program of this host listens on {socket.address} port {socket.port}/{socket.protocol}; "
-            f"while this is published others reach the guest instead; see: ss -lnp sport {socket.port}"
-        )
+    if wanted.address == ANY_ADDRESS:
+        for (protocol, port), socket in sorted(sockets.at_localhost().items()):
+            if protocol == wanted.protocol and port in wanted.ports:
+                yield f"{socket}, and keeps it: this host reaches the guest at its other addresses"

@@ -65,15 +65,18 @@ def _entries() -> list[Entry]:
 def _release(chosen: Sequence[Entry]) -> None:
     """Release all of ``chosen`` or none. Raises ConflictError when one of them is live."""
     store = Store()
+    published = False
     names = sorted({entry.network_name for entry in chosen})
     with store.locked():
         for entry in chosen:
             _refuse_live(entry)
         for name in names:
             macs = {entry.reservation.mac for entry in chosen if entry.network_name == name}
-            store.save(name, [kept for kept in store.load(name) if kept.mac not in macs])
+            before = store.load(name)
+            store.save(name, [kept for kept in before if kept.mac not in macs])
             publish(store, name)
-        if any(entry.reservation.published for entry in chosen) or any(map(runstate.is_active, names)):
+            published = published or any(kept.published for kept in before)
+        if published or any(map(runstate.is_active, names)):
             put_into_effect(store)
     for entry in chosen:
         print(f"released {line(entry)}")

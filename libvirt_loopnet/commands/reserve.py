@@ -74,7 +74,7 @@ def keep(network: Network, nic: Nic, number: int, tap: str) -> Reservation:
             store.save(network.name, after)
             if tap:
                 set_alias(tap, alias(kept.name, network, kept.number))
-            if kept.published or runstate.is_active(network.name):
+            if any(each.published for each in after) or runstate.is_active(network.name):
                 put_into_effect(store)
         publish(store, network.name)
     return kept

@@ -25,8 +25,8 @@ from typing import NamedTuple
 from ..addresses.store import Store
 from ..converge.drift import Look, brief, broken, look
 from ..daemon import hookfiles
-from ..model import Network
-from ..planning.lo import FOUND, LOCALHOST, NARROW, SHRUNK, WIDE
+from ..model import LOCALHOST, Network
+from ..planning.lo import FOUND, NARROW, SHRUNK, WIDE
 from ..ruleset.tables import TABLES
 from .list import as_json
 from .publish import line_of

@@ -1,6 +1,6 @@
 """``loopnet unpublish``: close a port that ``loopnet publish`` opened; connections end at once.
 
-PORT alone will do where it is no other's: the host's port, as in ``loopnet unpublish vm1 8080``.
+PORT alone, or a range, will do where it is no other's: the host's, ``loopnet unpublish vm1 8080``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from argparse import ArgumentParser, Namespace
 from ..addresses.publications import parse_publication
 from ..addresses.store import Store
 from ..errors import InputError, NotFoundError
-from ..model import Publication, Reservation
+from ..model import EVERYBODY, Publication, Reservation
 from ..validation import shown
 from .publish import line_of, load, put_into_effect, save
 from .shared.inventory import entries, find, networks_of_files
@@ -21,10 +21,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("guest", metavar="GUEST|MAC", help="a guest's name or its MAC address")
     parser.add_argument(
         "ports",
-        metavar="[HOST-ADDRESS:]PORT[:PORT][/udp]",
+        metavar="PORTS",
         nargs="?",
         default="",
-        help="as loopnet list has it",
+        help="as loopnet list has them, or the host's alone",
     )
     parser.add_argument("--all", action="store_true", help="all of the guest's")
 
@@ -57,9 +57,9 @@ def _meant(ports: str, kept: Reservation) -> tuple[Publication, ...]:
     bare, slash, protocol = ports.partition("/")
     if ":" in bare:
         exact = parse_publication(ports)
-        return tuple(each for each in kept.published if each == exact)
+        return tuple(each for each in kept.published if exact in (each, each._replace(clients=EVERYBODY)))
     wanted = parse_publication(f"{bare}:{bare}{slash}{protocol}")
-    found = [each for each in kept.published if each.port == wanted.port]
+    found = [each for each in kept.published if (each.port, each.size) == (wanted.port, wanted.size)]
     found = [each for each in found if not slash or each.protocol == protocol]
     if len(found) > 1:
         raise InputError(f"{ports} can be any of {', '.join(map(str, found))}; say which")

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from ..addresses.labels import alias
+from ..addresses.publications import spare_taken
 from ..addresses.store import Store
 from ..daemon import runstate
 from ..errors import LoopnetError, NamesError, VerifyError
 from ..firewalls.openings import FIREWALLD, IPTABLES, Firewalls
-from ..host import Host, linux
+from ..host import Host, linux, sockets
 from ..log import warn
 from ..model import Network, Options
 from ..planning.plan import HOSTS, NETLINK, NFT, SYSCTL, Step, plan
@@ -37,6 +38,8 @@ def survey(
     reservations = {network.name: store.load(network.name) for network in networks}
     ports = [port for network in networks for port in runstate.live_ports(network.name)]
     desired = desire(networks, reservations, ports, host.taps(n.bridge for n in networks), options)
+    if desired.published:
+        desired = desired._replace(published=spare_taken(desired.published, sockets.at_localhost()))
     return desired._replace(gone=(stopping.bridge,)) if stopping else desired
 
 

@@ -93,6 +93,8 @@ def _admit(network: Network, port: Port, data: bytes, store: Store, *, is_new: b
         _tell_dnsmasq(network, before, after, kept)
         if old and (old.number, old.uuid or kept.uuid) != (kept.number, kept.uuid):
             _replace_all(store)  # what it had goes, from its siblings too; its ports lead elsewhere now
+        elif not old and any(each.published for each in after):
+            _replace_all(store)  # one more who may ask for the ports of others
         else:
             _change_elements(_admitting(network, kept, after, is_new=not (old and old.uuid)), store)
         if not old or old.number != kept.number:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, NamedTuple, Optional
 
-from ..model import NATIVE, Network
+from ..model import NATIVE, NONE, Network
 from ..ruleset.tables import TABLES
 
 Json = dict[str, Any]
@@ -81,7 +81,7 @@ def packets(
     found: list[Packet] = []
     for network in networks:
         found += [*_to_host(network), *_from_host(network)]
-        found += _internet(network, uplink) if uplink else ()
+        found += _internet(network, uplink) if uplink and network.internet != NONE else ()
         found += [_among_guests(network)] if bridged else ()
         found += [_from_lan(network, uplink)] if uplink and network.name in published else ()
     return found

@@ -45,6 +45,7 @@ class Linux:
             hosts=_published_names(),
             firewalls=firewall.observe(chains) if firewalls is None else firewalls,
             macs=frozenset((dev, _sysfs(dev, "address")) for dev in looked_at),
+            neighbours=seen.neighbours,
         )
 
     def canonical(self, networks: Sequence[Network], script: str) -> str:

@@ -13,7 +13,7 @@ from contextlib import closing, suppress
 from errno import EADDRINUSE
 from ipaddress import IPv4Address, IPv4Network
 
-from ..model import ANY_ADDRESS
+from ..model import ANY_ADDRESS, LOCALHOST
 from ..records import NamedTuple
 
 DNS, DHCP = 53, 67
@@ -51,6 +51,15 @@ def rivals(address: IPv4Address, dns: bool = True, proc: str = PROC) -> list[Soc
 def inside(prefix: IPv4Network, proc: str = PROC) -> list[Socket]:
     """What waits at an address of ``prefix``."""
     return [socket for socket in waiting(proc) if socket.address in prefix]
+
+
+def at_localhost(proc: str = PROC) -> dict[tuple[str, int], Socket]:
+    """By protocol and port, what waits at 127.0.0.1, all addresses being it too."""
+    return {
+        (socket.protocol, socket.port): socket
+        for socket in waiting(proc)
+        if socket.address in (ANY_ADDRESS, LOCALHOST)
+    }
 
 
 def waiting(proc: str = PROC) -> Iterator[Socket]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..model import MAPPED, Network
+from ..model import MAPPED, NONE, Network
 from ..xml.tree import Element
 
 DNSMASQ_NAMESPACE = "http://libvirt.org/schemas/network/dnsmasq/1.0"
@@ -32,7 +32,7 @@ def dnsmasq_options(network: Network) -> tuple[str, ...]:
     There is no dhcp-leasefile: libvirt runs dnsmasq with --leasefile-ro, which opens none.
     """
     prefix = network.guest_prefix
-    options = (
+    options: tuple[str, ...] = (
         f"dhcp-range={prefix.network_address},static,{prefix.netmask}",
         f"dhcp-hostsdir={hosts_directory(network.name)}",
         # /etc/hosts has our names with loop addresses, which are nothing to a guest
@@ -44,6 +44,10 @@ def dnsmasq_options(network: Network) -> tuple[str, ...]:
         # a ping to the guest prefix may ask the LAN, and holds the answer up for three seconds
         "no-ping",
     )
+    if network.internet == NONE:  # as libvirt has it for isolated networks: DNS is a way out, too
+        options = (*options, "no-resolv")
+    if network.mode == MAPPED and network.internet == NONE:  # a second NIC's router is the only one
+        options = (*options, "dhcp-option=3")
     if network.mode == MAPPED:
         return (*options, lease_option(network.name))
     return (

@@ -59,6 +59,8 @@ def _forward(editor: Editor) -> None:
     """libvirt's other modes end in reject rules for sources they do not know."""
     forward = editor.root.first("forward")
     if forward is None:
+        at = ipv4_elements(editor.root)[0].start
+        editor.edits.append(Edit(at, at, b"<forward mode='open'/>" + editor.lead))
         return
     editor.set_attribute(forward, "mode", "open")
     for name in forward.attributes:

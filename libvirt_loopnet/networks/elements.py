@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from ..addresses.labels import dns_label
 from ..errors import InputError
-from ..model import ADDRESSES, ALL, FREE, GUEST_TO_HOST, MAPPED, MODES, NATIVE, Network
+from ..model import ADDRESSES, ALL, FREE, GUEST_TO_HOST, INTERNET, MAPPED, MODES, NATIVE, Network
 from ..prefixes import check_guest_prefix, check_loop_prefix, default_guest_prefix, parse_prefix
 from ..validation import check_device, check_domain, check_mac, check_name, check_uuid, shown
 from ..xml.tree import Element, local_name
@@ -15,7 +15,7 @@ from ..xml.tree import Element, local_name
 NAMESPACE = "https://libvirt-loopnet.org/xml/network/1"
 OWN_TAG = f"{NAMESPACE} network"
 OWN_HOST_TAG = f"{NAMESPACE} host"
-OWN_ATTRIBUTES = ("mode", "guest-prefix", "gateway", "guest-to-host", "addresses")
+OWN_ATTRIBUTES = ("mode", "guest-prefix", "gateway", "guest-to-host", "addresses", "internet")
 
 _AROUND = ("networkstatus", "hookData")
 
@@ -86,6 +86,7 @@ def describe(element: Element, own: Element) -> Network:
         domain=domain_of(name, element),
         guest_to_host=own.get("guest-to-host", ALL),
         addresses=own.get("addresses", FREE),
+        internet=own.get("internet", ALL),
     )
 
 
@@ -141,7 +142,9 @@ def _check_own(name: str, own: Element) -> None:
             f"network {name}: <loopnet:network> does not know {shown(wrong[0])}; "
             f"it has {', '.join(OWN_ATTRIBUTES)}"
         )
-    choices = (("mode", MODES), ("guest-to-host", GUEST_TO_HOST), ("addresses", ADDRESSES))
+    choices = (
+        ("mode", MODES), ("guest-to-host", GUEST_TO_HOST), ("addresses", ADDRESSES), ("internet", INTERNET),
+    )  # fmt: skip
     for key, known in choices:
         given = own.get(key, known[0])
         if given not in known:

@@ -25,6 +25,8 @@ def own_attributes(network: Network) -> dict[str, str]:
         given["guest-to-host"] = network.guest_to_host
     if network.addresses != FREE:
         given["addresses"] = network.addresses
+    if network.internet != ALL:
+        given["internet"] = network.internet
     return given
 
 
@@ -55,7 +57,12 @@ def own_metadata(network: Network, hosts: Sequence[Reservation], lead: bytes, un
 
 
 def new_network(
-    name: str, loop_prefix: IPv4Network, guest_prefix: IPv4Network, mode: str, addresses: str = FREE
+    name: str,
+    loop_prefix: IPv4Network,
+    guest_prefix: IPv4Network,
+    mode: str,
+    addresses: str = FREE,
+    internet: str = ALL,
 ) -> bytes:
     """A complete definition, for virsh net-define as it stands; libvirt picks bridge and UUID.
 
@@ -76,6 +83,7 @@ def new_network(
         host=host,
         domain=dns_label(name) or DEFAULT_DOMAIN,
         addresses=addresses,
+        internet=internet,
     )
     ip = {"address": str(network.loop_address(host)), "prefix": str(loop_prefix.prefixlen)}
     lines = (

@@ -14,8 +14,8 @@ REFUSALS = {
     "name": "network name {name} must be letters, digits and any of -_.+, and begin with a letter "
     "or digit; rename the network",
     "no-name": "the network has no <name>; give it one",
-    "isolated": "network {name} is isolated (no <forward>), and loopnet would give its guests "
-    "internet access; add <forward mode='nat'/> first if they may have it",
+    "forwarder": "network {name} is isolated (no <forward>), but its DNS asks others (<dns><forwarder>), "
+    "which is a way out; take one of the two away",
     "device": "network {name}: forward mode {mode} puts guests on a device of the host's LAN, so "
     "that libvirt gives them no addresses to replace; make a network with: loopnet define",
     "hostdev": "network {name}: forward mode {mode} hands a device of the host to each guest, so "
@@ -80,7 +80,9 @@ def _check_known(name: str, element: Element) -> None:
 def _check_forward(name: str, network: Element) -> None:
     forward = network.first("forward")
     if forward is None:
-        raise refusal("isolated", name=shown(name))
+        if any(dns.first("forwarder") for dns in network.all("dns")):
+            raise refusal("forwarder", name=shown(name))
+        return
     mode = forward.get("mode", "nat")
     if mode == "hostdev":
         raise refusal("hostdev", name=shown(name), mode=mode)

@@ -10,6 +10,7 @@ in the definition         becomes
 ``<range>``               goes away: every NIC has a reservation of its own
 ``<bootp>``, localPtr     stay, and dnsmasq options do what libvirt no longer does for them
 ``<forward>``             ``mode='open'``; dev, nat addresses and ports go away, with a warning
+no ``<forward>``          the same, and ``internet='none'``, which says what it said
 ``<dns enable='no'>``     the option port=0: libvirt starts dnsmasq only with DNS or DHCP of its own
 ``<route gateway>``       the same host number in the loop prefix
 everything else           keeps its bytes, order and place
@@ -23,7 +24,7 @@ from ipaddress import IPv4Network
 from typing import NamedTuple
 
 from ..errors import InputError, PoolFullError, VerifyError
-from ..model import ADDRESSES, FREE, MAPPED, MODES, NATIVE, Network, Reservation
+from ..model import ADDRESSES, FREE, MAPPED, MODES, NATIVE, NONE, Network, Reservation
 from ..prefixes import (
     LONGEST,
     LOOPBACK,
@@ -100,6 +101,8 @@ def rewrite_network(
     own = own_element(root)
     old = describe(root, own) if own else None
     draft = _fitting(_normalised(old, asked) if old else _converted(root, asked), asked)
+    if root.first("forward") is None:
+        draft = draft._replace(internet=NONE)
     declared = declared_hosts(old, own) if old and own else ()
     hosts, warnings = merge_hosts(root, draft, declared, prefixes_of(root, old))
     network = _with_host(draft, hosts, frozenset(occupied))

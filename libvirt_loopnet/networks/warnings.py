@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..model import Network
+from ..model import NONE, Network
 from ..prefixes import known_user
 from ..validation import shown
 from ..xml.tree import Element
@@ -18,7 +18,7 @@ def find_warnings(root: Element, network: Network, old: Network | None) -> tuple
     """Warnings for the definition ``root`` becoming ``network``; ``old``: what it was of ours."""
     found = [*_forward(root), *_prefixes(root, network, old)]
     if old is None:
-        found += [*_dhcp(root), *_ipv6(root)]
+        found += [*_dhcp(root), *_ipv6(root, network)]
     return tuple(f"network {network.name}: {text}" for text in found)
 
 
@@ -63,6 +63,9 @@ def _dhcp(root: Element) -> Iterator[str]:
         yield "lease times go away: addresses are reserved for good"
 
 
-def _ipv6(root: Element) -> Iterator[str]:
+def _ipv6(root: Element, network: Network) -> Iterator[str]:
     if any(ip.get("family") == "ipv6" for ip in root.all("ip")):
+        if network.internet == NONE:
+            yield "guests reach each other by IPv6, the host by its fe80 address alone"
+            return
         yield "libvirt has no firewall rules for its IPv6 any more, as ever in forward mode open"

@@ -8,12 +8,11 @@ record of what to do at the end: whether it was us who made lo narrow.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Address
 
+from ..model import LOCALHOST
 from ..prefixes import LOOPBACK
 from .state import ROUTE_PROTOCOL, LoAddress, Route
 
-LOCALHOST = IPv4Address("127.0.0.1")
 WIDE, NARROW = 8, 16
 SHRUNK = Route("local", LOOPBACK, "lo", LOCALHOST, ours=True, metric=127)
 """The fallback route when lo was made narrow by us."""

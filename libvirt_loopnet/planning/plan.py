@@ -67,6 +67,12 @@ def _remove(observed: Observed, desired: HostState) -> list[Step]:
     if not desired.shrink_lo:
         steps += _ip(plan_lo(observed.lo, observed.routes, False, _is_active(observed)))
     steps += _ip(_route("del", route) for route in sorted(stale, key=str))
+    wanted = {(each.dev, each.address) for each in desired.neighbours}
+    steps += _ip(
+        f"neighbour del {each.address} dev {each.dev}"
+        for each in sorted(observed.neighbours)
+        if (each.dev, each.address) not in wanted and each.dev in devices | bridges
+    )
     kept = set(desired.addresses)
     extra = [a for a in observed.addresses if a not in kept and _is_ours(a, devices | bridges)]
     return steps + _ip(_address("del", address) for address in sorted(extra))
@@ -107,6 +113,11 @@ def _add(observed: Observed, desired: HostState) -> list[Step]:
         if route in observed.routes or (route.dev, route.source) in fresh
     ]
     lines += [_route("add", route) for route in desired.routes if route not in observed.routes]
+    lines += [
+        f"neighbour replace {each.address} lladdr {each.mac} dev {each.dev} nud permanent"
+        for each in desired.neighbours
+        if each not in observed.neighbours
+    ]
     if desired.shrink_lo:
         lines += plan_lo(observed.lo, observed.routes, True, _is_active(observed))
     bridges = [network.bridge for network in desired.networks]

@@ -51,6 +51,14 @@ class Route(NamedTuple):
     metric: int = 0
 
 
+class Neighbour(NamedTuple):
+    """A permanent entry in a bridge's neighbour table."""
+
+    dev: str
+    address: IPv4Address
+    mac: str
+
+
 class Observed(NamedTuple):
     """What the kernel holds now."""
 
@@ -69,6 +77,8 @@ class Observed(NamedTuple):
     firewalls: Firewalls = Firewalls()
     macs: frozenset[tuple[str, str]] = frozenset()
     """(bridge, its MAC address), of the same devices as ``route_localnet``."""
+    neighbours: frozenset[Neighbour] = frozenset()
+    """Those in the transit prefixes."""
 
 
 class HostState(NamedTuple):
@@ -82,6 +92,8 @@ class HostState(NamedTuple):
     published: tuple[Published, ...] = ()
     reserved: tuple[tuple[str, int], ...] = ()
     """(network, host number) of all reservations, also of guests that don't run."""
+    reached: tuple[tuple[str, int], ...] = ()
+    """(network, host number) of all that are reserved in networks with published ports."""
     gone: tuple[str, ...] = ()
     """Bridges that were ours: other firewalls have to forget them, although they are no more."""
 
@@ -92,6 +104,23 @@ class HostState(NamedTuple):
     @property
     def routes(self) -> list[Route]:
         return [route for network in self.networks for route in _routes(network)]
+
+    @property
+    def neighbours(self) -> list[Neighbour]:
+        """Where a guest has published ports, all of its network are found at the bridge's own MAC address by
+        their transit addresses.
+
+        That is for those of the same network that ask for the port, where br_netfilter is on: the destination
+        of what they send, and of the answers, is replaced while it is still a frame, and if the new one is on
+        the bridge that the frame came by, the kernel forwards the frame, to the neighbour at that address
+        (br_nf_pre_routing_finish_bridge). Sent to the bridge itself, it is routed as it is everywhere else.
+        What is routed never asks for such a neighbour.
+        """
+        by_name = {network.name: network for network in self.networks}
+        return [
+            Neighbour(by_name[name].bridge, by_name[name].transit_address(number), by_name[name].bridge_mac)
+            for name, number in self.reached
+        ]
 
     @property
     def hidden_routes(self) -> list[Route]:
@@ -155,14 +184,17 @@ def desire(
     active = tuple(sorted(networks))
     others = {network.name: siblings(reservations.get(network.name, ())) for network in active}
     guests = tuple(sorted(_guests(active, reservations, ports, others)))
+    ports_of_guests = published(active, reservations)
+    reached = {each.network for each in ports_of_guests}
     return HostState(
         networks=active,
         guests=guests,
         bindings=tuple(sorted(_bindings(active, guests, taps, others))),
         shrink_lo=bool(active) and options.lo == "shrink",
         hosts=host_names(active, guests) if options.names == "hosts" else (),
-        published=published(active, reservations),
+        published=ports_of_guests,
         reserved=tuple(_reserved(active, reservations)),
+        reached=tuple((name, kept.number) for name in sorted(reached) for kept in reservations[name]),
     )
 
 

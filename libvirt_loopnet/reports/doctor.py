@@ -225,7 +225,7 @@ def rival(publication: Publication, listeners: Iterable[Listener]) -> Listener |
     """A program of the host that others reach no more, since a guest has the port. What listens on
     127/8 is spared."""
     for socket in listeners:
-        same = (socket.protocol, socket.port) == (publication.protocol, publication.port)
+        same = socket.protocol == publication.protocol and socket.port in publication.ports
         anywhere = ANY_ADDRESS in (publication.address, socket.address)
         if same and socket.address not in LOOPBACK and (anywhere or socket.address == publication.address):
             return socket

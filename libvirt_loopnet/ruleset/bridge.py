@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..model import NATIVE, Network
+from ..model import NATIVE, NONE, Network
 from ..prefixes import LOOPBACK, TRANSIT
 from .phrases import ICMP_ERRORS, block, braces, chain, host_numbers, is_free, move, unreserved
 
@@ -33,6 +33,7 @@ table bridge loopnet {{
 	}}
 	chain prerouting {{
 		type filter hook prerouting priority -300; policy accept;
+{_no_ipv6_out(networks)}\
 		iifname . ether saddr . ip saddr vmap @bound-senders
 		iifname @taps goto tap
 		ether saddr @macs goto mac
@@ -61,6 +62,13 @@ table bridge loopnet {{
 {_by_prefix("arp daddr ip", networks)}	}}
 """
     return head + "".join(_chains(network) for network in networks) + "}\n"
+
+
+def _no_ipv6_out(networks: Sequence[Network]) -> str:
+    """What the host would forward comes to the bridge's MAC address; an isolated network has nothing there
+    but with the host's fe80 address."""
+    macs = [network.bridge_mac for network in networks if network.internet == NONE]
+    return f"\t\tether daddr {braces(macs)} meta protocol ip6 ip6 daddr != fe80::/10 drop\n" if macs else ""
 
 
 def _by_prefix(field: str, networks: Sequence[Network]) -> str:
@@ -221,7 +229,11 @@ def _only_to_host(network: Network) -> str:
 
 
 def _icmp_to_guest(network: Network) -> list[str]:
-    return [f"icmp type {ICMP_ERRORS} goto {chain('quoted-to', network)}"]
+    return [
+        # The host tells a guest that another is on its own wire: it asked for a published port.
+        "icmp type redirect drop",
+        f"icmp type {ICMP_ERRORS} goto {chain('quoted-to', network)}",
+    ]
 
 
 def _to_guest(network: Network) -> list[str]:

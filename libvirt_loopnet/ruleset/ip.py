@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ..model import NATIVE, NONE, SERVICES, Network, Published
 from ..prefixes import LOOPBACK, TRANSIT
 from .phrases import LOCAL, block, braces, chain, move
-from .published import answerable, forward_published, published_chains
+from .published import answers_to_localhost, forward_published, published_chains
 
 
 def ip_table(networks: Sequence[Network], published: Sequence[Published]) -> str:
@@ -71,13 +71,12 @@ table ip loopnet {{
 		drop
 	}}
 	chain inwards {{
-{forward_published(bool(published))}\
+{forward_published(published)}\
 		oifname {bridges} ct state established,related accept
 		drop
 	}}
 	chain source-nat {{
 		type nat hook postrouting priority 100; policy accept;
-{answerable(networks) if published else ""}\
 		ip saddr {TRANSIT} oifname != {bridges} masquerade
 	}}
 	chain postrouting {{
@@ -90,20 +89,20 @@ table ip loopnet {{
 	}}
 """
     inwards = published_chains(networks, bridges, published) if published else ""
-    return head + "".join(_chains(network, bridges) for network in networks) + inwards + "}\n"
+    return head + "".join(_chains(network, bridges, published) for network in networks) + inwards + "}\n"
 
 
-def _chains(network: Network, bridges: str) -> str:
-    lines = block("input", network, _input(network))
+def _chains(network: Network, bridges: str, published: Sequence[Published]) -> str:
+    lines = block("input", network, _input(network, published))
     lines += block("forward", network, _forward(network, bridges))
     lines += block("postrouting", network, _postrouting(network))
     return "".join(f"\t{line}\n" for line in lines)
 
 
-def _input(network: Network) -> list[str]:
+def _input(network: Network, published: Sequence[Published]) -> list[str]:
     host = network.loop_address(network.host)
     rules = [
-        *(f"ip saddr {network.transit_prefix} {rule}" for rule in _from_transit(network)),
+        *(f"ip saddr {network.transit_prefix} {rule}" for rule in _from_transit(network, published)),
         f"ip saddr {network.loop_prefix} ip daddr {host} ct state established,related accept",
     ]
     if network.mode == NATIVE:  # dnsmasq gives the bridge's own address as server identifier there
@@ -111,7 +110,7 @@ def _input(network: Network) -> list[str]:
     return [*rules, "drop"]
 
 
-def _from_transit(network: Network) -> list[str]:
+def _from_transit(network: Network, published: Sequence[Published]) -> list[str]:
     """What guests may begin with the host, in the order of the accepts."""
     addresses = [str(address) for address in network.own_transit]
     own = addresses[0] if len(addresses) == 1 else braces(addresses)
@@ -122,11 +121,14 @@ def _from_transit(network: Network) -> list[str]:
     if network.guest_to_host == SERVICES:
         dns = [f"ip daddr {own} {protocol} dport 53 accept" for protocol in ("udp", "tcp")]
         return [answers, dhcp, *dns, f"ip daddr {own} icmp type echo-request accept"]
-    return [f"ip daddr {own} accept", *(f"ip daddr {prefix} drop" for prefix in LOCAL), "accept"]
+    guard = [*answers_to_localhost(published), *(f"ip daddr {prefix} drop" for prefix in LOCAL)]
+    return [f"ip daddr {own} accept", *guard, "accept"]
 
 
 def _forward(network: Network, bridges: str) -> list[str]:
     """Not back into a bridge: that would lead around port isolation, or to another network."""
+    if network.internet == NONE:
+        return ["drop"]
     return [f"ip saddr {network.transit_prefix} oifname != {bridges} accept", "drop"]
 
 

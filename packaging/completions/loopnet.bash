@@ -53,7 +53,7 @@ _loopnet() {
         candidates='define rewrite convert revert list graph ip reserve release publish unpublish
             status plan sync watch cleanup doctor guest-setup install-hooks uninstall-hooks'
         ;;
-    define) options='--loop-prefix --guest-prefix --mode --addresses --print-xml' ;;
+    define) options='--loop-prefix --guest-prefix --mode --addresses --isolated --print-xml' ;;
     rewrite)
         options='--loop-prefix --guest-prefix --mode --addresses --gateway'
         [[ $cur == -* ]] || _filedir xml
@@ -77,7 +77,10 @@ _loopnet() {
         options='--format --mac --domain'
         candidates=$(virsh -q net-list --all --name 2>/dev/null)
         ;;
-    publish) candidates=$(_loopnet_guests) ;;
+    publish)
+        options='--from'
+        candidates=$(_loopnet_guests)
+        ;;
     unpublish)
         options='--all'
         candidates=$(_loopnet_guests)

@@ -431,7 +431,14 @@ def test_publish(world: World) -> None:
     assert reached()
     assert "hello from web" in world.host.sh(f"curl -sS --max-time 10 {there}")
     assert rows(world)[0]["published"] == [
-        {"protocol": "tcp", "host_address": None, "host_port": 8080, "guest_port": 80}
+        {
+            "protocol": "tcp",
+            "host_address": None,
+            "host_port": 8080,
+            "guest_port": 80,
+            "ports": 1,
+            "from": None,
+        }
     ]
     assert status_json(world, 0)["published"][0]["guest"] == "web"
     assert "port:   port 80/tcp of web (127.1.0.2) at port 8080 of all" in loopnet(world, "status")

@@ -285,7 +285,8 @@ def test_killed_convert_leaves_one_definition_and_can_be_reverted(sandbox: Sandb
 
 BAD = {
     "bridge": "<network><name>bad</name><forward mode='bridge'/><bridge name='br0'/></network>",
-    "isolated": "<network><name>bad</name><ip address='10.5.0.1' prefix='24'/></network>",
+    "isolated": "<network><name>bad</name><dns><forwarder addr='192.0.2.1'/></dns>"
+    "<ip address='10.5.0.1' prefix='24'/></network>",
 }
 
 

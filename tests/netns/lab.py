@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from libvirt_loopnet.model import FREE, NATIVE, Network
+from libvirt_loopnet.model import ALL, FREE, NATIVE, Network
 from libvirt_loopnet.networks.new import new_network
 from libvirt_loopnet.networks.parsing import parse_network
 from tests.sandbox import Namespace, Sandbox
@@ -103,13 +103,19 @@ def domain_xml(name: str, nics: list[LabGuest]) -> str:
 
 
 def network_xml(
-    index: int, mode: str, *, guest_prefix: str = "", length: int = 24, addresses: str = FREE
+    index: int,
+    mode: str,
+    *,
+    guest_prefix: str = "",
+    length: int = 24,
+    addresses: str = FREE,
+    internet: str = ALL,
 ) -> str:
     """The live definition of network number ``index``, 127.INDEX.0.0, on bridge virbrINDEX."""
     name = f"net{index}"
     loop = ipaddress.IPv4Network(f"127.{index}.0.0/{length}")
     guest = ipaddress.IPv4Network(guest_prefix or f"10.127.{index}.0/{length}")
-    text = new_network(name, loop, loop if mode == NATIVE else guest, mode, addresses).decode()
+    text = new_network(name, loop, loop if mode == NATIVE else guest, mode, addresses, internet).decode()
     head = f"<name>{name}</name><uuid>{guest_uuid(name)}</uuid>"
     bridge = f"<bridge name='virbr{index}' stp='off' delay='0'/><mac address='{bridge_mac(index)}'/>"
     return text.replace(f"<name>{name}</name>", head).replace("<bridge stp='off' delay='0'/>", bridge)
@@ -183,11 +189,22 @@ class Lab(Sandbox):
     # --- networks ---------------------------------------------------------------------------------
 
     def network(
-        self, index: int, *, guest_prefix: str = "", length: int = 24, addresses: str = ""
+        self,
+        index: int,
+        *,
+        guest_prefix: str = "",
+        length: int = 24,
+        addresses: str = "",
+        internet: str = ALL,
     ) -> LabNetwork:
         """A definition; nothing is started."""
         xml = network_xml(
-            index, self.mode, guest_prefix=guest_prefix, length=length, addresses=addresses or self.addresses
+            index,
+            self.mode,
+            guest_prefix=guest_prefix,
+            length=length,
+            addresses=addresses or self.addresses,
+            internet=internet,
         )
         model = parse_network(xml.encode())
         assert model is not None

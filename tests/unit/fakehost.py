@@ -12,7 +12,7 @@ from typing import Optional
 from libvirt_loopnet.firewalls.openings import Firewalls
 from libvirt_loopnet.model import Network
 from libvirt_loopnet.planning.plan import HOSTS, IP, NETLINK, NFT, SYSCTL, Step
-from libvirt_loopnet.planning.state import Address, LoAddress, Observed, Route, Tap
+from libvirt_loopnet.planning.state import Address, LoAddress, Neighbour, Observed, Route, Tap
 
 LOCALHOST = IPv4Address("127.0.0.1")
 
@@ -32,6 +32,7 @@ class FakeHost:
         self.ruleset = ""
         self.hosts: tuple[tuple[IPv4Address, tuple[str, ...]], ...] = ()
         self.macs: set[tuple[str, str]] = set()
+        self.neighbours: set[Neighbour] = set()
         self.history: list[str] = []
 
     # --- Host
@@ -47,6 +48,7 @@ class FakeHost:
             self.ruleset if ruleset else None,
             self.hosts,
             macs=frozenset(self.macs),
+            neighbours=frozenset(self.neighbours),
         )
 
     def canonical(self, networks: Sequence[Network], script: str) -> str:
@@ -92,10 +94,20 @@ class FakeHost:
         if what == "link":
             assert (verb, rest[0], rest[2]) == ("set", "dev", "address")
             self.macs = {kept for kept in self.macs if kept[0] != rest[1]} | {(rest[1], rest[3])}
+        elif what == "neighbour":
+            self._neighbour(verb, IPv4Address(rest[0]), dict(zip(rest[1::2], rest[2::2])))
         elif what == "address":
             self._address(verb, IPv4Interface(rest[0]), rest[2], rest[3:])
         else:
             self._route(verb, rest)
+
+    def _neighbour(self, verb: str, address: IPv4Address, options: dict[str, str]) -> None:
+        kept = {n for n in self.neighbours if n[:2] != (options["dev"], address)}
+        if verb == "replace":
+            kept.add(Neighbour(options["dev"], address, options["lladdr"]))
+        elif kept == self.neighbours:
+            raise Refused(f"no neighbour {address}")
+        self.neighbours = kept
 
     def _address(self, verb: str, interface: IPv4Interface, dev: str, attributes: list[str]) -> None:
         length = interface.network.prefixlen
@@ -150,6 +162,7 @@ class FakeHost:
         lines = [f"{entry.address}/{entry.length} dev lo {entry.attributes}" for entry in self.lo]
         lines += sorted(f"{a.address}/{a.length} dev {a.dev}" for a in self.addresses)
         lines += sorted(f"{r.kind} {r.prefix} dev {r.dev} src {r.source}" for r in self.routes)
+        lines += sorted(f"{n.address} dev {n.dev} lladdr {n.mac}" for n in self.neighbours)
         lines += sorted(f"route_localnet {dev}" for dev in self.localnet)
         return "\n".join(lines)
 

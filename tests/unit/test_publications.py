@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 from hypothesis import given
@@ -20,6 +20,8 @@ from tests.unit.test_plan import network
 HERE = IPv4Address("192.0.2.7")
 WEB = Publication("tcp", ANY_ADDRESS, 8080, 80)
 DNS = Publication("udp", HERE, 53, 5353)
+RANGE = Publication("tcp", ANY_ADDRESS, 8000, 9000, 3, IPv4Network("10.0.0.0/8"))
+GUESTS = IPv4Network("127.2.0.0/24")
 VM1 = Reservation(2, "52:54:00:00:00:02", "", "vm1", (WEB, DNS))
 
 
@@ -27,7 +29,8 @@ VM1 = Reservation(2, "52:54:00:00:00:02", "", "vm1", (WEB, DNS))
     ("text", "meant"),
     [
         ("8080:80", WEB), ("8080:80/tcp", WEB), ("0.0.0.0:8080:80", WEB), ("192.0.2.7:53:5353/udp", DNS),
-        ("1:65535", Publication("tcp", ANY_ADDRESS, 1, 65535)),
+        ("1:65535", Publication("tcp", ANY_ADDRESS, 1, 65535)), ("8000-8002:9000-9002@10.0.0.0/8", RANGE),
+        ("1-65535:1-65535", Publication("tcp", ANY_ADDRESS, 1, 1, 65535)), ("8080:80@0.0.0.0/0", WEB),
     ],
 )  # fmt: skip
 def test_what_is_understood(text: str, meant: Publication) -> None:
@@ -48,6 +51,10 @@ def test_what_is_understood(text: str, meant: Publication) -> None:
         ("01.2.3.4:80:80", "no IPv4 address"), (":80:80", "'' is no IPv4 address"),
         ("127.0.0.1:80:80", "reaches the guest already"), ("247.1.0.1:80:80", "loopnet uses"),
         ("224.0.0.1:80:80", "multicast"), ("255.255.255.255:80:80", "broadcast"), ("0.0.0.1:80:80", "no host can"),
+        ("1-3:1-2", "1-3 has 3, 1-2 has 2"), ("1-3:1", "1-3 has 3"), ("3-1:3-1", "no range"), ("-3:1", "no port"),
+        ("1-1:1-1", "no range"), ("1-:1-", "'' is no port"), ("1-2-3:1-2-3", "'2-3' is no port"),
+        ("1:1@", "no length"), ("1:1@x/8", "no IPv4 prefix"), ("1:1@fd00::/64", "no IPv4 prefix"),
+        ("1:1@10.0.0.1/8", "host bits"), ("1:1@247.1.0.0/24", "inside the host"), ("1:1@1.2.3.4", "no length"),
         ("8080:80\n", "is no port"), ("x" * 9999, "is no publication"), ("8080:80\x1b[1m", "is no port"),
     ],
 )  # fmt: skip
@@ -60,7 +67,7 @@ def test_what_is_refused(text: str, says: str) -> None:
     assert len(str(caught.value)) < 300
 
 
-@given(st.text(max_size=30) | st.text("0123456789.:/tcpud-", max_size=30))
+@given(st.text(max_size=30) | st.text("0123456789.:/tcpud-@", max_size=30))
 def test_any_text_is_refused_or_comes_back(text: str) -> None:
     try:
         found = parse_publication(text)
@@ -70,7 +77,7 @@ def test_any_text_is_refused_or_comes_back(text: str) -> None:
         lines = [str(found)]
         assert parse_publication(lines[0]) == found
         assert 0 < found.port < 65536 > found.guest_port > 0
-        assert set(lines[0]) <= set("0123456789.:/tcpud")
+        assert set(lines[0]) <= set("0123456789.:/tcpud-@")
     assert len(lines) == 1
 
 
@@ -79,6 +86,9 @@ def test_overlap() -> None:
     assert overlap(WEB, WEB._replace(address=HERE))
     assert overlap(WEB._replace(address=HERE), WEB)
     assert not overlap(WEB, WEB._replace(port=1))
+    assert overlap(WEB, WEB._replace(port=8000, size=81))
+    assert not overlap(WEB, WEB._replace(port=8000, size=80))
+    assert overlap(WEB._replace(port=8079, size=3), WEB)
     assert not overlap(WEB, WEB._replace(protocol="udp"))
     assert not overlap(DNS, DNS._replace(address=HERE + 1))
     assert clash([WEB, DNS]) is None
@@ -127,7 +137,15 @@ def test_rules_are_few_and_only_where_wanted() -> None:
     assert len(many.splitlines()) == len(one.splitlines())
     assert "tcp . 8080 : 247.1.0.2 . 80" in one
     assert 'oifname "virbr1" ip saddr 10.127.1.0/24 ct status dnat snat to 247.1.0.1' in one
-    assert one.count("snat to") == 1  # none for native: no client has 127.x
+    assert one.count("10.127.2.0/24 ct status dnat") == 0  # native: no client has 127.x
+    assert "127.0.0.1 . tcp . 8080 : 247.1.0.2 . 80" in one
+    spared = make_tables(networks, [], [], [Published("net1", 2, WEB, (8080,))])
+    assert "127.0.0.1 . tcp . 8080" not in spared
+    few = make_tables(networks, [], [], [Published("net1", 2, RANGE)])
+    assert "tcp . 8002 : 247.1.0.2 . 9002" in few
+    assert "ip saddr 10.0.0.0/8 meta l4proto { tcp, udp } dnat" in few
+    guests = make_tables(networks, [], [], [Published("net1", 2, RANGE._replace(clients=GUESTS))])
+    assert "ip saddr 247.2.0.0/24 meta l4proto { tcp, udp } dnat" in guests
 
 
 def test_it_is_part_of_what_should_be() -> None:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,7 @@ from libvirt_loopnet.addresses.reservations import parse, render
 from libvirt_loopnet.addresses.store import Store
 from libvirt_loopnet.errors import InputError, LoopnetError, PrivilegeError, StateError
 from libvirt_loopnet.files import file_name, network_name, state_error
-from libvirt_loopnet.model import ANY_ADDRESS, PROTOCOLS, Publication, Reservation
+from libvirt_loopnet.model import ANY_ADDRESS, EVERYBODY, PROTOCOLS, Publication, Reservation
 
 ROOT = Path(__file__).resolve().parents[2]
 UUID = "4dea22b3-1d52-d8f3-2516-782e98ab3fa0"
@@ -48,7 +48,13 @@ def mac_of(number: int) -> str:
 
 addresses = st.just(ANY_ADDRESS) | st.integers(0x0A000000, 0x0A0000FF).map(IPv4Address)
 ports = st.integers(1, 65535)
-publications = st.builds(Publication, st.sampled_from(PROTOCOLS), addresses, ports, ports)
+clients = st.just(EVERYBODY) | st.integers(0, 32).map(lambda length: IPv4Network((0x0A000000, length), False))
+publications = st.builds(
+    Publication, st.sampled_from(PROTOCOLS), addresses, ports, ports, st.just(1), clients
+) | st.builds(
+    lambda protocol, port, last: Publication(protocol, ANY_ADDRESS, port, 80, last - port + 1),
+    st.sampled_from(PROTOCOLS), st.integers(1, 100), st.integers(101, 200),
+)  # fmt: skip
 reservations: st.SearchStrategy[list[Reservation]] = st.lists(
     st.builds(
         Reservation,
@@ -179,7 +185,7 @@ def test_a_stale_temporary_file_is_removed(store: Store) -> None:
         (lambda text: text[:60], "cut short"),
         (lambda text: text.replace("# end 2\n", ""), "cut short"),
         (lambda text: text.replace("7 52:54:00:00:00:07 - -\n", ""), "has 1 reservations"),
-        (lambda text: text.replace("version 1", "version 3"), "has format version 3"),
+        (lambda text: text.replace("version 1", "version 4"), "has format version 4"),
         (lambda text: text.replace("version 1", "version 99"), "upgrade libvirt-loopnet"),
         (lambda text: text.replace("version 1", "version 2"), "line 2 is not NUMBER MAC UUID NAME PUBLISHED"),
         (lambda text: text.replace("7 52", "5 52"), "host number 5 stands there twice"),

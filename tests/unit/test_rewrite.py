@@ -27,7 +27,7 @@ def net(text: str) -> IPv4Network:
 
 REFUSED = {
     "no-name": b"<network><forward/></network>",
-    "isolated": definition(forward=""),
+    "forwarder": definition(forward="<dns><forwarder addr='192.0.2.1'/></dns>"),
     "device": definition("", "<forward mode='bridge'/>"),
     "hostdev": definition("", "<forward mode='hostdev' managed='yes'/>"),
     "forward": definition(forward="<forward mode='magic'/>"),
@@ -173,10 +173,17 @@ def test_new_network_is_left_alone() -> None:
         assert result.warnings == ()
 
 
-def test_isolated_loopnet_is_refused_too() -> None:
-    xml = rewrite_network(definition()).xml.replace(b"<forward mode='open'/>", b"")
-    with pytest.raises(InputError, match="isolated"):
-        rewrite_network(xml)
+def test_what_is_isolated_stays_so() -> None:
+    loopnet = rewrite_network(definition()).xml.replace(b"<forward mode='open'/>", b"")
+    for xml in (definition(forward=""), loopnet):
+        made = rewrite_network(xml)
+        assert made.network.internet == "none"
+        assert b"internet='none'" in made.xml
+        assert b"<forward mode='open'/>" in made.xml
+        for option in (b"'no-resolv'", b"'dhcp-option=3'"):
+            assert option in made.xml
+        assert rewrite_network(made.xml).xml == made.xml
+    assert rewrite_network(definition()).network.internet == "all"
 
 
 FOREIGN = (

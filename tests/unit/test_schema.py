@@ -16,7 +16,8 @@ NIC = {
     "guest": "vm1", "dns_name": "vm1.loopnet", "name": "vm1", "network": "loopnet", "mac": "52:54:00:00:00:01",
     "loop_address": "127.1.0.2", "guest_address": "10.127.1.2", "tap": None, "state": "up",
     "seen": ["127.1.0.77"],
-    "published": [{"protocol": "tcp", "host_address": None, "host_port": 8080, "guest_port": 80}],
+    "published": [{"protocol": "tcp", "host_address": None, "host_port": 8080, "guest_port": 80,
+          "ports": 1, "from": None}],
 }  # fmt: skip
 
 
