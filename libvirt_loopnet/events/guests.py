@@ -1,14 +1,14 @@
 """What libvirt's events of guests and their NICs mean for the host; hook.py says which may refuse.
 
-A NIC is live from its first port to its last. What libvirt 9.0 tells of ports while there is A (11.3 tells
-the same), each seen in tests/e2e/test_ports.py::
+A NIC is live from its first port to its last. What libvirt 9.0 tells of ports, A being the one that was there;
+each order is in tests/e2e/test_ports.py::
 
     start, hot-plug, restore, arrival       created A; of a hot-plugged NIC's tap nothing tells
     end, unplugging                         deleted A, when the tap is gone; net-destroy tells nothing
     domif-setlink, update-device            created B, deleted B; link, or nothing, changes
     update-device that replaces (isolated)  created B, deleted A; the tap stays
     to another network and back             created B there, deleted A; created C, deleted B; the tap stays
-    a change that is refused, failed plug   created B, deleted B
+    a plug that fails                       created B, deleted B
     restart of the daemon                   created A again, for each port that is left
 
 They touch only elements of sets, so that the thousandth guest starts as fast as the first, and import

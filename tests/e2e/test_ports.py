@@ -135,7 +135,7 @@ UPDATES: Dict[str, Tuple[str, Tuple[List[str], List[str]]]] = {
     "link up": (f"{VIRTIO}<link state='up'/>", KEPT),
     "isolated": (ISOLATED, REPLACED),
     "no more": (VIRTIO, REPLACED),
-    "refused: can't be changed": (f"{VIRTIO}<boot order='1'/>", KEPT),
+    "refused before any port is made": (f"{VIRTIO}<boot order='1'/>", ([], ["A"])),
 }
 
 
