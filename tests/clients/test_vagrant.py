@@ -32,7 +32,6 @@ end
 BOX = """\
 Vagrant.configure("2") do |config|
   config.vm.synced_folder ".", "/vagrant", disabled: true
-  config.vm.allow_fstab_modification = false
   config.vm.boot_timeout = 600
   config.ssh.username = "root"
   config.ssh.private_key_path = "{key}"

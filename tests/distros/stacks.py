@@ -58,7 +58,7 @@ SYSTEMS = {
     **STACKS,
     "managed": Stack(
         ("avahi-daemon", "libnss-mdns", "python3", "qemu-guest-agent"),
-        (("/etc/systemd/network/80-dhcp.network", NETWORKD),),
+        (("/etc/systemd/network/80-dhcp.network", NETWORKD), ("/etc/fstab", "# /: the initramfs mounts it\n")),
         ("systemd-networkd.service",),
     ),
 }
