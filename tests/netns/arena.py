@@ -17,6 +17,8 @@ from .wire import SETTLE, Capture, LeakWatch, datagram_socket
 
 LOCAL_PORT, ANY_PORT, LOOP_PORT = 9001, 9002, 9003
 GUEST_PORT = 9004
+PUBLISHED_PORT = 9005
+"""Of the host: the victim's GUEST_PORT, for everybody."""
 STRANGE_MAC = "52:54:00:66:66:66"
 """A MAC address that nobody was given."""
 
@@ -58,6 +60,7 @@ class Arena:
         self.asleep = lab.guest(self.net)
         lab.destroy(self.asleep)
         self.free = self.asleep._replace(number=200)
+        lab.host.run(["loopnet", "publish", self.victim.name, f"{PUBLISHED_PORT}:{GUEST_PORT}/udp"])
         self.leaks = stack.enter_context(LeakWatch(lab.lan, "lan0"))
         self._wires = {
             guest.name: stack.enter_context(Capture(guest.namespace, "eth0")) for guest in self.guests

@@ -20,7 +20,7 @@ from libvirt_loopnet.ruleset.tables import delete_tables
 from tests.sandbox import CHECKOUT, INTERNET
 
 from . import frames
-from .arena import ANY_PORT, GUEST_PORT, LOCAL_PORT, LOOP_PORT, STRANGE_MAC, Arena
+from .arena import ANY_PORT, GUEST_PORT, LOCAL_PORT, LOOP_PORT, PUBLISHED_PORT, STRANGE_MAC, Arena
 from .lab import Lab, LabGuest
 from .wire import SETTLE, Capture, Flood, LeakWatch, ask_tcp, ask_udp, datagram_socket
 
@@ -765,6 +765,71 @@ for _from_address in ("127.0.0.1", "loop", "transit"):
     )  # fmt: skip
 
 
+# --- ports that are published --------------------------------------------------------------------
+
+PUBLISHED = "a published port"
+
+
+def to_published(who: str, source: Callable[[Arena, LabGuest], str]) -> Callable[[Arena], object]:
+    """By every address of the host that leads to it."""
+
+    def attack(arena: Arena) -> object:
+        me = attacker_of(arena, who)
+        for destination in (arena.lab.host_address, arena.gateway, arena.gateway_transit):
+            arena.datagram(me, source(arena, me), destination, PUBLISHED_PORT)
+        return arena.reached()
+
+    return attack
+
+
+def published_elsewhere(who: str) -> Callable[[Arena], object]:
+    """By addresses of the host that are no guest's business, and past the host."""
+
+    def attack(arena: Arena) -> object:
+        me = attacker_of(arena, who)
+        loop = ("127.0.0.1", "127.200.0.1", arena.host_loop, arena.host_number, arena.other_gateway_transit)
+        for destination in (*loop, arena.victim.transit):
+            arena.datagram(me, me.address, destination, PUBLISHED_PORT)
+        for destination in (arena.lab.host_address, arena.gateway):
+            arena.datagram(me, me.address, destination, GUEST_PORT)
+        return arena.reached()
+
+    return attack
+
+
+def published_from_lan(arena: Arena) -> object:
+    """As what nobody on the LAN is; and to what isn't published, by the guest's own addresses."""
+    for source in ("127.0.0.1", arena.friend.transit, arena.stranger.transit, arena.host_loop):
+        arena.lan_datagram(source, arena.lab.host_address, PUBLISHED_PORT)
+    for destination in (arena.victim.transit, arena.friend.transit, arena.victim.loop, "127.0.0.1"):
+        for port in (PUBLISHED_PORT, GUEST_PORT):
+            arena.lan_datagram(arena.lab.router_address, destination, port)
+    return arena.reached() - {"lan"}
+
+
+for _who in NICS:
+    for _name, (_what, _source) in SOURCES.items():
+        add(
+            _who, f"reaches-published-as-{_name}", f"sends as {_what}", PUBLISHED, to_published(_who, _source),
+            skip_native=_name == "own-loop-address", bites=(),
+        )  # fmt: skip
+    add(
+        _who, "reaches-published-elsewhere", "sends to 127.x, 247.x, and the guest's own port", PUBLISHED,
+        published_elsewhere(_who), bites=(),
+    )  # fmt: skip
+add(
+    "early",
+    "reaches-published",
+    "sends as itself",
+    PUBLISHED,
+    to_published("early", lambda a, me: me.address),
+)
+add(
+    "lan", "reaches-published", "sends as 127.x, 247.x, and to a guest's own addresses", PUBLISHED,
+    published_from_lan, bites=(),
+)  # fmt: skip
+
+
 # --- the tests -----------------------------------------------------------------------------------
 
 
@@ -800,6 +865,19 @@ def test_attack_fails(arena: Arena, case: Case, record_property: Callable[[str, 
     arena.refresh()
     assert not case.attack(arena)
     assert arena.leaks.take(settle=0) == []
+
+
+@pytest.mark.parametrize("arena", GUARDED, indirect=True)
+def test_published_ports_are_seen_to_be_reached(arena: Arena) -> None:
+    """By those who may: else the cases about them prove nothing."""
+    for send in (
+        lambda: arena.datagram(arena.bound, arena.bound.address, arena.gateway, PUBLISHED_PORT),
+        lambda: arena.datagram(arena.loose, arena.loose.address, arena.gateway, PUBLISHED_PORT),
+        lambda: arena.lan_datagram(arena.lab.router_address, arena.lab.host_address, PUBLISHED_PORT),
+    ):
+        arena.refresh()
+        send()
+        assert arena.victim.name in arena.reached()
 
 
 def succeeds(arena: Arena, case: Case) -> bool:
