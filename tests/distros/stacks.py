@@ -58,7 +58,10 @@ SYSTEMS = {
     **STACKS,
     "managed": Stack(
         ("avahi-daemon", "libnss-mdns", "python3", "qemu-guest-agent"),
-        (("/etc/systemd/network/80-dhcp.network", NETWORKD), ("/etc/fstab", "# /: the initramfs mounts it\n")),
+        (
+            ("/etc/systemd/network/80-dhcp.network", NETWORKD),
+            ("/etc/fstab", "# /: the initramfs mounts it\n"),
+        ),
         ("systemd-networkd.service",),
     ),
 }

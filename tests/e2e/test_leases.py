@@ -218,7 +218,9 @@ def test_a_lease_survives_a_damaged_list(world: World, damaged: str) -> None:
     else:
         assert "libvirt's list lacks the change" in world.syslog()
         status.unlink()
-        world.host.sh("kill -HUP $(cat /run/libvirt/network/loopnet.pid)")  # dnsmasq tells of all its leases again
+        world.host.sh(
+            "kill -HUP $(cat /run/libvirt/network/loopnet.pid)"
+        )  # dnsmasq tells of all its leases again
         listed(world, "vm1", address)
 
 

@@ -4,8 +4,7 @@ network, converted."""
 from __future__ import annotations
 
 import os
-from functools import partial
-from typing import Iterator, List, NamedTuple
+from typing import Callable, Iterator, List, NamedTuple
 
 import pytest
 
@@ -67,11 +66,14 @@ def page(guest: Guest, url: str) -> str:
     return guest.run(f"wget -T 2 -qO- http://{url}/", check=False, timeout=5)
 
 
+def sees(guest: Guest, url: str) -> Callable[[], bool]:
+    return lambda: "hello from web" in page(guest, url)
+
+
 def test_from_guests_of_all_networks(reach: Reach) -> None:
     """The publisher itself among them."""
     for guest in (reach.web, *reach.others):
-        seen = partial(page, guest, f"{reach.sandbox.host_address}:8080")
-        wait(lambda: "hello from web" in seen(), f"the published port from {guest.name}")  # noqa: B023
+        wait(sees(guest, f"{reach.sandbox.host_address}:8080"), f"the published port from {guest.name}")
 
 
 def test_from_the_host(reach: Reach) -> None:
