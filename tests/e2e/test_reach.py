@@ -38,7 +38,10 @@ class Reach(NamedTuple):
 def reach() -> Iterator[Reach]:
     if os.geteuid() != 0:
         pytest.skip("namespaces need root")
-    with Sandbox(bridge_nf=True) as sandbox, Capture(sandbox.lan, "lan0") as capture:
+    with (
+        Sandbox(lan_prefix="192.168.7.0/24", bridge_nf=True) as sandbox,
+        Capture(sandbox.lan, "lan0") as capture,
+    ):
         host = sandbox.host
         for name in ("one", "two"):
             host.run(["loopnet", "define", name])
