@@ -110,8 +110,8 @@ def _prefixes(data: bytes) -> Iterable[IPv4Network]:
     """The prefixes of all <ip> elements; of a file that makes no sense, none."""
     with suppress(LoopnetError, ValueError):
         root = parse(data)
-        network = root.first("network") or root
-        for ip in network.all("ip"):
+        network = root.find("network") or root
+        for ip in network.findall("ip"):
             length = ip.get("prefix") or ip.get("netmask")
             if length and ip.get("family") in ("", "ipv4"):
                 yield IPv4Interface(f"{ip.get('address')}/{length}").network
@@ -136,7 +136,7 @@ def _definition(bridge: str) -> bytes:
     changes = (
         (f"<name>{NAME}</name>\n", f"<name>{NAME}</name>\n  <uuid>{uuid.uuid4()}</uuid>\n"),
         (
-            "<bridge stp='off' delay='0'/>\n",
+            '<bridge stp="off" delay="0"/>\n',
             f"<bridge name='{bridge}' stp='off' delay='0'/>\n  <mac address='{mac}'/>\n",
         ),
     )

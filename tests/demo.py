@@ -144,7 +144,7 @@ class Demo:
     def _network(self) -> None:
         self._screen.heading("A loopnet network, whose guests have the same prefix and router:")
         template = self._host("grep -e mode= -e '<ip ' xml-templates/loopnet.xml")
-        self._claim("guest-prefix='10.127.1.0/24' gateway='1'" in template, "they are the same")
+        self._claim('guest-prefix="10.127.1.0/24" gateway="1"' in template, "they are the same")
         self._host("virsh net-define xml-templates/loopnet.xml")
         self._host("virsh net-start loopnet")
         lo = self._host("ip -4 address show lo")

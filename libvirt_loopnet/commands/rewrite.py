@@ -11,6 +11,7 @@ from ipaddress import IPv4Network
 
 from ..errors import InputError, PrivilegeError
 from ..networks.rewrite import rewrite_network
+from ..xml.schema import check_schema
 from ..xml.tree import MAX_BYTES
 from .shared import prefix_options
 from .shared.inventory import networks_of_files
@@ -25,8 +26,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     asked = prefix_options.read(arguments)
+    given = _read(arguments.file)
+    check_schema(given, "network", arguments.file.strip("-") or "standard input")
     rewritten = rewrite_network(
-        _read(arguments.file),
+        given,
         loop_prefix=asked.loop_prefix,
         guest_prefix=asked.guest_prefix,
         mode=asked.mode,

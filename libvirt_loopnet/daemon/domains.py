@@ -55,13 +55,13 @@ def _nics(driver: str, wanted: frozenset[str], directory: str) -> Iterator[LiveN
         try:
             domain = _domain(data)
             for interface in interfaces(data):
-                yield LiveNic(driver, domain.child_text("name"), domain.child_text("uuid"), interface)
+                yield LiveNic(driver, domain.findtext("name"), domain.findtext("uuid"), interface)
         except InputError as error:  # half written, perhaps
             warn(f"{path}: {error}")
 
 
 def _domain(data: bytes) -> Element:
-    domain = parse(data).first("domain")
+    domain = parse(data).find("domain")
     if domain is None:
         raise InputError("this is no status file of a domain")
     return domain

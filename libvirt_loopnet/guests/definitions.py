@@ -19,7 +19,7 @@ def guest_names(directory: str = DIRECTORY) -> dict[str, str]:
     for path in _files(directory):
         with suppress(OSError, InputError), open(path, "rb") as file:
             domain = parse(file.read())
-            found[domain.child_text("uuid")] = domain.child_text("name")
+            found[domain.findtext("uuid")] = domain.findtext("name")
     return found
 
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..xml.edit import element_end
-from ..xml.editor import Editor
-from ..xml.tree import Element, parse
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..xml.document import Node
 
 NETWORK, BRIDGE = "network", "bridge"
 
@@ -37,22 +37,27 @@ class Interface(NamedTuple):
 
 def interfaces(domain_xml: bytes) -> list[Interface]:
     """All interfaces of a domain, or of what a driver saves of it, in order. Raises InputError for malformed XML."""
-    root = parse(domain_xml)
-    domain = root.first("domain") if root.tag == "domstatus" else root
-    devices = domain.first("devices") if domain else None
-    found = devices.all("interface") if devices else ()
-    return [_interface(domain_xml, element) for element in found]
+    from ..xml.document import Document  # lxml: listing networks and guests goes without
+
+    root = Document(domain_xml).root
+    domain = root.find("domain") if root.tag == "domstatus" else root
+    return [] if domain is None else [_interface(element) for element in domain.findall("devices/interface")]
 
 
-def _interface(data: bytes, element: Element) -> Interface:
-    mac, source, target = (element.first(tag) for tag in ("mac", "source", "target"))
+def _interface(element: Node) -> Interface:
+    from ..xml.document import source
+
+    def given(child: str, name: str) -> str:
+        found = element.find(child)
+        return "" if found is None else found.get(name, "")
+
     return Interface(
-        mac=mac.get("address").lower() if mac else "",
-        kind=element.get("type"),
-        network=source.get("network") if source else "",
-        bridge=source.get("bridge") if source else "",
-        xml=data[element.start : element_end(data, element)],
-        tap=target.get("dev") if target else "",
+        mac=given("mac", "address").lower(),
+        kind=element.get("type", ""),
+        network=given("source", "network"),
+        bridge=given("source", "bridge"),
+        xml=source(element),
+        tap=given("target", "dev"),
     )
 
 
@@ -86,13 +91,14 @@ def on_network(interface: Interface, network: str) -> bytes:
 
 
 def _plugged(interface: Interface, kind: str, given: dict[str, str], dropped: tuple[str, ...]) -> bytes:
-    root = parse(interface.xml)
-    editor = Editor(interface.xml, root)
-    editor.set_attribute(root, "type", kind)
-    source = root.first("source")
+    from ..xml.document import Document
+
+    document = Document(interface.xml)
+    document.set(document.root, "type", kind)
+    source = document.root.find("source")
     if source is not None:
         for name in dropped:
-            editor.drop_attribute(source, name)
+            document.unset(source, name)
         for name, value in given.items():
-            editor.set_attribute(source, name, value)
-    return editor.apply()
+            document.set(source, name, value)
+    return document.render()

@@ -7,7 +7,7 @@
       </oemStrings>
     </sysinfo>
 
-All other bytes of a definition stay as they are.
+All else in a definition stays as it is.
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ from collections.abc import Sequence
 
 from ..errors import ConflictError, InputError
 from ..validation import shown
-from ..xml.edit import escape
-from ..xml.editor import Editor
-from ..xml.tree import Element, local_name, parse
+from ..xml.document import Document, Node, make, pretty, text_of
+from ..xml.tree import local_name
 from .setup import SYSCTL_CREDENTIAL, SYSCTL_SETTING
 
 
 def fragment(strings: Sequence[str]) -> str:
     """The two elements, to be put into a definition by hand."""
-    lines = ["<os>", "  <smbios mode='sysinfo'/>", "</os>", *_sysinfo(strings, "  ")]
-    return "\n".join((*lines, ""))
+    smbios = make("os", {}, make("smbios", {"mode": "sysinfo"}))
+    return (pretty(smbios) + pretty(_sysinfo(_oem_strings(strings)))).decode()
 
 
 def add(definition: bytes, strings: Sequence[str]) -> bytes:
@@ -33,77 +32,69 @@ def add(definition: bytes, strings: Sequence[str]) -> bytes:
 
     Raises InputError for what is no domain with an SMBIOS, ConflictError when the definition uses it otherwise.
     """
-    root = parse(definition)
+    document = Document(definition)
+    root = document.root
     if root.tag != "domain":
         raise InputError(
             f"expected <domain>, got <{local_name(root.tag)}>; take it from: virsh dumpxml GUEST"
         )
-    name, os = root.child_text("name"), root.first("os")
-    if os is None or os.child_text("type") != "hvm":
+    name, os = text_of(root, "name"), root.find("os")
+    if os is None or text_of(os, "type") != "hvm":
         raise InputError(
             f"guest {shown(name)} is no virtual machine and has no SMBIOS; take another --format"
         )
-    editor = Editor(definition, root)
-    _turn_on(editor, name, os)
-    unit = editor.unit.decode()
-    infos = [info for info in root.all("sysinfo") if info.get("type") == "smbios"]
-    if not infos:
-        editor.append(root, [line.encode() for line in _sysinfo(strings, unit)], 0)
-        return editor.apply()
-    oem = infos[0].first("oemStrings")
-    if oem is None:
-        lines = [line.removeprefix(unit).encode() for line in _sysinfo(strings, unit)[1:-1]]
-        editor.append(infos[0], lines, 1)
+    _turn_on(document, name, os)
+    info, oem = root.find("sysinfo[@type='smbios']"), root.find("sysinfo[@type='smbios']/oemStrings")
+    if info is None:
+        document.append(root, _sysinfo(_oem_strings(strings)))
+    elif oem is None:
+        document.append(info, _oem_strings(strings))
     else:
-        _merge(editor, name, oem, strings)
-    return editor.apply()
+        _merge(document, name, oem, strings)
+    return document.render()
 
 
-def _turn_on(editor: Editor, name: str, os: Element) -> None:
-    smbios = os.first("smbios")
+def _turn_on(document: Document, name: str, os: Node) -> None:
+    smbios = os.find("smbios")
     if smbios is None:
-        editor.append(os, [b"<smbios mode='sysinfo'/>"], 1)
+        document.append(os, make("smbios", {"mode": "sysinfo"}))
     elif smbios.get("mode") == "emulate":
-        editor.set_attribute(smbios, "mode", "sysinfo")
+        document.set(smbios, "mode", "sysinfo")
     elif smbios.get("mode") != "sysinfo":
         raise ConflictError(
-            f"guest {shown(name)} has <smbios mode={shown(smbios.get('mode'))}/>, which takes no strings; "
+            f"guest {shown(name)} has <smbios mode={shown(smbios.get('mode', ''))}/>, which takes no strings; "
             "make it mode='sysinfo' with virsh edit, or take another --format"
         )
 
 
-def _merge(editor: Editor, name: str, oem: Element, strings: Sequence[str]) -> None:
+def _merge(document: Document, name: str, oem: Node, strings: Sequence[str]) -> None:
     """Strings of the same key take the places of old ones; a sysctl.extra of someone else's is not ours."""
-    there = {_key(entry.text): entry for entry in oem.all("entry")}
-    new = []
+    there = {_key(text_of(entry)): entry for entry in oem.findall("entry")}
     for string in strings:
         old = there.get(_key(string))
         if old is None:
-            new.append(_entry(string))
+            document.append(oem, _entry(string))
         elif _key(string) != SYSCTL_CREDENTIAL:
-            editor.replace(old, _entry(string))
-        elif SYSCTL_SETTING not in old.text.strip().partition("=")[2].split("\n"):
+            if text_of(old) != string:
+                document.replace(old, _entry(string))
+        elif SYSCTL_SETTING not in text_of(old).partition("=")[2].split("\n"):
             raise ConflictError(
                 f"guest {shown(name)} has the credential sysctl.extra already; add the line {SYSCTL_SETTING} "
                 "to it with virsh edit"
             )
-    if new:
-        editor.append(oem, new, 2)
 
 
 def _key(string: str) -> str:
-    return string.strip().partition("=")[0]
+    return string.partition("=")[0]
 
 
-def _entry(string: str) -> bytes:
-    return b"<entry>%s</entry>" % escape(string)
+def _entry(string: str) -> Node:
+    return make("entry", {}, text=string)
 
 
-def _sysinfo(strings: Sequence[str], unit: str) -> list[str]:
-    return [
-        "<sysinfo type='smbios'>",
-        f"{unit}<oemStrings>",
-        *(f"{unit * 2}{_entry(string).decode()}" for string in strings),
-        f"{unit}</oemStrings>",
-        "</sysinfo>",
-    ]
+def _oem_strings(strings: Sequence[str]) -> Node:
+    return make("oemStrings", {}, *map(_entry, strings))
+
+
+def _sysinfo(oem: Node) -> Node:
+    return make("sysinfo", {"type": "smbios"}, oem)

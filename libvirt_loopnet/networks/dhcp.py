@@ -43,8 +43,8 @@ def parse_static(data: bytes, network: Network) -> Static:
     hosts: list[Reservation] = []
     problems: list[Problem] = []
     for dhcp in _dhcp(data):
-        problems += [_range(network, given) for given in dhcp.all("range")]
-        for host in dhcp.all("host"):
+        problems += [_range(network, given) for given in dhcp.findall("range")]
+        for host in dhcp.findall("host"):
             try:
                 hosts.append(_reservation(network, host))
             except InputError as error:
@@ -61,7 +61,7 @@ def padded_mac(mac: str) -> str:
 def _dhcp(data: bytes) -> Iterator[Element]:
     if b"<dhcp" in data:  # seldom; every start of a guest comes by here
         for ip in ipv4_elements(network_element(parse(data))):
-            yield from ip.all("dhcp")
+            yield from ip.findall("dhcp")
 
 
 def _range(network: Network, given: Element) -> Problem:

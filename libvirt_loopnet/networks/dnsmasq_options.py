@@ -6,8 +6,8 @@ from ..model import MAPPED, NONE, Network
 from ..xml.tree import Element
 
 DNSMASQ_NAMESPACE = "http://libvirt.org/schemas/network/dnsmasq/1.0"
-OPTIONS_TAG = f"{DNSMASQ_NAMESPACE} options"
-OPTION_TAG = f"{DNSMASQ_NAMESPACE} option"
+OPTIONS_TAG = f"{{{DNSMASQ_NAMESPACE}}}options"
+OPTION_TAG = f"{{{DNSMASQ_NAMESPACE}}}option"
 DIRECTORY = "/var/lib/libvirt/dnsmasq"
 """Where libvirt's dnsmasq may read, by AppArmor and SELinux."""
 
@@ -61,5 +61,7 @@ def dnsmasq_options(network: Network) -> tuple[str, ...]:
 def given_options(network: Element) -> tuple[str, ...]:
     """The dnsmasq options in a ``<network>`` element, in order."""
     return tuple(
-        option.get("value") for options in network.all(OPTIONS_TAG) for option in options.all(OPTION_TAG)
+        option.get("value")
+        for options in network.findall(OPTIONS_TAG)
+        for option in options.findall(OPTION_TAG)
     )

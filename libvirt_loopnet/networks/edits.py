@@ -1,16 +1,15 @@
-"""The edits that turn a definition into a loopnet one. All else keeps its bytes and place."""
+"""The edits that turn a definition into a loopnet one. All else stays as it is, and where."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from ..model import NATIVE, Network, Reservation
-from ..xml.edit import Edit, element_end, raw_tag
-from ..xml.editor import Editor
+from ..xml.document import Document, attributes, has_comments, make
 from ..xml.tree import Element
-from .dnsmasq_options import DIRECTORY, DNSMASQ_NAMESPACE, OPTION_TAG, OPTIONS_TAG, dnsmasq_options
-from .elements import ipv4_elements, own_element, place, prefixes_of
-from .new import host_attributes, own_attributes, own_metadata, start_tag
+from .dnsmasq_options import DIRECTORY, OPTION_TAG, OPTIONS_TAG, dnsmasq_options
+from .elements import OWN_TAG, ipv4_elements, place, prefixes_of
+from .new import dnsmasq_element, dnsmasq_option, host_attributes, own_attributes, own_metadata
 
 _OWN_PATHS = (("dhcp-hostsdir", "loopnet"), ("addn-hosts", "loopnet-hosts"), ("conf-file", "loopnet-dnsmasq"))
 """Options with paths below DIRECTORY, and the ends of these."""
@@ -27,98 +26,92 @@ def rewrite(
 
     ``old`` is the loopnet network the definition was before, None if it was none.
     """
-    editor = Editor(data, root)
-    _metadata(editor, network, hosts)
-    _forward(editor)
-    _dns(editor)
-    _ip(editor, network)
-    _routes(editor, network, old)
-    _options(editor, network, old)
-    return editor.apply()
+    document = Document(data)
+    _metadata(document, network, hosts)
+    _forward(document)
+    _dns(document)
+    _ip(document, network)
+    _routes(document, root, network, old)
+    _options(document, root, network, old)
+    return document.render()
 
 
-def _metadata(editor: Editor, network: Network, hosts: Sequence[Reservation]) -> None:
-    own = own_element(editor.root)
-    lead = editor.lead + editor.unit
-    text = own_metadata(network, hosts, lead, editor.unit)
-    metadata = editor.root.first("metadata")
+def _metadata(document: Document, network: Network, hosts: Sequence[Reservation]) -> None:
+    root = document.root
+    own, metadata = root.find(f"metadata/{OWN_TAG}"), root.find("metadata")
     if own is not None:
-        same_hosts = [child.attributes for child in own.children] == [*map(host_attributes, hosts)]
-        if own.attributes != own_attributes(network) or not same_hosts:
-            editor.replace(own, text)
+        same_hosts = [attributes(child) for child in own.findall("*")] == [*map(host_attributes, hosts)]
+        if attributes(own) != own_attributes(network) or not same_hosts:
+            document.replace(own, own_metadata(network, hosts))
     elif metadata is not None:
-        editor.append(metadata, [text], 1)
+        document.append(metadata, own_metadata(network, hosts))
     else:
-        before = editor.root.first("uuid") or editor.root.first("name") or editor.root
-        at = element_end(editor.data, before)
-        text = editor.lead + b"<metadata>" + lead + text + editor.lead + b"</metadata>"
-        editor.edits.append(Edit(at, at, text))
+        before = next(child for tag in ("uuid", "name") for child in root.findall(tag))
+        document.insert(make("metadata", {}, own_metadata(network, hosts)), before)
 
 
-def _forward(editor: Editor) -> None:
+def _forward(document: Document) -> None:
     """libvirt's other modes end in reject rules for sources they do not know."""
-    forward = editor.root.first("forward")
+    forward = document.root.find("forward")
     if forward is None:
-        at = ipv4_elements(editor.root)[0].start
-        editor.edits.append(Edit(at, at, b"<forward mode='open'/>" + editor.lead))
+        first = next(ip for ip in document.root.findall("ip") if ip.get("family", "ipv4") == "ipv4")
+        document.insert_before(make("forward", {"mode": "open"}), first)
         return
-    editor.set_attribute(forward, "mode", "open")
-    for name in forward.attributes:
+    document.set(forward, "mode", "open")
+    for name in attributes(forward):
         if name != "mode":
-            editor.drop_attribute(forward, name)
-    for child in forward.children:
-        editor.drop(child)
+            document.unset(forward, name)
+    for child in forward.findall("*"):
+        document.drop(child)
 
 
-def _dns(editor: Editor) -> None:
+def _dns(document: Document) -> None:
     """Without DNS and <dhcp> libvirt starts no dnsmasq; the option port=0 says the same to it."""
-    dns = editor.root.first("dns")
+    dns = document.root.find("dns")
     if dns is not None and dns.get("enable") == "no":
-        editor.drop_attribute(dns, "enable")
+        document.unset(dns, "enable")
 
 
-def _ip(editor: Editor, network: Network) -> None:
-    ip = ipv4_elements(editor.root)[0]
-    editor.set_attribute(ip, "address", str(network.loop_address(network.host)))
-    if "netmask" in ip.attributes:
-        editor.set_attribute(ip, "netmask", str(network.loop_prefix.netmask))
+def _ip(document: Document, network: Network) -> None:
+    ip = next(ip for ip in document.root.findall("ip") if ip.get("family", "ipv4") == "ipv4")
+    document.set(ip, "address", str(network.loop_address(network.host)))
+    if "netmask" in ip.attrib:
+        document.set(ip, "netmask", str(network.loop_prefix.netmask))
     else:
-        editor.set_attribute(ip, "prefix", str(network.loop_prefix.prefixlen))
-    for dhcp in ip.all("dhcp"):
-        gone = [child for child in dhcp.children if child.tag in ("range", "host")]
-        if gone and len(gone) == len(dhcp.children) and not _comments(editor.data, dhcp):
-            editor.drop(dhcp)
+        document.set(ip, "prefix", str(network.loop_prefix.prefixlen))
+    for dhcp in ip.findall("dhcp"):
+        gone = [*dhcp.findall("range"), *dhcp.findall("host")]
+        if gone and len(gone) == len(dhcp) and not has_comments(dhcp):
+            document.drop(dhcp)
         else:
             for child in gone:
-                editor.drop(child)
+                document.drop(child)
 
 
-def _comments(data: bytes, element: Element) -> bool:
-    return b"<!--" in data[element.start : element.close]
-
-
-def _routes(editor: Editor, network: Network, old: Network | None) -> None:
+def _routes(document: Document, root: Element, network: Network, old: Network | None) -> None:
     """libvirt takes a route only through a gateway inside one of the network's own prefixes."""
-    prefixes = prefixes_of(editor.root, old)
-    for route in editor.root.all("route"):
-        number = place(route.get("gateway"), prefixes)
+    prefixes = prefixes_of(root, old)
+    for route in document.root.findall("route"):
+        number = place(route.get("gateway", ""), prefixes)
         if number is not None and number < network.loop_prefix.num_addresses:
-            editor.set_attribute(route, "gateway", str(network.loop_address(number)))
+            document.set(route, "gateway", str(network.loop_address(number)))
 
 
-def _options(editor: Editor, network: Network, old: Network | None) -> None:
-    wanted = [*dnsmasq_options(network), *_replaced(editor.root, network)]
-    former = (*dnsmasq_options(old), *_replaced(editor.root, old), *_boot(editor.root, None)) if old else ()
+def _options(document: Document, root: Element, network: Network, old: Network | None) -> None:
+    wanted = [*dnsmasq_options(network), *_replaced(root, network)]
+    former = (*dnsmasq_options(old), *_replaced(root, old), *_boot(root, None)) if old else ()
     given = []
-    for options in editor.root.all(OPTIONS_TAG):
-        for option in options.all(OPTION_TAG):
-            value = option.get("value")
-            if value not in wanted and (value in former or _is_ours(value)):
-                editor.drop(option)
-            given.append(value)
+    for option in document.root.findall(f"{OPTIONS_TAG}/{OPTION_TAG}"):
+        value = option.get("value", "")
+        if value not in wanted and (value in former or _is_ours(value)):
+            document.drop(option)
+        given.append(value)
     missing = [option for option in wanted if option not in given]
-    if missing:
-        _add_options(editor, missing)
+    there = document.root.find(OPTIONS_TAG)
+    if missing and there is not None:
+        document.append(there, *map(dnsmasq_option, missing))
+    elif missing:
+        document.append(document.root, dnsmasq_element(missing))
 
 
 def _is_ours(option: str) -> bool:
@@ -137,7 +130,7 @@ def _replaced(root: Element, network: Network) -> list[str]:
         octets = str(network.guest_prefix.network_address).split(".")
         reverse = ".".join(reversed(octets[: network.guest_prefix.prefixlen // 8]))
         options.append(f"local=/{reverse}.in-addr.arpa/")
-    dns = root.first("dns")
+    dns = root.find("dns")
     if dns is not None and dns.get("enable") == "no":
         options.append("port=0")
     return options
@@ -151,27 +144,9 @@ def _boot(root: Element, network: Network | None) -> list[str]:
     """
     host = f",,{network.guest_address(network.gateway)}" if network and network.mode == NATIVE else ""
     options = []
-    for bootp in (bootp for dhcp in ipv4_elements(root)[0].all("dhcp") for bootp in dhcp.all("bootp")):
+    for bootp in (
+        bootp for dhcp in ipv4_elements(root)[0].findall("dhcp") for bootp in dhcp.findall("bootp")
+    ):
         server = f",,{bootp.get('server')}" if bootp.get("server") else host
         options.append(f"dhcp-boot={bootp.get('file')}{server}")
     return options
-
-
-def _add_options(editor: Editor, values: Sequence[str]) -> None:
-    there = editor.root.first(OPTIONS_TAG)
-    if there is not None:
-        prefix = raw_tag(editor.data, there.start).decode().rpartition("options")[0]
-        lines = [start_tag(f"{prefix}option", {"value": value}) for value in values]
-        editor.append(there, lines, 1)
-        return
-    lead = editor.lead + editor.unit
-    lines = [start_tag("dnsmasq:option", {"value": value}) for value in values]
-    text = b"".join(
-        (
-            start_tag("dnsmasq:options", {"xmlns:dnsmasq": DNSMASQ_NAMESPACE}, ">"),
-            *(lead + line for line in lines),
-            editor.lead,
-            b"</dnsmasq:options>",
-        )
-    )
-    editor.append(editor.root, [text], 0)

@@ -13,8 +13,8 @@ from ..validation import check_device, check_domain, check_mac, check_name, chec
 from ..xml.tree import Element, local_name
 
 NAMESPACE = "https://libvirt-loopnet.org/xml/network/1"
-OWN_TAG = f"{NAMESPACE} network"
-OWN_HOST_TAG = f"{NAMESPACE} host"
+OWN_TAG = f"{{{NAMESPACE}}}network"
+OWN_HOST_TAG = f"{{{NAMESPACE}}}host"
 OWN_ATTRIBUTES = ("mode", "guest-prefix", "gateway", "guest-to-host", "addresses", "internet")
 
 _AROUND = ("networkstatus", "hookData")
@@ -25,7 +25,7 @@ DEFAULT_DOMAIN = "loopnet"
 
 def network_element(root: Element) -> Element:
     """The ``<network>`` of a definition, a status file or what a hook is given."""
-    element = root.first("network") if root.tag in _AROUND else root
+    element = root.find("network") if root.tag in _AROUND else root
     if element is None or element.tag != "network":
         raise InputError(
             f"expected <network>, got <{local_name(root.tag)}>; take it from: virsh net-dumpxml NETWORK"
@@ -37,14 +37,14 @@ def own_element(network: Element) -> Element | None:
     """Our element in the network's metadata, None when there is none."""
     found = [
         child
-        for metadata in network.all("metadata")
-        for child in metadata.children
-        if child.tag.startswith(f"{NAMESPACE} ")
+        for metadata in network.findall("metadata")
+        for child in metadata
+        if child.tag.startswith(f"{{{NAMESPACE}}}")
     ]
     if not found:
         return None
     if len(found) > 1 or found[0].tag != OWN_TAG:
-        name = network.child_text("name")
+        name = network.findtext("name")
         raise InputError(
             f"network {shown(name)}: metadata must hold one <loopnet:network>; mend it with: virsh net-edit"
         )
@@ -63,7 +63,7 @@ def network_of(element: Element) -> Network | None:
 
 def describe(element: Element, own: Element) -> Network:
     """The same for our metadata element ``own``, whatever ``<forward>`` says."""
-    name = check_name(element.child_text("name"))
+    name = check_name(element.findtext("name"))
     _check_own(name, own)
     mode = own.get("mode", MAPPED)
     loop_prefix, host = _loop_prefix(name, element)
@@ -72,7 +72,7 @@ def describe(element: Element, own: Element) -> Network:
     if gateway == host:
         raise InputError(f"network {name}: gateway and host number are both {host}; give one another")
     bridge, bridge_mac = bridge_of(name, element)
-    uuid = element.child_text("uuid")
+    uuid = element.findtext("uuid")
     return Network(
         name=name,
         uuid=check_uuid(f"network {name}", uuid) if uuid else "",
@@ -92,7 +92,7 @@ def describe(element: Element, own: Element) -> Network:
 
 def ipv4_elements(network: Element) -> list[Element]:
     """The ``<ip>`` elements that are IPv4, which is what no family means."""
-    return [ip for ip in network.all("ip") if ip.get("family", "ipv4") == "ipv4"]
+    return [ip for ip in network.findall("ip") if ip.get("family", "ipv4") == "ipv4"]
 
 
 def ipv4_address(name: str, ip: Element) -> tuple[IPv4Address, IPv4Network]:
@@ -101,7 +101,7 @@ def ipv4_address(name: str, ip: Element) -> tuple[IPv4Address, IPv4Network]:
         address = IPv4Address(ip.get("address"))
         return address, IPv4Network((address, _length(address, ip)), strict=False)
     except ValueError:
-        given = " ".join(f"{key}={shown(value)}" for key, value in ip.attributes.items())
+        given = " ".join(f"{key}={shown(value)}" for key, value in ip.attrib.items())
         raise InputError(f"network {name}: <ip {given}> is no IPv4 address with a prefix") from None
 
 
@@ -109,7 +109,7 @@ def prefixes_of(network: Element, old: Network | None) -> tuple[IPv4Network, ...
     """The prefixes a definition's addresses are in; ``old``: it as loopnet's, if it is."""
     if old:
         return old.loop_prefix, old.guest_prefix
-    return (ipv4_address(network.child_text("name"), ipv4_elements(network)[0])[1],)
+    return (ipv4_address(network.findtext("name"), ipv4_elements(network)[0])[1],)
 
 
 def place(address: str, prefixes: Iterable[IPv4Network]) -> int | None:
@@ -122,7 +122,7 @@ def place(address: str, prefixes: Iterable[IPv4Network]) -> int | None:
 
 
 def _length(address: IPv4Address, ip: Element) -> int:
-    if "netmask" not in ip.attributes:
+    if "netmask" not in ip.attrib:
         # libvirt's virSocketAddrGetIPPrefix: by class, as in the eighties
         first = address.packed[0]
         classful = 8 if first < 128 else 16 if first < 192 else 24
@@ -135,8 +135,8 @@ def _length(address: IPv4Address, ip: Element) -> int:
 
 
 def _check_own(name: str, own: Element) -> None:
-    wrong = [key for key in own.attributes if key not in OWN_ATTRIBUTES]
-    wrong += [local_name(child.tag) for child in own.children if child.tag != OWN_HOST_TAG]
+    wrong = [key for key in own.attrib if key not in OWN_ATTRIBUTES]
+    wrong += [local_name(child.tag) for child in own if child.tag != OWN_HOST_TAG]
     if wrong:
         raise InputError(
             f"network {name}: <loopnet:network> does not know {shown(wrong[0])}; "
@@ -180,7 +180,7 @@ def host_number(name: str, what: str, text: str, prefix: IPv4Network) -> int:
 
 
 def _check_forward(name: str, element: Element) -> None:
-    forward = element.first("forward")
+    forward = element.find("forward")
     mode = "" if forward is None else forward.get("mode", "nat")
     if mode != "open":
         raise InputError(
@@ -191,7 +191,7 @@ def _check_forward(name: str, element: Element) -> None:
 
 def bridge_of(name: str, element: Element) -> tuple[str, str]:
     """The bridge's device and MAC address, '' for what libvirt has not chosen yet."""
-    bridge, mac = element.first("bridge"), element.first("mac")
+    bridge, mac = element.find("bridge"), element.find("mac")
     device = bridge.get("name") if bridge else ""
     address = mac.get("address") if mac else ""
     if "%" in device:  # a template like virbr%d: libvirt has not chosen yet
@@ -203,7 +203,7 @@ def bridge_of(name: str, element: Element) -> tuple[str, str]:
 
 def domain_of(name: str, element: Element) -> str:
     """The DNS domain of the guests' names: what the XML says, else the network's name."""
-    domain = element.first("domain")
+    domain = element.find("domain")
     given = domain.get("name") if domain else ""
     if given:
         return check_domain(f"network {name}", given)

@@ -28,8 +28,8 @@ def merge_hosts(
     warnings: list[str] = []
     for host in declared:
         _keep(draft, host, kept, warnings)
-    for dhcp in ipv4_elements(root)[0].all("dhcp"):
-        for element in dhcp.all("host"):
+    for dhcp in ipv4_elements(root)[0].findall("dhcp"):
+        for element in dhcp.findall("host"):
             converted = _convert(draft, element, prefixes, warnings)
             if converted:
                 _keep(draft, converted, kept, warnings)

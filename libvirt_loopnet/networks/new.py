@@ -1,17 +1,17 @@
-"""The text of definitions: a new network, and the metadata that makes a network loopnet's."""
+"""Definitions that are made: a new network, and the metadata that makes a network loopnet's."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Network
 
 from ..addresses.labels import dns_label
 from ..model import ALL, FREE, Network, Reservation
 from ..prefixes import check_guest_prefix, check_loop_prefix
 from ..validation import check_name
-from ..xml.edit import escape
-from .dnsmasq_options import DNSMASQ_NAMESPACE, dnsmasq_options
-from .elements import DEFAULT_DOMAIN, DEFAULT_GATEWAY, NAMESPACE
+from ..xml.document import Node, make, pretty
+from .dnsmasq_options import OPTION_TAG, OPTIONS_TAG, dnsmasq_options
+from .elements import DEFAULT_DOMAIN, DEFAULT_GATEWAY, OWN_HOST_TAG, OWN_TAG
 
 
 def own_attributes(network: Network) -> dict[str, str]:
@@ -40,20 +40,20 @@ def host_attributes(reservation: Reservation) -> dict[str, str]:
     return {key: value for key, value in given if value}
 
 
-def start_tag(tag: str, attributes: dict[str, str], end: str = "/>") -> bytes:
-    """A start tag, or an empty element, with libvirt's kind of quotes."""
-    pairs = (b" %s='%s'" % (key.encode(), escape(value)) for key, value in attributes.items())
-    return b"<%s%s%s" % (tag.encode(), b"".join(pairs), end.encode())
+def own_metadata(network: Network, hosts: Sequence[Reservation]) -> Node:
+    """The <loopnet:network> element."""
+    children = [make(OWN_HOST_TAG, host_attributes(host)) for host in hosts]
+    return make(OWN_TAG, own_attributes(network), *children, prefix="loopnet")
 
 
-def own_metadata(network: Network, hosts: Sequence[Reservation], lead: bytes, unit: bytes) -> bytes:
-    """The <loopnet:network> element; ``lead`` is the line break and indentation before it."""
-    attributes = {"xmlns:loopnet": NAMESPACE, **own_attributes(network)}
-    if not hosts:
-        return start_tag("loopnet:network", attributes)
-    lines = [start_tag("loopnet:network", attributes, ">")]
-    lines += [unit + start_tag("loopnet:host", host_attributes(host)) for host in hosts]
-    return lead.join((*lines, b"</loopnet:network>"))
+def dnsmasq_element(values: Iterable[str]) -> Node:
+    """The <dnsmasq:options> element."""
+    return make(OPTIONS_TAG, {}, *map(dnsmasq_option, values), prefix="dnsmasq")
+
+
+def dnsmasq_option(value: str) -> Node:
+    """One of its children."""
+    return make(OPTION_TAG, {"value": value}, prefix="dnsmasq")
 
 
 def new_network(
@@ -86,20 +86,16 @@ def new_network(
         internet=internet,
     )
     ip = {"address": str(network.loop_address(host)), "prefix": str(loop_prefix.prefixlen)}
-    lines = (
-        start_tag("network", {"xmlns:dnsmasq": DNSMASQ_NAMESPACE}, ">"),
-        b"  <name>" + escape(name) + b"</name>",
-        b"  <metadata>",
-        b"    " + own_metadata(network, (), b"\n    ", b"  "),
-        b"  </metadata>",
-        b"  <forward mode='open'/>",
-        b"  <bridge stp='off' delay='0'/>",
-        b"  " + start_tag("domain", {"name": network.domain, "localOnly": "yes"}),
-        b"  " + start_tag("ip", ip),
-        b"  <dnsmasq:options>",
-        *(b"    " + start_tag("dnsmasq:option", {"value": option}) for option in dnsmasq_options(network)),
-        b"  </dnsmasq:options>",
-        b"</network>",
-        b"",
+    return pretty(
+        make(
+            "network",
+            {},
+            make("name", {}, text=name),
+            make("metadata", {}, own_metadata(network, ())),
+            make("forward", {"mode": "open"}),
+            make("bridge", {"stp": "off", "delay": "0"}),
+            make("domain", {"name": network.domain, "localOnly": "yes"}),
+            make("ip", ip),
+            dnsmasq_element(dnsmasq_options(network)),
+        )
     )
-    return b"\n".join(lines)

@@ -54,8 +54,8 @@ def parse_hook(data: bytes) -> tuple[Network | None, Port | None]:
         raise InputError(f"expected <hookData>, got <{local_name(root.tag)}>; libvirt runs the hook")
     element = network_element(root)
     network = network_of(element)
-    port = root.first("networkport")
-    return network, None if port is None else _port(element.child_text("name"), port)
+    port = root.find("networkport")
+    return network, None if port is None else _port(element.findtext("name"), port)
 
 
 def parse_port(network_name: str, data: bytes) -> Port:
@@ -75,7 +75,7 @@ def parse_hosts(data: bytes) -> tuple[Reservation, ...]:
 
 def declared_hosts(network: Network, own: Element) -> tuple[Reservation, ...]:
     """The reservations in ``own``, the metadata element of ``network``."""
-    return tuple(_host(network, child) for child in own.children)
+    return tuple(_host(network, child) for child in own)
 
 
 def missing_options(data: bytes, network: Network) -> tuple[str, ...]:
@@ -91,7 +91,7 @@ def dnsmasq_options_of(data: bytes) -> tuple[str, ...]:
 
 def _host(network: Network, host: Element) -> Reservation:
     what = f"network {network.name}"
-    wrong = [key for key in host.attributes if key not in ("number", "mac", "name")]
+    wrong = [key for key in host.attrib if key not in ("number", "mac", "name")]
     if wrong:
         raise InputError(f"{what}: <loopnet:host> does not know {shown(wrong[0])}; it has number, mac, name")
     number = host_number(network.name, "reserved number", host.get("number"), network.loop_prefix)
@@ -102,16 +102,16 @@ def _host(network: Network, host: Element) -> Reservation:
 
 
 def _port(network_name: str, port: Element) -> Port:
-    owner = port.first("owner")
-    mac = port.first("mac")
+    owner = port.find("owner")
+    mac = port.find("mac")
     if owner is None or mac is None:
         raise InputError(f"network {network_name}: <networkport> has no owner or no MAC address")
-    name = owner.child_text("name")
+    name = owner.findtext("name")
     what = f"port of {shown(name)} in network {network_name}"
     return Port(
         network=network_name,
         mac=check_mac(what, mac.get("address")),
         owner=name,
-        owner_uuid=check_uuid(what, owner.child_text("uuid")),
-        uuid=check_uuid(what, port.child_text("uuid")),
+        owner_uuid=check_uuid(what, owner.findtext("uuid")),
+        uuid=check_uuid(what, port.findtext("uuid")),
     )

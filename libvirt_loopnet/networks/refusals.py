@@ -58,13 +58,13 @@ def refusal(reason: str, **facts: object) -> InputError:
 
 def check_rewritable(network: Element) -> None:
     """Raise InputError for a ``<network>`` that has no IPv4 prefix of its own to move."""
-    name = network.child_text("name")
+    name = network.findtext("name")
     if not name:
         raise refusal("no-name")
     _check_known(name, network)
-    for child in (*network.all("ip"), *network.all("forward")):
+    for child in (*network.findall("ip"), *network.findall("forward")):
         _check_known(name, child)
-        for dhcp in child.all("dhcp"):
+        for dhcp in child.findall("dhcp"):
             _check_known(name, dhcp)
     _check_forward(name, network)
     _check_addresses(name, network)
@@ -72,15 +72,15 @@ def check_rewritable(network: Element) -> None:
 
 def _check_known(name: str, element: Element) -> None:
     known = _CHILDREN[element.tag].split()
-    for child in element.children:
-        if " " not in child.tag and child.tag not in known:
+    for child in element:
+        if "}" not in child.tag and child.tag not in known:
             raise refusal("element", name=shown(name), element=local_name(child.tag), parent=element.tag)
 
 
 def _check_forward(name: str, network: Element) -> None:
-    forward = network.first("forward")
+    forward = network.find("forward")
     if forward is None:
-        if any(dns.first("forwarder") for dns in network.all("dns")):
+        if any(dns.find("forwarder") is not None for dns in network.findall("dns")):
             raise refusal("forwarder", name=shown(name))
         return
     mode = forward.get("mode", "nat")
@@ -93,7 +93,7 @@ def _check_forward(name: str, network: Element) -> None:
 
 
 def _check_addresses(name: str, network: Element) -> None:
-    families = [ip.get("family", "ipv4") for ip in network.all("ip")]
+    families = [ip.get("family", "ipv4") for ip in network.findall("ip")]
     for family in families:
         if family not in ("ipv4", "ipv6"):
             raise refusal("family", name=shown(name), family=shown(family))

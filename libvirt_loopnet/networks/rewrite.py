@@ -13,7 +13,7 @@ in the definition         becomes
 no ``<forward>``          the same, and ``internet='none'``, which says what it said
 ``<dns enable='no'>``     the option port=0: libvirt starts dnsmasq only with DNS or DHCP of its own
 ``<route gateway>``       the same host number in the loop prefix
-everything else           keeps its bytes, order and place
+everything else           stays as it is, in its order and place
 ========================  =========================================================================
 """
 
@@ -101,7 +101,7 @@ def rewrite_network(
     own = own_element(root)
     old = describe(root, own) if own else None
     draft = _fitting(_normalised(old, asked) if old else _converted(root, asked), asked)
-    if root.first("forward") is None:
+    if root.find("forward") is None:
         draft = draft._replace(internet=NONE)
     declared = declared_hosts(old, own) if old and own else ()
     hosts, warnings = merge_hosts(root, draft, declared, prefixes_of(root, old))
@@ -140,7 +140,7 @@ def _default_guest_prefix(old: Network, loop_prefix: IPv4Network) -> IPv4Network
 
 def _converted(root: Element, asked: _Asked) -> Network:
     """What was not loopnet's: its prefix becomes the guest prefix, its address the gateway."""
-    name = check_name(root.child_text("name"))
+    name = check_name(root.findtext("name"))
     address, prefix = ipv4_address(name, ipv4_elements(root)[0])
     mode = asked.mode or MAPPED
     loop_prefix = _loop_prefix(name, prefix, asked)

@@ -23,19 +23,19 @@ def find_warnings(root: Element, network: Network, old: Network | None) -> tuple
 
 
 def _forward(root: Element) -> Iterator[str]:
-    forward = root.first("forward")
+    forward = root.find("forward")
     if forward is None:
         return
-    device = forward.get("dev") or next((i.get("dev") for i in forward.all("interface")), "")
+    device = forward.get("dev") or next((i.get("dev") for i in forward.findall("interface")), "")
     if device:
         yield f"guests reach out by every route of the host, no longer through {shown(device)} alone"
     if forward.get("mode", "nat") == "route":
         yield "guests reach out by masquerade, and nothing new reaches them from outside any more"
-    nat = forward.first("nat")
+    nat = forward.find("nat")
     if nat is None:
         return
-    port = nat.first("port")
-    if nat.first("address") or (port and port.attributes != _ALL_PORTS):
+    port = nat.find("port")
+    if nat.find("address") or (port and port.attrib != _ALL_PORTS):
         yield "masquerade takes the host's own addresses and ports, no longer those of <nat>"
     if nat.get("ipv6") == "yes":
         yield "IPv6 is no longer masqueraded"
@@ -48,23 +48,23 @@ def _prefixes(root: Element, network: Network, old: Network | None) -> Iterator[
     user = known_user(network.loop_prefix)
     if user:
         yield f"{network.loop_prefix} is also used by {user}; mind it if you have that"
-    if any(route.get("family", "ipv4") == "ipv4" for route in root.all("route")):
+    if any(route.get("family", "ipv4") == "ipv4" for route in root.findall("route")):
         yield "IPv4 <route> stays, but what a guest forwards for others is dropped"
 
 
 def _dhcp(root: Element) -> Iterator[str]:
-    dhcp = [child for ip in ipv4_elements(root) for child in ip.all("dhcp")]
+    dhcp = [child for ip in ipv4_elements(root) for child in ip.findall("dhcp")]
     if not dhcp:
         yield (
             "it had no DHCP, now guests that ask get the address reserved for them; reserve those "
             "set by hand with loopnet reserve GUEST ADDRESS"
         )
-    if any(child.children for each in dhcp for child in each.children):
+    if any(list(child) for each in dhcp for child in each):
         yield "lease times go away: addresses are reserved for good"
 
 
 def _ipv6(root: Element, network: Network) -> Iterator[str]:
-    if any(ip.get("family") == "ipv6" for ip in root.all("ip")):
+    if any(ip.get("family") == "ipv6" for ip in root.findall("ip")):
         if network.internet == NONE:
             yield "guests reach each other by IPv6, the host by its fe80 address alone"
             return

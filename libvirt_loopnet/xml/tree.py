@@ -1,7 +1,7 @@
-"""Read XML into a small tree, with the byte position of every element, by expat alone.
+"""Read XML into a small tree, by expat alone.
 
-The hooks read libvirt's XML on every network and guest start: xml.etree and lxml cost two to
-three times as much to import as Python itself. Positions let an edit leave all other bytes alone.
+The hooks read libvirt's XML on every network and guest start, and importing lxml takes as long as Python's own
+start. The tree has that part of ElementTree's interface which readers need; it can't be changed (document.py can).
 """
 
 from __future__ import annotations
@@ -19,52 +19,58 @@ _ENCODINGS = ("utf-8", "us-ascii", "ascii")
 
 
 class Element:
-    """An element; ``tag`` and attribute names are 'local', or 'namespace local' if in one."""
+    """An element, as in xml.etree; ``tag`` and attribute names are 'local', or '{namespace}local' if in one."""
 
-    __slots__ = ("attributes", "children", "close", "start", "tag", "text")
+    __slots__ = ("_children", "attrib", "tag", "text")
 
-    def __init__(self, tag: str, attributes: dict[str, str], start: int) -> None:
+    def __init__(self, tag: str, attrib: dict[str, str]) -> None:
         self.tag = tag
-        self.attributes = attributes
-        self.children: list[Element] = []
+        self.attrib = attrib
         self.text = ""
-        """Character data directly inside, all pieces joined."""
-        self.start = start
-        """Byte offset of '<' in the document."""
-        self.close = start
-        """Byte offset of the end tag; meaningless when the element is written as <a/>."""
+        """Character data directly inside, all pieces joined, as libvirt takes it."""
+        self._children: list[Element] = []
+
+    def __iter__(self) -> Iterator[Element]:
+        return iter(self._children)
 
     def get(self, name: str, default: str = "") -> str:
         """The attribute's value, or ``default``."""
-        return self.attributes.get(name, default)
+        return self.attrib.get(name, default)
 
-    def all(self, tag: str) -> Iterator[Element]:
+    def findall(self, tag: str) -> list[Element]:
         """The children called ``tag``."""
-        return (child for child in self.children if child.tag == tag)
+        return [child for child in self._children if child.tag == tag]
 
-    def first(self, tag: str) -> Element | None:
+    def find(self, tag: str) -> Element | None:
         """The first child called ``tag``, or None."""
-        return next(self.all(tag), None)
+        for child in self._children:
+            if child.tag == tag:
+                return child
+        return None
 
-    def child_text(self, tag: str) -> str:
-        """The text of the first child called ``tag``, stripped; '' when there is none."""
-        child = self.first(tag)
-        return child.text.strip() if child else ""
+    def findtext(self, tag: str, default: str = "") -> str:
+        """The text of the first child called ``tag``, stripped; ``default`` when there is none."""
+        child = self.find(tag)
+        return default if child is None else child.text.strip()
+
+    def append(self, child: Element) -> None:
+        """Add a child; only parse() does."""
+        self._children.append(child)
 
 
-StartHandler = Callable[[str, dict[str, str], int], None]
-EndHandler = Callable[[str, int], None]
+StartHandler = Callable[[str, dict[str, str]], None]
+EndHandler = Callable[[str], None]
 TextHandler = Callable[[str], None]
 
 
 def stream(data: bytes, start: StartHandler, end: EndHandler, text: TextHandler) -> None:
-    """Parse ``data`` and call the handlers; offsets are in bytes.
+    """Parse ``data`` and call the handlers; a name in a namespace is '{namespace}local'.
 
     Raises InputError for anything that is not one complete, well-formed UTF-8 document without a
     DOCTYPE: entity declarations are how an XML bomb is made, and libvirt's XML never has them.
     """
     _check_size(data)
-    parser = pyexpat.ParserCreate(namespace_separator=" ")
+    parser = pyexpat.ParserCreate(namespace_separator="}")
     parser.buffer_text = True
     depth = count = 0
 
@@ -77,12 +83,14 @@ def stream(data: bytes, start: StartHandler, end: EndHandler, text: TextHandler)
                 f"XML has more than {MAX_DEPTH} levels or {MAX_ELEMENTS} elements, which no "
                 "libvirt definition has; check what was given"
             )
-        start(tag, attributes, parser.CurrentByteIndex)
+        if "}" in tag:
+            tag = "{" + tag
+        start(tag, {"{" + key if "}" in key else key: value for key, value in attributes.items()})
 
     def close_element(tag: str) -> None:
         nonlocal depth
         depth -= 1
-        end(tag, parser.CurrentByteIndex)
+        end(tag)
 
     parser.XmlDeclHandler = _check_declaration
     parser.StartDoctypeDeclHandler = _refuse_doctype
@@ -100,27 +108,27 @@ def stream(data: bytes, start: StartHandler, end: EndHandler, text: TextHandler)
 
 def parse(data: bytes) -> Element:
     """The root element of the document. Raises InputError as stream() does."""
-    top = Element("", {}, 0)
+    top = Element("", {})
     stack = [top]
 
-    def start(tag: str, attributes: dict[str, str], offset: int) -> None:
-        element = Element(tag, attributes, offset)
-        stack[-1].children.append(element)
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        element = Element(tag, attributes)
+        stack[-1].append(element)
         stack.append(element)
 
-    def end(_tag: str, offset: int) -> None:
-        stack.pop().close = offset
+    def end(_tag: str) -> None:
+        stack.pop()
 
     def text(piece: str) -> None:
         stack[-1].text += piece
 
     stream(data, start, end, text)
-    return top.children[0]
+    return next(iter(top))
 
 
 def local_name(tag: str) -> str:
     """``tag`` without its namespace, cut to what fits an error message."""
-    return tag.rpartition(" ")[2][:60]
+    return tag.rpartition("}")[2][:60]
 
 
 def _check_size(data: bytes) -> None:

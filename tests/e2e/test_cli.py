@@ -323,7 +323,7 @@ def test_others_than_root_may_look(world: World) -> None:
     assert loopnet(world, "ip", "vm1", prefix=NOBODY) == "127.1.0.2\n"
     assert "127.2.0.254" in loopnet(world, "define", "x", "--print-xml", prefix=NOBODY)
     diff = loopnet(world, "convert", "default", "--print-diff", prefix=NOBODY)
-    assert "-  <forward mode='nat'/>\n" in diff
+    assert '-  <forward mode="nat"/>\n' in diff
     for arguments in (["status"], ["plan"], ["sync"], ["cleanup"], ["release", "vm1"]):
         assert "needs root; run: sudo loopnet" in error(world, *arguments, status=5, prefix=NOBODY)
     world.host.sh("chmod 600 /run/libvirt/libvirt-sock")
@@ -389,7 +389,7 @@ def test_hooks_can_be_put_in_and_taken_out(world: World) -> None:
 def test_convert_and_revert(world: World) -> None:
     before = world.sandbox.virsh("net-dumpxml", "--inactive", "default")
     shown = loopnet(world, "convert", "default", "--print-xml")
-    assert "guest-prefix='192.168.122.0/24'" in shown
+    assert 'guest-prefix="192.168.122.0/24"' in shown
     assert world.sandbox.virsh("net-dumpxml", "--inactive", "default") == before
     world.sandbox.virsh("net-start", "default")
     mac = derived_mac("vm1", 0)

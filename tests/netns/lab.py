@@ -115,7 +115,10 @@ def network_xml(
     name = f"net{index}"
     loop = ipaddress.IPv4Network(f"127.{index}.0.0/{length}")
     guest = ipaddress.IPv4Network(guest_prefix or f"10.127.{index}.0/{length}")
-    text = new_network(name, loop, loop if mode == NATIVE else guest, mode, addresses, internet).decode()
+    own = loop if mode == NATIVE else guest
+    text = (
+        new_network(name, loop, own, mode, addresses, internet).decode().replace('"', "'")
+    )  # as libvirt writes
     head = f"<name>{name}</name><uuid>{guest_uuid(name)}</uuid>"
     bridge = f"<bridge name='virbr{index}' stp='off' delay='0'/><mac address='{bridge_mac(index)}'/>"
     return text.replace(f"<name>{name}</name>", head).replace("<bridge stp='off' delay='0'/>", bridge)

@@ -233,8 +233,8 @@ class World:
 
 
 def template(name: str) -> str:
-    """The text of xml-templates/NAME.xml."""
-    return (CHECKOUT / "xml-templates" / f"{name}.xml").read_text()
+    """The text of xml-templates/NAME.xml, in the quotes that libvirt writes."""
+    return (CHECKOUT / "xml-templates" / f"{name}.xml").read_text().replace('"', "'")
 
 
 def network_xml(name: str, loop_prefix: str, guest_prefix: str) -> str:

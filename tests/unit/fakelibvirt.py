@@ -18,6 +18,7 @@ from libvirt_loopnet.networks.conversion.change import bridge_name
 from libvirt_loopnet.networks.conversion.originals import Original, Originals
 from libvirt_loopnet.networks.parsing import NAMESPACE, parse_network
 from libvirt_loopnet.plugging.bridge_ports import Place
+from libvirt_loopnet.xml.document import alike
 
 
 class Killed(BaseException):
@@ -134,7 +135,7 @@ class FakeLibvirt(Connection):
         if self.believed.get(old.tap, "virbr0") != bridge:
             self.believed[old.tap] = bridge
             self.taps[old.tap] = "" if self.believes_only else bridge
-        live = guest.live_xml.replace(old.xml, new.xml)
+        live = alike(guest.live_xml).encode().replace(old.xml, new.xml)
         self.guests[uuid] = guest._replace(live_xml=live)
 
 

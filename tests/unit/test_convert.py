@@ -19,10 +19,12 @@ from libvirt_loopnet.daemon.connection import DomainInfo, NetworkInfo
 from libvirt_loopnet.errors import ConflictError, HostError, InputError, NotFoundError, StateError
 from libvirt_loopnet.guests.interfaces import interfaces
 from libvirt_loopnet.model import Port
+from libvirt_loopnet.networks.conversion import convert as conversion
 from libvirt_loopnet.networks.conversion.change import Change, Tools
 from libvirt_loopnet.networks.conversion.convert import Wanted, convert_network
 from libvirt_loopnet.networks.conversion.revert import revert_network
 from libvirt_loopnet.networks.parsing import parse_network
+from libvirt_loopnet.xml.schema import DIRECTORY
 from tests.unit.fakelibvirt import FakeLibvirt, FakePlugs, KillableOriginals, Killed, Steps
 from tests.unit.test_rewrite import definitions
 
@@ -335,7 +337,7 @@ def test_hook_refuses_to_start(world: World) -> None:
 
 def test_guest_that_can_not_be_plugged_in(world: World) -> None:
     def refuse(what: str, xml: bytes) -> None:
-        if what == "update" and b"type='network'" in xml:
+        if what == "update" and b'type="network"' in xml:
             raise HostError("libvirt: all addresses are reserved")
 
     world.libvirt.refuse = refuse
@@ -454,7 +456,10 @@ def test_killed_revert_can_be_repeated(tmp_path: Path) -> None:
 @settings(deadline=None)
 @given(definitions(), st.booleans(), st.booleans())
 def test_any_definition_comes_back(case: tuple[bytes, list[bytes]], active: bool, autostart: bool) -> None:
-    with TemporaryDirectory() as directory:
+    with TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            conversion, "check_schema", lambda *_: None
+        )  # which of them it knows is the schema's age
         world = World(Path(directory), active=active, autostart=autostart)
         xml = case[0].replace(b"<name>n</name>", b"<name>default</name>")
         world.libvirt.known["default"] = world.network._replace(xml=xml, live_xml=xml if active else b"")
@@ -463,6 +468,17 @@ def test_any_definition_comes_back(case: tuple[bytes, list[bytes]], active: bool
         assert parse_network(world.network.xml)
         world.revert(restart=True)
         assert world.network == before
+
+
+@pytest.mark.skipif(not Path(DIRECTORY, "network.rng").exists(), reason="libvirt's schemas are not installed")
+def test_what_libvirt_would_refuse_is_found_first(world: World) -> None:
+    xml = XML.replace(b"delay='0'", b"delay='x'")
+    world.libvirt.known["default"] = world.network._replace(xml=xml)
+    before = world.network
+    with pytest.raises(InputError, match=r"network default, rewritten, line \d+: /network/bridge: "):
+        world.convert()
+    assert world.network == before
+    assert world.originals.load("default") is None
 
 
 def test_damaged_original(world: World) -> None:

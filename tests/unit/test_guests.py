@@ -45,22 +45,22 @@ def test_interfaces() -> None:
         ("0b", "bridge", "", "virbr0", ""),
         ("0c", "user", "", "", ""),
     ]
-    assert found[0].xml.startswith(b"<interface type='network'>")
+    assert found[0].xml.startswith(b'<interface type="network">')
     assert interfaces(b"<domain/>") == []
 
 
 def test_to_the_bridge_and_back() -> None:
     interface = interfaces(LIVE)[0]
     there = on_bridge(interface, SPARE)
-    assert there == interface.xml.replace(b"type='network'", b"type='bridge'").replace(
-        b"<source network='default' portgroup=\"p\" portid='77' bridge='virbr0'/>",
-        b"<source bridge='loopnet-1234567'/>",
+    assert there == interface.xml.replace(b'type="network"', b'type="bridge"').replace(
+        b'<source network="default" portgroup="p" portid="77" bridge="virbr0"/>',
+        b'<source bridge="loopnet-1234567"/>',
     )
     back = on_network(interface, "default")
-    assert back == interface.xml.replace(b" portid='77' bridge='virbr0'", b"")
+    assert back == interface.xml.replace(b' portid="77" bridge="virbr0"', b"")
     from_bridge = on_network(interfaces(LIVE)[1], "a'b")
-    assert b"<interface type='network'>" in from_bridge
-    assert b"<source network='a&apos;b'/>" in from_bridge
+    assert b'<interface type="network">' in from_bridge
+    assert b'<source network="a\'b"/>' in from_bridge
 
 
 def test_names_of_spare_bridges() -> None:

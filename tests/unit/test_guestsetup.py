@@ -21,6 +21,7 @@ from libvirt_loopnet.guests import setup, smbios
 from libvirt_loopnet.model import Network
 from libvirt_loopnet.networks.new import new_network
 from libvirt_loopnet.networks.parsing import parse_network
+from libvirt_loopnet.xml.document import alike
 from libvirt_loopnet.xml.tree import parse
 
 PREFIX = IPv4Network("127.2.0.0/24")
@@ -145,15 +146,15 @@ ADDED = b"""\
 
 
 def entries(xml: bytes) -> list[str]:
-    info = parse(xml).first("sysinfo")
+    info = parse(xml).find("sysinfo")
     assert info
-    oem = info.first("oemStrings")
+    oem = info.find("oemStrings")
     assert oem
-    return [entry.text for entry in oem.all("entry")]
+    return [entry.text for entry in oem.findall("entry")]
 
 
 def test_added_to_a_definition() -> None:
-    assert smbios.add(PLAIN, STRINGS) == ADDED
+    assert smbios.add(PLAIN, STRINGS).decode() == alike(ADDED)
 
 
 def test_adding_again_changes_nothing() -> None:
@@ -170,14 +171,14 @@ def test_what_is_there_stays() -> None:
     xml = PLAIN.replace(b"  <devices/>\n", b"  <devices/>\n  " + others + b"\n")
     changed = smbios.add(xml, STRINGS)
     assert entries(changed) == STRINGS
-    assert b"<entry name='serial'>7</entry>" in changed
+    assert b'<entry name="serial">7</entry>' in changed
     mine = ADDED.replace(STRINGS[0].encode(), b"mine")
     assert entries(smbios.add(mine, STRINGS)) == ["mine", STRINGS[1], STRINGS[0]]
 
 
 def test_the_mode_of_the_smbios() -> None:
     emulate = PLAIN.replace(b"</type>\n", b"</type>\n    <smbios mode='emulate'/>\n")
-    assert smbios.add(emulate, STRINGS) == ADDED
+    assert smbios.add(emulate, STRINGS).decode() == alike(ADDED)
     with pytest.raises(ConflictError, match="mode='host'"):
         smbios.add(emulate.replace(b"emulate", b"host"), STRINGS)
 

@@ -52,6 +52,18 @@ def test_hooks_import_nothing_heavy() -> None:
     assert modules & HEAVY == set()
 
 
+def test_a_guest_that_moves_finds_lxml() -> None:
+    """A hook's Python starts without site-packages; what doesn't move goes without lxml."""
+    domain = (
+        b"<domain><devices><interface type='network'><source network='a'/></interface></devices></domain>"
+    )
+    for moves, found in (({"b": "c"}, False), ({"a": "b"}, True)):
+        modules = imported_by(
+            f"from libvirt_loopnet.guests.domains import move_networks; move_networks({domain!r}, {moves!r})"
+        )
+        assert ("lxml.etree" in modules) is found
+
+
 def test_for_foreign_objects_nothing_of_ours_is_imported() -> None:
     assert {
         name for name in imported_by("import libvirt_loopnet.hook") if name.startswith("libvirt_loopnet.")

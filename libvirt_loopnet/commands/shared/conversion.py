@@ -61,7 +61,9 @@ def tell(arguments: Namespace, change: Change, verb: str) -> None:
 def _diff(change: Change) -> Iterable[str]:
     from difflib import unified_diff
 
-    before, after = (xml.decode(errors="replace").splitlines() for xml in change[1:3])
+    from ...xml.document import alike
+
+    before, after = (alike(xml).splitlines() if xml else [] for xml in (change.before, change.after))
     return unified_diff(before, after, f"{change.name} (now)", f"{change.name} (then)", lineterm="")
 
 

@@ -58,7 +58,7 @@ def ours(xml: bytes) -> Network | None:
 def bridge_name(xml: bytes) -> str:
     """The bridge in a definition or dump."""
     element = network_element(parse(xml))
-    return bridge_of(element.child_text("name"), element)[0]
+    return bridge_of(element.findtext("name"), element)[0]
 
 
 def find(connection: Connection, name: str) -> NetworkInfo | None:

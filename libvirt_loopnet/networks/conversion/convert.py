@@ -18,6 +18,7 @@ from ...guests.interfaces import spare_name
 from ...host.kernel.neighbours import neighbours
 from ...model import Reservation
 from ...plugging.plugs import Claim, Plug, addresses, claims, plugs
+from ...xml.schema import check_schema
 from ...xml.tree import parse
 from ..elements import ipv4_elements, network_element, place, prefixes_of
 from ..parsing import missing_options
@@ -77,6 +78,9 @@ def _planned(tools: Tools, name: str, wanted: Wanted) -> tuple[Change, NetworkIn
     known = plugs(tools.connection.domains(), name, spare_name(info.uuid))
     used = _used(tools.connection, info)
     rewritten = _rewritten(tools, info, wanted, used)
+    check_schema(
+        rewritten.xml, "network", f"network {name}, rewritten"
+    )  # libvirt would, when all else is done
     claimed = claims(rewritten.reservations, used, known)
     guests = running(tools.connection, info, known)
     change = Change(
