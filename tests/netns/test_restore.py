@@ -534,6 +534,7 @@ def test_clones_come_and_go_by_themselves(lab: Lab) -> None:
     lab.start(first)
     lab.start(second)
     one = lab.guest(first)
+    lab.destroy(lab.guest(second, mac=one.mac))  # reserved from now on
     alone = lab.rules()
     for bind in (True, False):
         twin = lab.guest(second, mac=one.mac, bind=bind)
