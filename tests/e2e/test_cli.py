@@ -83,7 +83,7 @@ def test_from_define_to_an_address(world: World) -> None:
 
     row = ["vm1", "vm1.loopnet", "loopnet", guest.macs[0], "127.1.0.2", "10.127.1.2", "vnet0", "up"]
     assert loopnet(world, "list").split() == names + row
-    assert rows(world) == [{**dict(zip(names, row)), "name": "vm1", "published": []}]
+    assert rows(world) == [{**dict(zip(names, row)), "name": "vm1", "seen": [], "published": []}]
     for who in ("vm1", "VM1", "vm1.loopnet", guest.macs[0]):
         assert loopnet(world, "ip", who) == "127.1.0.2\n"
     assert "no guest 'vm2' has an address" in error(world, "ip", "vm2", status=1)
@@ -496,8 +496,8 @@ def test_what_can_not_be_published(world: World) -> None:
 
     listener = world.host.call(lambda: socket.create_server(("0.0.0.0", 8090)))
     with listener:
-        done = run(world, "publish", "vm1", "8090:80")
-        assert "warning: a program of this host listens on 0.0.0.0 port 8090/tcp" in done.stderr
+        said = error(world, "publish", "vm1", "8090:80", status=2)
+    assert "8090:80/tcp can't be published: a program has 0.0.0.0 port 8090/tcp" in said
     done = run(world, "publish", "vm1", "192.0.2.1:8091:80")
     assert "warning: 192.0.2.1 is no address of this host now" in done.stderr
     assert loopnet(world, "plan") == "nothing to do\n"

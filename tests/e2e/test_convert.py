@@ -274,7 +274,7 @@ def test_killed_convert_leaves_one_definition_and_can_be_reverted(sandbox: Sandb
     assert now == original or "<loopnet:network" in now
     if now != original:
         loopnet(sandbox, "convert", "default", "--restart")
-        assert re.search(r"still +default .* up", loopnet(sandbox, "list"))
+        assert re.search(r"still +still.default +default .* up", loopnet(sandbox, "list"))
     reverted = sandbox.host.run(["loopnet", "revert", "default", "--restart"], check=False)
     assert reverted.returncode == 0 or "was not converted" in reverted.stderr
     assert definition(sandbox) == original

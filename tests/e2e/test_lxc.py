@@ -125,7 +125,7 @@ def test_list(world: World) -> None:
     """There is no hook of the LXC driver's: its MAC address lets it in, its driver's own file tells the device."""
     row = world.host.sh("loopnet list").splitlines()[1].split()
     veth = world.sandbox.virsh(*LXC, "domiflist", "c1").split()[0]
-    assert row == ["c1", "loopnet", MAC.format(1), LOOP, LEASED, veth, "up"]
+    assert row == ["c1", "c1.loopnet", "loopnet", MAC.format(1), LOOP, LEASED, veth, "up"]
     assert "drift:  none" in world.host.sh("loopnet status")
 
 
