@@ -811,7 +811,8 @@ for _who in NICS:
     for _name, (_what, _source) in SOURCES.items():
         add(
             _who, f"reaches-published-as-{_name}", f"sends as {_what}", PUBLISHED, to_published(_who, _source),
-            skip_native=_name == "own-loop-address", bites=(),
+            skip_native=_name == "own-loop-address" or (_name == "free-loop" and _who != "early"),
+            skip_free=_name == "free" and _who != "early", bites=(),
         )  # fmt: skip
     add(
         _who, "reaches-published-elsewhere", "sends to 127.x, 247.x, and the guest's own port", PUBLISHED,
