@@ -108,7 +108,7 @@ def _programs(facts: Facts) -> Iterator[Finding]:
             ERROR,
             what,
             "no loopnet network can start" if program == "nft" else "loopnet was never seen to work with it",
-            f"upgrade {_PACKAGES.get(program, program)}; all of Debian 11 and Ubuntu 22.04 is new enough",
+            f"upgrade {_PACKAGES.get(program, program)}; all of Debian 12 and Ubuntu 22.04 is new enough",
         )
     if facts.nft_refusal and "nft" not in dict(facts.old):
         yield Finding(
