@@ -193,7 +193,7 @@ def test_events_of_one_nic_do_not_read_all_others(lab: Lab, network: LabNetwork)
     """The thousandth guest starts as fast as the first."""
     for number in range(40):
         Ports(lab, network, f"52:54:00:aa:03:{number:02x}", f"many{number}").create("A")
-    ports = Ports(lab, network, "52:54:00:aa:02:99", "vm")
+    ports = Ports(lab, network, "52:54:00:aa:02:9a", "vm")
     opened = lab.host.run(
         ["strace", "-f", "-e", "trace=openat", "/etc/libvirt/hooks/network.d/50-loopnet", "net1", "port-created",
          "begin", "-"],
