@@ -122,8 +122,7 @@ def _admitting(network: Network, kept: Reservation, all_kept: Sequence[Reservati
     others = siblings(all_kept)
     nics = [kept]
     if is_new and kept.mac in others:
-        live = {port.mac for port in runstate.live_ports(network.name)}
-        nics += [other for other in others[kept.mac] if other.mac in live]
+        nics += [other for other in others[kept.mac] if runstate.ports_of(network.name, other.mac)]
     taps = [(nic, tap) for nic in nics[1:] for tap in runstate.noted_taps(network.name, nic.mac)]
     return add_elements(
         [network],
