@@ -70,7 +70,7 @@ print(*[lease["ipaddr"] for lease in network.DHCPLeases()])
 flags = libvirt.VIR_NETWORK_UPDATE_AFFECT_LIVE | libvirt.VIR_NETWORK_UPDATE_AFFECT_CONFIG
 network.update(
     libvirt.VIR_NETWORK_UPDATE_COMMAND_ADD_LAST, libvirt.VIR_NETWORK_SECTION_IP_DHCP_HOST, -1,
-    "<host mac='52:54:00:aa:00:30' name='box' ip='127.1.0.30'/>", flags,
+    "<host mac='52:54:00:aa:00:30' name='crate' ip='127.1.0.30'/>", flags,
 )
 print(*["<name>vm1</name>" in port.XMLDesc() for port in network.listAllPorts()])
 """
@@ -85,9 +85,9 @@ def test_calls_of_programs(world: World) -> None:
     assert addresses.split() == [loop_of(guest)]
     assert loop_of(guest) in leased.split()
     assert ports.split() == ["True"]
-    box = world.sandbox.guest("box", macs=["52:54:00:aa:00:30"], memory_mib=32)
-    box.start(paused=True)
-    wait(lambda: world.published().get("box.loopnet") == "127.1.0.30", "the address reserved by a program")
+    crate = world.sandbox.guest("crate", macs=["52:54:00:aa:00:30"], memory_mib=32)
+    crate.start(paused=True)
+    wait(lambda: world.published().get("crate.loopnet") == "127.1.0.30", "the address reserved by a program")
 
 
 def test_neighbours_by_libvirt(world: World) -> None:
