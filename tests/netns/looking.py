@@ -15,7 +15,7 @@ ip -o link show type bridge
 grep -sH '' /proc/sys/net/ipv4/* || true # some can only be written
 # Of directories the names; of files also when they were written, but for /etc/hosts, which is compared
 # itself. The notes that hooks leave for each other may differ as long as there are any.
-find /etc /run /var/lib/libvirt \( -path /run/sandbox -o -path /run/netns \) -prune -o \
+find /etc /run /var/lib/libvirt \( -path /run/sandbox -o -path /run/checkout -o -path /run/netns \) -prune -o \
     \( -path /etc/hosts -o -path '/run/libvirt-loopnet/*' \) -o \
     -type f -printf '%M %u:%g %s %T@ %p\n' -o -printf '%M %u:%g %p\n' | sort -k 5
 """
