@@ -1,4 +1,4 @@
-"""A ``<network>`` element -> Network. What netxml reads from libvirt and rewrite changes."""
+"""A ``<network>`` element -> Network. What parsing.py reads from libvirt and rewrite.py changes."""
 
 from __future__ import annotations
 

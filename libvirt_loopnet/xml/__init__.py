@@ -1,4 +1,4 @@
 """XML read (tree, by expat) changed (document) and validated (schema; both by lxml), whatever it means.
 
-Pure. Imports nothing but the root's leaves.
+Pure, but that schema.py reads libvirt's schemas. Imports nothing but the root's leaves.
 """

@@ -14,9 +14,9 @@ from typing import NamedTuple
 from ...addresses.labels import dns_label, with_suffix
 from ...addresses.store import Store
 from ...daemon import runstate
+from ...daemon.definitions import DIRECTORY, guest_names
 from ...daemon.domains import LiveNic, live_nics
 from ...errors import HostError, InputError, PrivilegeError
-from ...guests.definitions import DIRECTORY, guest_names
 from ...guests.interfaces import is_of, spare_name
 from ...host import admitted, linux
 from ...host.kernel.neighbours import neighbours
