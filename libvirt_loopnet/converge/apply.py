@@ -14,7 +14,7 @@ from ..firewalls.openings import FIREWALLD, IPTABLES, Firewalls
 from ..host import Host, linux, sockets
 from ..log import warn
 from ..model import Network, Options
-from ..planning.plan import HOSTS, NETLINK, NFT, SYSCTL, Step, plan
+from ..planning.plan import CONNTRACK, HOSTS, NETLINK, NFT, SYSCTL, Step, plan
 from ..planning.state import HostState, Observed, desire
 from ..ruleset.tables import make_tables
 
@@ -115,7 +115,7 @@ def note_taps(desired: HostState) -> None:
 
 OTHERS = (*IPTABLES, FIREWALLD)
 """Tools that speak to other firewalls."""
-UNSEEN = (NFT, NETLINK)
+UNSEEN = (CONNTRACK, NFT, NETLINK)
 """Tools whose outcome only a thorough look compares; nft's transaction itself is all or nothing."""
 
 

@@ -9,18 +9,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 from .. import process
 from ..errors import HostError, LoopnetError, PrivilegeError
 from ..firewalls.openings import Firewalls
+from ..log import warn
 from ..model import Network
-from ..planning.plan import HOSTS, IP, NETLINK, NFT, SYSCTL, Step
+from ..planning.plan import CONNTRACK, HOSTS, IP, NETLINK, NFT, SYSCTL, Step
 from ..planning.state import Observed, Tap
 from ..ruleset.moves import batch, moves, parse
 from ..ruleset.tables import TABLES
 from . import firewall, names
-from .kernel import iproute, nfnetlink
+from .kernel import conntrack, iproute, nfnetlink
 from .kernel.nftables import nft
 
 SYSCTL_ROOT = "/proc/sys"
@@ -127,6 +128,15 @@ def _run_netlink(texts: list[str]) -> None:
     nfnetlink.transact(*batch(map(parse, texts)))
 
 
+def _run_conntrack(texts: list[str]) -> None:
+    """A kernel that can't do it (CONFIG_NF_CT_NETLINK) is no reason to leave anything else undone."""
+    for text in texts:
+        try:
+            conntrack.forget(IPv4Network(text))
+        except HostError as error:
+            warn(f"{error}; packets of old connections to {text} may be routed until they time out")
+
+
 def _run_sysctl(texts: list[str]) -> None:
     for text in texts:
         key, _, value = text.partition("=")
@@ -148,7 +158,14 @@ def _run_firewall(tool: str, texts: list[str]) -> None:
         firewall.run(tool, text)
 
 
-_RUNNERS = {IP: _run_ip, NFT: _run_nft, NETLINK: _run_netlink, SYSCTL: _run_sysctl, HOSTS: _run_hosts}
+_RUNNERS = {
+    IP: _run_ip,
+    NFT: _run_nft,
+    NETLINK: _run_netlink,
+    CONNTRACK: _run_conntrack,
+    SYSCTL: _run_sysctl,
+    HOSTS: _run_hosts,
+}
 
 
 def _failed_line(lines: list[str], stderr: bytes) -> str:

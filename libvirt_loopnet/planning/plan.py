@@ -18,7 +18,9 @@ from ..ruleset.tables import delete_tables, make_tables, replace_tables
 from .lo import plan_lo
 from .state import ROUTE_PROTOCOL, Address, HostState, Observed, Route
 
-IP, NFT, NETLINK, SYSCTL, HOSTS = "ip", "nft", "netlink", "sysctl", "hosts"
+IP, NFT, NETLINK, CONNTRACK, SYSCTL, HOSTS = "ip", "nft", "netlink", "conntrack", "sysctl", "hosts"
+
+_BY_NETLINK = {NETLINK: "nft can't say it: insert rule bridge loopnet", CONNTRACK: "forget connections of"}
 
 
 class Step(NamedTuple):
@@ -32,8 +34,8 @@ class Step(NamedTuple):
             return f"nft -f - <<END\n{self.text}END"
         if self.tool == SYSCTL:
             return f"sysctl -w {self.text}"
-        if self.tool == NETLINK:
-            return f"# by netlink, nft can't say it: insert rule bridge loopnet {self.text}"
+        if self.tool in _BY_NETLINK:
+            return f"# by netlink, {_BY_NETLINK[self.tool]} {self.text}"
         if self.tool == HOSTS:
             return f"# /etc/hosts: {self.text or 'no names'}"
         if self.tool == IP:
@@ -89,7 +91,9 @@ def _replace_tables(observed: Observed, desired: HostState, tables: str | None) 
     # The kernel takes its time over what is deleted (a grace period of RCU), were it never there.
     absent = observed.ruleset == ""
     if not desired.networks:
-        return [] if absent else [Step(NFT, delete_tables())]
+        # While our guards stand: after them an established connection's packets, with addresses of ours put in
+        # by its entry, would be routed like any others, and leave by the default route.
+        return [] if absent else [Step(CONNTRACK, str(TRANSIT)), Step(NFT, delete_tables())]
     make = make_tables if absent else replace_tables
     script = make(desired.networks, desired.guests, desired.bindings, desired.published, desired.reserved)
     moved = [move for network in desired.networks for move in moves(network)]

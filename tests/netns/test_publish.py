@@ -269,6 +269,49 @@ def test_nothing_stays_behind(lab: Lab, verb: str) -> None:
     assert_same(before, look(lab))
 
 
+@pytest.mark.parametrize("verb", ["stop", "cleanup"])
+def test_connections_end_with_the_last_network(lab: Lab, verb: str) -> None:
+    """Where NAT rules of others keep the kernel's translation alive, and what comes late for a guest that is
+    gone would else be routed to the guest's transit address, by the default route."""
+    network = lab.network(1)
+    theirs = "chain c { type nat hook prerouting priority dstnat; };"
+    theirs += "chain d { type nat hook postrouting priority srcnat; oifname nowhere masquerade; };"
+    lab.host.run(["nft", "-f", "-"], input=f"table ip theirs {{ {theirs} }}")
+    lab.start(network)
+    guest = lab.guest(network)
+    loopnet(lab, "publish", guest.name, f"{HOST_PORT}:{PORT}/udp")
+    lab.lan.sh("ip address add 198.51.100.77/32 dev lo")
+    with (
+        LeakWatch(lab.lan, "lan0") as leaks,
+        datagram_socket(guest.namespace, ("0.0.0.0", PORT)) as inside,
+        datagram_socket(lab.lan, (lab.router_address, 0)) as asks,
+        datagram_socket(lab.lan, ("198.51.100.77", 0)) as asked,
+    ):
+        for one in (inside, asks, asked):
+            one.settimeout(5)
+        asks.sendto(b"in", (lab.host_address, HOST_PORT))
+        _, client = inside.recvfrom(100)
+        inside.sendto(b"answer", client)
+        assert asks.recv(100) == b"answer"
+        inside.sendto(b"out", asked.getsockname())
+        _, masqueraded = asked.recvfrom(100)
+        assert masqueraded[0] == lab.host_address
+        assert "247.1.0." in (tracked := lab.host.sh("cat /proc/net/nf_conntrack")), tracked
+        if verb == "cleanup":
+            loopnet(lab, "cleanup")
+        lab.destroy(guest)
+        lab.stop(network)
+        for _ in range(3):
+            asks.sendto(b"late", (lab.host_address, HOST_PORT))
+            asked.sendto(b"late", masqueraded)
+        assert leaks.take() == []
+        assert leaks.frames
+    assert "247." not in lab.host.sh("cat /proc/net/nf_conntrack")
+    lab.host.sh("nft delete table ip theirs")
+    lab.lan.sh("ip address del 198.51.100.77/32 dev lo")
+    lab.path(f"{STATE}/{network.model.name}.reservations").unlink()
+
+
 def test_a_release_unpublishes(stage: Stage, lab: Lab) -> None:
     guest = stage.guest
     before = lab.rules()

@@ -11,7 +11,7 @@ from typing import Optional
 
 from libvirt_loopnet.firewalls.openings import Firewalls
 from libvirt_loopnet.model import Network
-from libvirt_loopnet.planning.plan import HOSTS, IP, NETLINK, NFT, SYSCTL, Step
+from libvirt_loopnet.planning.plan import CONNTRACK, HOSTS, IP, NETLINK, NFT, SYSCTL, Step
 from libvirt_loopnet.planning.state import Address, LoAddress, Neighbour, Observed, Route, Tap
 
 LOCALHOST = IPv4Address("127.0.0.1")
@@ -30,6 +30,7 @@ class FakeHost:
         self.routes: set[Route] = set()
         self.localnet: set[str] = set()
         self.ruleset = ""
+        self.forgotten = False
         self.hosts: tuple[tuple[IPv4Address, tuple[str, ...]], ...] = ()
         self.macs: set[tuple[str, str]] = set()
         self.neighbours: set[Neighbour] = set()
@@ -74,9 +75,13 @@ class FakeHost:
             self.ruleset = step.text.rpartition("delete table ip loopnet\n")[2]
             if not self.ruleset:
                 assert not self.localnet, "the guards went before route_localnet"
+                assert self.forgotten, "the guards went before old connections were forgotten"
+            self.forgotten = False
         elif step.tool == HOSTS:
             entries = [entry.split() for entry in step.text.split(";") if entry.strip()]
             self.hosts = tuple((IPv4Address(a), tuple(names)) for a, *names in entries)
+        elif step.tool == CONNTRACK:
+            self.forgotten = True
         else:
             assert step.tool == NETLINK
 
