@@ -19,7 +19,6 @@ from ..converge.evict import evict
 from ..daemon import runstate
 from ..errors import ConflictError, InputError, NotFoundError
 from ..host import linux, sockets
-from ..host.kernel import links
 from ..model import ANY_ADDRESS, EVERYBODY, NONE, Publication, Reservation
 from ..prefixes import TRANSIT
 from ..reports.doctor import Listener, rival
@@ -144,9 +143,15 @@ def line_of(publication: Publication, kept: Reservation, entry: Entry) -> str:
 
 def doubts(wanted: Publication) -> Iterator[str]:
     """What makes one wonder about it."""
-    if wanted.address != ANY_ADDRESS and str(wanted.address) not in links.own_addresses():
+    if wanted.address != ANY_ADDRESS and str(wanted.address) not in _own_addresses():
         yield f"{wanted.address} is no address of this host now; the port can be reached once it is"
     if wanted.address == ANY_ADDRESS:
         for (protocol, port), socket in sorted(sockets.at_localhost().items()):
             if protocol == wanted.protocol and port in wanted.ports:
                 yield f"{socket}, and keeps it: this host reaches the guest at its other addresses"
+
+
+def _own_addresses() -> frozenset[str]:
+    from ..host.kernel import links  # pyroute2, which few publications need
+
+    return links.own_addresses()
