@@ -10,7 +10,7 @@ VENV = .venv
 RUN = $(VENV)/bin/python -m pytest -p no:cacheprovider
 ROOT_CHECK = @[ "$$(id -u)" = 0 ] || { echo "make $@ needs root: network namespaces, libvirtd; try: sudo make $@" >&2; exit 5; }
 
-.PHONY: help demo check check-guests check-desktop check-clients check-fresh lint unit netns e2e fresh bench fuzz soak install uninstall clean deps
+.PHONY: help demo check check-guests check-desktop check-clients check-fresh lint unit netns e2e fresh bench fuzz soak install uninstall clean deps pictures
 
 help:
 	@echo 'make demo           a guest at 127.1.0.x in a minute, in a sandbox (SHELL=1: a shell inside at the end)'
@@ -80,6 +80,9 @@ check-clients: deps
 	$(ROOT_CHECK)
 	@tests/install-deps clients
 	$(RUN) tests/clients tests/desktop
+
+pictures:
+	PYTHONPATH=. $(PYTHON) packaging/pictures/draw.py
 
 include packaging/packages.mk
 
