@@ -36,6 +36,8 @@ def adopt(store: Store) -> list[str]:
     """Let in who may be, within the store's lock; a line for each. The rules follow when they are next made."""
     lines = []
     for network, verdict in look(store):
+        for gone in {*runstate.noted_portless(network.name)} - {*runstate.portless(network.name)}:
+            runstate.forget_port(gone)
         for nic in verdict.welcome:
             try:
                 number = _admit(network, nic, store)

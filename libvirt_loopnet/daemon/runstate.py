@@ -92,9 +92,12 @@ def live_ports(network_name: str, run: str = RUN) -> list[Port]:
 
 def portless(network_name: str) -> list[Port]:
     """The live NICs of a network that libvirt has no port for."""
-    entries = (entry for entry in _listdir(_notes(network_name)) if entry.endswith(_NIC))
-    noted = (_noted_nic(network_name, entry[: -len(_NIC)]) for entry in sorted(entries))
-    return [nic for nic in noted if nic]
+    return [nic for nic, bridge, index in _portless_notes(network_name) if _is_here(nic.tap, bridge, index)]
+
+
+def noted_portless(network_name: str) -> list[Port]:
+    """Those, and what has been one and is noted still."""
+    return [nic for nic, _, _ in _portless_notes(network_name)]
 
 
 def ports_of(network_name: str, mac: str, run: str = RUN) -> list[Port]:
@@ -236,14 +239,30 @@ def _forget_spent(port: Port) -> None:
                 _unlink(f"{_notes(port.network)}/{entry}")
 
 
-def _noted_nic(network_name: str, mac: str) -> Port | None:
-    """The NIC without a port, if its device is still where it was."""
+def _portless_notes(network_name: str) -> list[tuple[Port, str, str]]:
+    """(NIC, its bridge, its device's number)"""
+    entries = (entry for entry in _listdir(_notes(network_name)) if entry.endswith(_NIC))
+    notes = (_portless_note(network_name, entry[: -len(_NIC)]) for entry in sorted(entries))
+    return [note for note in notes if note]
+
+
+def _portless_note(network_name: str, mac: str) -> tuple[Port, str, str] | None:
     _, *lines = _read(f"{_notes(network_name)}/{mac}{_NIC}").decode(errors="replace").split("\n", 5)
     if len(lines) != 5:
         return None
     tap, bridge, index, uuid, name = lines
-    is_here = _ifindex(tap) == index and os.path.exists(f"{SYSFS_NET}/{bridge}/brif/{tap}")
-    return Port(network_name, mac, name, uuid, tap=tap) if is_here else None
+    return Port(network_name, mac, name, uuid, tap=tap), bridge, index
+
+
+def _noted_nic(network_name: str, mac: str) -> Port | None:
+    """The live NIC without a port that has this MAC address."""
+    note = _portless_note(network_name, mac)
+    return note[0] if note and _is_here(note[0].tap, note[1], note[2]) else None
+
+
+def _is_here(device: str, bridge: str, index: str) -> bool:
+    """Is that very device a port of the bridge?"""
+    return _ifindex(device) == index and os.path.exists(f"{SYSFS_NET}/{bridge}/brif/{device}")
 
 
 def _ifindex(device: str) -> str:

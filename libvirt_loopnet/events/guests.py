@@ -205,7 +205,7 @@ def guest_stopped(data: bytes) -> None:
     domain, store = parse_domain(data), Store()
     with store.locked():
         for network in runstate.active_networks():
-            for nic in runstate.portless(network.name):
+            for nic in runstate.noted_portless(network.name):
                 if nic.owner_uuid == domain.uuid:
                     runstate.forget_port(nic)
                     _leave(network, nic.mac, store)
