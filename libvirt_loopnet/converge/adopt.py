@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from ..addresses import pool
+from ..addresses.labels import alias
 from ..addresses.store import Store
 from ..daemon import runstate
 from ..daemon.domains import live_nics
@@ -17,6 +18,7 @@ from ..errors import LoopnetError
 from ..guests.interfaces import NETWORK
 from ..host import linux
 from ..host.kernel.stations import stations
+from ..host.kernel.taps import set_alias
 from ..log import warn
 from ..model import Network, Options, Port, Reservation
 from ..networks.dhcp import parse_static
@@ -81,6 +83,7 @@ def _admit(network: Network, nic: Port, store: Store) -> int:
         store.save(network.name, after)
         evict(network, after)
     runstate.note_portless(nic, network.bridge)
+    set_alias(nic.tap, alias(kept.name, network, kept.number))
     return kept.number
 
 

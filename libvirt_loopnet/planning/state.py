@@ -238,7 +238,10 @@ def _bindings(
     by_name = {network.name: network for network in by_bridge.values()}
     by_mac = {(live.network, live.mac): live for live in guests}
     told = {(port.network, port.tap): by_mac.get((port.network, port.mac)) for port in ports if port.tap}
+    ported = {(port.network, port.mac) for port in ports if not port.tap}
     for live in guests:
+        if (live.network, live.mac) not in ported:
+            continue  # it is where it was told to be, or behind another
         network = by_name[live.network]
         by_address[str(network.loop_address(live.number))] = live
         by_tail.setdefault((live.network, live.mac[2:]), []).append(live)

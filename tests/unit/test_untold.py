@@ -124,7 +124,7 @@ def test_a_nic_without_a_port_is_bound_by_its_device() -> None:
         Tap("veth1", net.bridge, "", "02:00:00:00:00:99"),
         Tap("veth2", net.bridge, "", "fe" + BY_HAND[2:]),
     ]
-    state = desire([net], {net.name: [KEPT]}, [port], taps[:1], Options())
+    state = desire([net], {net.name: [KEPT]}, [port], taps, Options())
     assert [(each.tap, each.mac) for each in state.bindings] == [("veth1", BY_HAND)]
 
 
