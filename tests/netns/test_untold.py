@@ -178,7 +178,9 @@ def test_a_container_by_hand(lab: Lab) -> None:
     assert two.namespace.run(["ping", "-c1", "-W0.5", one.gateway], check=False).returncode != 0
     works(lab, one)
     # It ends with its device; one of the same name is another.
-    lab.host.sh(f"ip link delete {one.tap}; ip link delete {two.tap}; ip link add {one.tap} type veth peer name spare0")
+    lab.host.sh(
+        f"ip link delete {one.tap}; ip link delete {two.tap}; ip link add {one.tap} type veth peer name spare0"
+    )
     lab.host.sh(f"ip link set {one.tap} master {network.model.bridge} up")
     loopnet(lab, "sync")
     assert one.mac not in lab.rules()
