@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from ..addresses import pool
+from ..addresses.behind import is_behind
 from ..addresses.labels import alias
 from ..addresses.store import Store
 from ..daemon import runstate
@@ -28,10 +29,13 @@ from ..validation import is_quotable
 from .evict import evict
 
 
-def look(store: Store) -> list[tuple[Network, Verdict]]:
-    """Who waits to be let in, and who is not; nothing is changed."""
+def look(store: Store, refused: Iterable[tuple[str, str]] = ()) -> list[tuple[Network, Verdict]]:
+    """Who waits to be let in, and who is not; nothing is changed.
+
+    ``refused``: (MAC, device) of what our rules drop, and which bridges don't learn: to tell of, not to let in.
+    """
     networks = [each for each in runstate.active_networks() if linux.is_device(each.bridge)]
-    return [(network, judge(_scene(network, store.load(network.name)))) for network in networks]
+    return [(network, judge(_scene(network, store.load(network.name), refused))) for network in networks]
 
 
 def adopt(store: Store) -> list[str]:
@@ -49,19 +53,23 @@ def adopt(store: Store) -> list[str]:
     return lines
 
 
-def _scene(network: Network, kept: Sequence[Reservation]) -> Scene:
+def _scene(network: Network, kept: Sequence[Reservation], refused: Iterable[tuple[str, str]]) -> Scene:
     live = runstate.live_ports(network.name)
     taps = [tap for tap in linux.Linux().taps([network.bridge]) if is_quotable(tap.name)]
     state = desire([network], {network.name: kept}, live, taps, Options())
-    carried = {binding.tap: binding.mac for binding in state.bindings}
+    behind = {each.mac for each in kept if is_behind(each)}
+    carried = {binding.tap: binding.mac for binding in state.bindings if binding.mac not in behind}
+    here = {tap.name for tap in taps}
     return Scene(
         network=network.name,
         reservations=kept,
         live=live,
         let_in=frozenset(guest.mac for guest in state.guests),
+        bound=frozenset((binding.mac, binding.tap) for binding in state.bindings),
         taps=carried,
         owners=_owners(taps, carried),
-        stations=[each for each in stations(network.bridge) if is_quotable(each[1])],
+        stations=[each for each in stations(network.bridge) if each[1] in here],
+        refused=[each for each in refused if each[1] in here],
     )
 
 

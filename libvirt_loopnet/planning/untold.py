@@ -36,12 +36,16 @@ class Scene(NamedTuple):
     """Its live NICs."""
     let_in: Container[str]
     """MAC addresses of all that are let in, also of those behind guests."""
+    bound: Container[tuple[str, str]]
+    """(MAC, device) of all that are bound."""
     taps: Mapping[str, str]
     """The MAC address of the NIC that a device carries, of those that carry one."""
     owners: Mapping[str, Owner]
     """Of devices on its bridge that carry none."""
     stations: Sequence[tuple[str, str]]
     """(MAC, device) of what was heard on its bridge."""
+    refused: Sequence[tuple[str, str]] = ()
+    """Those of what was dropped there."""
 
 
 class Stranger(NamedTuple):
@@ -67,43 +71,67 @@ class Verdict(NamedTuple):
 
 def judge(scene: Scene) -> Verdict:
     """Who may come in, and who not."""
-    welcome: dict[str, Port] = {}
-    strangers: list[Stranger] = []
-    holders = {port.mac: port for port in scene.live}
-    kept = {each.mac: each for each in scene.reservations}
+    judgement = _Judgement(scene)
+    judgement.libvirts_own()
+    judgement.heard()
+    return Verdict(tuple(judgement.welcome.values()), tuple(judgement.strangers))
 
-    def refuse(mac: str, device: str, why: str, can_reserve: bool = False, behind: str = "") -> None:
-        strangers.append(Stranger(scene.network, mac, device, why, can_reserve, behind))
 
-    for device, owner in sorted(scene.owners.items()):
-        if owner.is_network:
-            continue
-        holder = holders.get(owner.mac) or welcome.get(owner.mac)
-        if holder:
-            refuse(owner.mac, device, f"{_who(holder)} has this MAC address already")
+class _Judgement:
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.welcome: dict[str, Port] = {}
+        self.strangers: list[Stranger] = []
+        self._holders = {port.mac: port for port in scene.live}
+        self._kept = {each.mac: each for each in scene.reservations}
+
+    def _refuse(self, mac: str, device: str, why: str, can_reserve: bool = False, behind: str = "") -> None:
+        self.strangers.append(Stranger(self.scene.network, mac, device, why, can_reserve, behind))
+
+    def _holder(self, mac: str) -> Port | None:
+        return self._holders.get(mac) or self.welcome.get(mac)
+
+    def libvirts_own(self) -> None:
+        """NICs of its guests that no port tells of."""
+        for device, owner in sorted(self.scene.owners.items()):
+            holder = self._holder(owner.mac)
+            if owner.is_network:
+                pass  # it has a port, or lost its network (plugging/)
+            elif holder:
+                self._refuse(owner.mac, device, f"{_who(holder)} has this MAC address already")
+            else:
+                port = Port(self.scene.network, owner.mac, owner.guest, owner.uuid, tap=device)
+                self.welcome[owner.mac] = port
+
+    def heard(self) -> None:
+        """What was heard on the bridge, or dropped there."""
+        told = {(each.mac, each.device) for each in self.strangers}
+        for mac, device in sorted({*self.scene.stations, *self.scene.refused} - told):
+            holder, owner = self._holder(mac), self.scene.owners.get(device)
+            if holder or mac in self.scene.let_in:
+                if holder and (mac, device) in self.scene.refused and (mac, device) not in self.scene.bound:
+                    self._refuse(mac, device, f"{_who(holder)} has this MAC address already")
+            elif not owner:
+                self._nobodys(mac, device)
+            elif owner.mac != mac:
+                why = f"{device} is guest {owner.guest}'s, whose own MAC address is {owner.mac}"
+                self._refuse(mac, device, why, mac not in self._kept, owner.guest)
+
+    def _nobodys(self, mac: str, device: str) -> None:
+        """At a device that none of libvirt's guests has, or that carries a NIC."""
+        carried = self.scene.taps.get(device)
+        carried = carried or next((port.mac for port in self.welcome.values() if port.tap == device), "")
+        kept = self._kept.get(mac)
+        if carried:
+            port = self._holders.get(carried)
+            guest = port.owner if port and port.owner_uuid else ""
+            self._refuse(mac, device, f"{device} is for {carried} alone", bool(guest) and not kept, guest)
+        elif not kept:
+            self._refuse(mac, device, "no address is reserved for it", can_reserve=True)
+        elif kept.uuid:
+            self._refuse(mac, device, f"its address is reserved for guest {kept.name or kept.uuid}")
         else:
-            welcome[owner.mac] = Port(scene.network, owner.mac, owner.guest, owner.uuid, tap=device)
-    taken = {port.tap: port.mac for port in welcome.values()}
-    for mac, device in sorted(scene.stations):
-        if mac in holders or mac in welcome or mac in scene.let_in:
-            continue
-        carried = scene.taps.get(device) or taken.get(device)
-        host_end = scene.owners.get(device)
-        if host_end and host_end.mac == mac:
-            pass  # told of above, or what has lost its network (plugging/)
-        elif host_end:
-            why = f"{device} is guest {host_end.guest}'s, whose own MAC address is {host_end.mac}"
-            refuse(mac, device, why, can_reserve=mac not in kept, behind=host_end.guest)
-        elif carried:
-            refuse(mac, device, f"{device} is for {carried} alone")
-        elif mac not in kept:
-            refuse(mac, device, "no address is reserved for it", can_reserve=True)
-        elif kept[mac].uuid:
-            refuse(mac, device, f"its address is reserved for guest {kept[mac].name or kept[mac].uuid}")
-        else:
-            welcome[mac] = Port(scene.network, mac, mac, "", tap=device)
-            taken[device] = mac
-    return Verdict(tuple(welcome.values()), tuple(strangers))
+            self.welcome[mac] = Port(self.scene.network, mac, mac, "", tap=device)
 
 
 def _who(holder: Port) -> str:

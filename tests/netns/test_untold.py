@@ -174,6 +174,10 @@ def test_a_container_by_hand(lab: Lab) -> None:
     two = lab.guest(network, one.mac, admit=False)
     speak(two)
     assert "nothing to do" in loopnet(lab, "sync")
+    told = json.loads(loopnet(lab, "list", "--json"))
+    (second,) = [entry for entry in told if entry["state"] == "unknown"]
+    assert (second["mac"], second["tap"]) == (two.mac, two.tap)
+    assert f"the NIC at {one.tap} has this MAC address already" in second["why"]
     two.namespace.sh(f"ip address flush dev eth0; ip address add {one.address}/24 dev eth0")
     assert two.namespace.run(["ping", "-c1", "-W0.5", one.gateway], check=False).returncode != 0
     works(lab, one)
@@ -279,6 +283,10 @@ def test_behind_a_guest(lab: Lab, kind: str) -> None:
         + ("\nip address delete 127.0.0.1/8 dev lo" if lab.mode == "native" else "")
     )
     assert answers(lab, nested.loop) == ""
+    nested.namespace.run(["ping", "-c1", "-W0.2", nested.gateway], check=False)
+    told = listed(lab)[STRANGE_MAC]
+    assert (told["state"], told["tap"]) == ("unknown", guest.tap)
+    assert told["command"].endswith(f" --behind {guest.name}")
     loopnet(lab, "reserve", STRANGE_MAC, nested.loop, "--behind", guest.name)
     works(lab, nested)
     works(lab, guest)

@@ -18,7 +18,7 @@ OWN, BY_HAND, OTHER = "52:54:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:00:
 UUID = "4dea22b3-1d52-d8f3-2516-782e98ab3fa0"
 KEPT = Reservation(5, BY_HAND, "", "")
 GUEST = Owner(OWN, "vm1", UUID, False)
-EMPTY = Scene("net", (), (), frozenset(), {}, {}, ())
+EMPTY = Scene("net", (), (), frozenset(), frozenset(), {}, {}, ())
 
 
 def test_by_hand_at_the_first_device_that_is_nobodys() -> None:
@@ -94,6 +94,22 @@ def test_a_second_device_with_a_mac_is_refused_and_named(holder: Port) -> None:
 def test_a_tap_that_lost_its_network_is_for_others_to_mend() -> None:
     owner = GUEST._replace(is_network=True)
     assert judge(EMPTY._replace(owners={"vnet0": owner}, stations=[(OWN, "vnet0")])) == ((), ())
+
+
+def test_what_our_rules_drop_is_told_of_and_never_let_in() -> None:
+    live = [Port("net", OWN, "vm1", UUID, "1"), Port("net", BY_HAND, BY_HAND, "", tap="veth1")]
+    scene = EMPTY._replace(
+        live=live, bound={(OWN, "vnet0"), (BY_HAND, "veth1")}, taps={"vnet0": OWN, "veth1": BY_HAND},
+        refused=[(BY_HAND, "veth1"), (BY_HAND, "veth2"), (OTHER, "vnet0")],
+    )  # fmt: skip
+    welcome, (second, behind) = judge(scene)
+    assert welcome == ()
+    assert (second.mac, second.device, second.why) == (
+        BY_HAND,
+        "veth2",
+        "the NIC at veth1 has this MAC address already",
+    )
+    assert (behind.mac, behind.device, behind.behind, behind.can_reserve) == (OTHER, "vnet0", "vm1", True)
 
 
 # --- behind a guest --------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from ...addresses import pool
 from ...addresses.store import Store
 from ...converge import adopt
 from ...errors import PoolFullError
+from ...host.admitted import refused
 from ...model import Network, Reservation
 from ...planning.untold import Stranger
 
@@ -33,7 +34,7 @@ class Untold(NamedTuple):
 def untold(store: Store) -> list[Untold]:
     """All that were heard, or that libvirt knows of; root alone sees them."""
     found: list[Untold] = []
-    for network, verdict in adopt.look(store):
+    for network, verdict in adopt.look(store, refused()):
         kept = store.load(network.name)
         for nic in verdict.welcome:
             found.append(Untold(network.name, nic.mac, nic.tap, WAITING, "loopnet sync"))
