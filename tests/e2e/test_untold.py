@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
 from typing import Any, Dict, Iterator, List
@@ -180,6 +181,77 @@ def test_a_bare_veth(world: World) -> None:
             wait(lambda: listed(world)[mac]["state"] == "reserved", "its end")
     finally:
         world.host.sh("ip netns delete inside")
+
+
+NSPAWN = """\
+mount -t cgroup2 cgroup /sys/fs/cgroup
+mkdir /sys/fs/cgroup/$GROUP
+echo $$ >/sys/fs/cgroup/$GROUP/cgroup.procs
+exec systemd-nspawn --quiet --directory /run/sandbox/box --machine box --register=no --keep-unit \
+    --network-bridge=virbr1 --as-pid2 --pipe /bin/sh /start
+"""
+LEAVE = """\
+cd /sys/fs/cgroup
+find $GROUP -depth -type d -exec rmdir {} +
+cd /
+umount /sys/fs/cgroup
+rm -r /run/systemd
+"""
+START = """\
+export PATH=/bin
+ip link set lo up; ip link set host0 up
+echo hello from box >/index.html
+httpd -p 0.0.0.0:80 -h /
+exec udhcpc -f -i host0 -t 1000 -T 1 -s /dhcp-event
+"""
+
+
+@pytest.fixture
+def nspawn(world: World) -> Iterator[str]:
+    """The host's device of a container that systemd-nspawn has plugged into the bridge; it asks for an address."""
+    group = f"loopnet-nspawn-{os.getpid()}"
+    root = world.path("/run/sandbox/box")
+    for directory in ("bin", "usr", "etc", "proc", "sys", "dev", "run", "tmp", "root"):
+        (root / directory).mkdir(parents=True)
+    world.host.sh(
+        "cp /bin/busybox /run/sandbox/box/bin; chroot /run/sandbox/box /bin/busybox --install -s /bin"
+    )
+    (root / "etc/os-release").write_text("ID=box\n")
+    (root / "start").write_text(START)
+    (root / "dhcp-event").write_text(DHCP_EVENT.replace("eth0", "host0"))
+    (root / "dhcp-event").chmod(0o755)
+    world.start()
+    with world.host.popen(["env", f"GROUP={group}", "sh", "-euc", NSPAWN]) as process:
+        try:
+            wait(
+                lambda: "vb-box" in world.host.sh("ip link"),
+                "vb-box",
+            )
+            yield "vb-box"
+        finally:
+            process.terminate()
+            process.wait(10)
+            leave = ["env", f"GROUP={group}", "sh", "-euc", LEAVE]
+            wait(lambda: world.host.run(leave, check=False).returncode == 0, "empty control groups")
+
+
+def test_a_container_of_systemd_nspawn(world: World, nspawn: str) -> None:
+    """As its user meets it: list names it, and what list says lets it in."""
+
+    def unknown() -> List[Dict[str, Any]]:
+        return [each for each in listed(world).values() if each["state"] == "unknown"]
+
+    (entry,) = wait(unknown, "a NIC that is not known")
+    assert entry["tap"] == nspawn
+    doctor = world.host.run(["loopnet", "doctor"], check=False).stdout
+    assert f"{entry['mac']} at {nspawn}" in doctor
+    assert entry["command"] in doctor
+    world.host.sh(entry["command"])
+    where = listed(world)[entry["mac"]]["loop_address"]
+    wait(lambda: world.host.run(["curl", "-sfm1", f"http://{where}/"], check=False).stdout, "its page")
+    assert world.page(where) == "hello from box\n"
+    assert listed(world)[entry["mac"]]["state"] == "up"
+    assert_no_drift(world)
 
 
 @pytest.fixture
