@@ -227,7 +227,7 @@ def test_no_guest_takes_what_is_kept_for_another(lab: Lab) -> None:
     for attacker in (bound, loose, lxc, bridged):
         speak(attacker._replace(number=50), STRANGE_MAC)
     loopnet(lab, "sync")
-    assert f". {STRANGE_MAC}" not in lab.rules()
+    assert f". {STRANGE_MAC} :" not in lab.rules()
     agrees(lab)
     for attacker in (bound, loose, lxc, bridged):
         speak(attacker._replace(number=50), STRANGE_MAC)
