@@ -43,7 +43,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     store = Store()
-    listed, unknown = entries(networks(arguments.connect), store), untold(store)
+    found = networks(arguments.connect)
+    listed, unknown = entries(found, store), untold(store, found.ports)
     if arguments.json:
         print_json([*map(_as_json, listed), *map(_unknown_as_json, unknown)])
         return 0

@@ -90,7 +90,7 @@ def gather() -> Status:
     seen = look()
     found = networks_of_files()
     hooks = {driver: hookfiles.state(driver) for driver in hookfiles.DRIVERS}
-    waiting = [str(each) for each in untold(Store()) if each.why == WAITING]
+    waiting = [str(each) for each in untold(Store(), found.ports) if each.why == WAITING]
     missing = (*map(lacking, out_of_place()), *waiting)
     return Status(seen, missing, found.active, found.inactive, tuple(entries(found, Store())), hooks)
 

@@ -69,7 +69,7 @@ def _differs(known: Known) -> bool:
         return bool(
             apply.planned(host, desired, thorough=True)
             or apply.unnamed_taps(host, desired)
-            or any(verdict.welcome for _, verdict in adopt.look(store))
+            or (adopt.is_anybody(desired) and any(verdict.welcome for _, verdict in adopt.look(store)))
         )
     except LoopnetError as error:
         _say(f"{error}")

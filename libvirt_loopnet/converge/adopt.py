@@ -23,19 +23,41 @@ from ..host.kernel.taps import set_alias
 from ..log import warn
 from ..model import Network, Options, Port, Reservation
 from ..networks.dhcp import parse_static
-from ..planning.state import Tap, desire
+from ..planning.state import HostState, Tap, desire
 from ..planning.untold import Owner, Scene, Verdict, judge
 from ..validation import is_quotable
 from .evict import evict
 
 
-def look(store: Store, refused: Iterable[tuple[str, str]] = ()) -> list[tuple[Network, Verdict]]:
+def look(
+    store: Store, refused: Iterable[tuple[str, str]] = (), live: Iterable[Port] | None = None
+) -> list[tuple[Network, Verdict]]:
     """Who waits to be let in, and who is not; nothing is changed.
 
     ``refused``: (MAC, device) of what our rules drop, and which bridges don't learn: to tell of, not to let in.
+    ``live``: all live NICs, of who knows them.
     """
     networks = [each for each in runstate.active_networks() if linux.is_device(each.bridge)]
-    return [(network, judge(_scene(network, store.load(network.name), refused))) for network in networks]
+    known = {network.name: runstate.live_ports(network.name) for network in networks if live is None}
+    for port in live or ():
+        known.setdefault(port.network, []).append(port)
+    return [
+        (network, judge(_scene(network, store.load(network.name), known.get(network.name, []), refused)))
+        for network in networks
+    ]
+
+
+def is_anybody(desired: HostState) -> bool:
+    """Is there anything on our bridges that is not bound, or was anybody heard who is not let in?
+
+    By what was found already, without a look at all that libvirt has written down.
+    """
+    bound = {binding.tap for binding in desired.bindings}
+    macs = {guest.mac for guest in desired.guests}
+    taps = (tap.name for tap in linux.Linux().taps(network.bridge for network in desired.networks))
+    return any(tap not in bound for tap in taps) or any(
+        mac not in macs for network in desired.networks for mac, _ in stations(network.bridge)
+    )
 
 
 def adopt(store: Store) -> list[str]:
@@ -53,8 +75,9 @@ def adopt(store: Store) -> list[str]:
     return lines
 
 
-def _scene(network: Network, kept: Sequence[Reservation], refused: Iterable[tuple[str, str]]) -> Scene:
-    live = runstate.live_ports(network.name)
+def _scene(
+    network: Network, kept: Sequence[Reservation], live: Sequence[Port], refused: Iterable[tuple[str, str]]
+) -> Scene:
     taps = [tap for tap in linux.Linux().taps([network.bridge]) if is_quotable(tap.name)]
     state = desire([network], {network.name: kept}, live, taps, Options())
     behind = {each.mac for each in kept if is_behind(each)}

@@ -8,7 +8,7 @@ from ..errors import NamesError
 from ..host import linux
 from ..host.kernel import taps
 from . import apply, dhcp_files
-from .adopt import adopt
+from .adopt import adopt, is_anybody
 from .drift import brief, settled
 
 
@@ -16,8 +16,10 @@ def mend() -> list[str]:
     """Repair all that drifted; a line for each thing done. Raises NamesError only after all else."""
     store, host, options = Store(), linux.Linux(), config.load()
     with settled(store):
-        mended = adopt(store)
         desired = apply.survey(host, store, options)
+        mended = adopt(store) if is_anybody(desired) else []
+        if mended:
+            desired = apply.survey(host, store, options)
         trouble = None
         try:
             mended += brief(apply.converge(host, desired, thorough=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from shlex import quote
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from ...addresses.store import Store
 from ...converge import adopt
 from ...errors import PoolFullError
 from ...host.admitted import refused
-from ...model import Network, Reservation
+from ...model import Network, Port, Reservation
 from ...planning.untold import Stranger
 
 WAITING = "nobody has told of it yet"
@@ -31,10 +31,10 @@ class Untold(NamedTuple):
         return f"{self.mac} at {self.device} is not let in on {self.network}: {self.why}"
 
 
-def untold(store: Store) -> list[Untold]:
-    """All that were heard, or that libvirt knows of; root alone sees them."""
+def untold(store: Store, live: Iterable[Port] | None = None) -> list[Untold]:
+    """All that were heard, or that libvirt knows of; root alone sees them. ``live``: all live NICs, if known."""
     found: list[Untold] = []
-    for network, verdict in adopt.look(store, refused()):
+    for network, verdict in adopt.look(store, refused(), live):
         kept = store.load(network.name)
         for nic in verdict.welcome:
             found.append(Untold(network.name, nic.mac, nic.tap, WAITING, "loopnet sync"))
