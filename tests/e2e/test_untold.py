@@ -16,7 +16,7 @@ from tests.sandbox.domain import derived_mac, interface_xml
 from tests.sandbox.image import guest_image
 from tests.sandbox.world import World, wait
 
-BY_HAND = "127.1.0.50"
+BY_HAND, OF_SESSION = "127.1.0.50", "127.1.0.51"
 USER = 4711
 """An unprivileged one, of the sandbox alone."""
 HOME = "/run/sandbox/home"
@@ -138,13 +138,13 @@ def test_hot_plugged_on_the_bridge(world: World, by: str) -> None:
         wait(lambda: pings(world, "127.1.0.3"), "answer of the second NIC")
         wait(lambda: listed(world)[mac]["state"] == "up", "the NIC in the list")
         assert pings(world, "127.1.0.2")
+        tap = listed(world)[mac]["tap"]
         world.host.run(["virsh", "-q", "detach-device", "vm1", "/dev/stdin"], input=plug)
         rules = ["nft", "list", "map", "bridge", "loopnet", "bound"]
-        taps = listed(world)
         if by == "sync":
             wait(lambda: world.host.run(["loopnet", "plan"], check=False).returncode == 1, "drift")
             world.host.run(["loopnet", "sync"])
-        gone = rf'"{taps[mac]["tap"]}" \. {mac}'
+        gone = rf'"{tap}" \. {mac}'
         wait(lambda: not re.search(gone, world.host.run(rules).stdout), "the NIC gone from the rules")
     assert_no_drift(world)
 
@@ -298,14 +298,14 @@ def test_a_guest_of_a_session(world: World, session: List[str]) -> None:
     for file in (image.kernel, image.initramfs):
         xml = xml.replace(str(file), f"{HOME}/{file.name}")
     virsh = [*session, "virsh", "-q", "-c", "qemu:///session"]
-    world.host.run(["loopnet", "reserve", mac, BY_HAND])
+    world.host.run(["loopnet", "reserve", mac, OF_SESSION])
     with watching(world):
         world.path(f"{HOME}/boxes.xml").write_text(xml)
         world.host.run([*virsh, "create", f"{HOME}/boxes.xml"])
         guest.wait_boot()
-        assert guest.wait_lease() == "10.127.1.50"
-        wait(lambda: pings(world, BY_HAND), "answer of the session's guest")
-        assert world.page(BY_HAND) == "hello from boxes\n"
+        assert guest.wait_lease() == "10.127.1.51"
+        wait(lambda: pings(world, OF_SESSION), "answer of the session's guest")
+        assert world.page(OF_SESSION) == "hello from boxes\n"
         guest.run(f"ping -c1 -W2 {INTERNET}")
         entry = listed(world)[mac]
         assert entry["state"] == "up"
