@@ -38,10 +38,12 @@ OPERATIONS: dict[tuple[str, str], tuple[str, bool]] = {
     ("network", "unplugged"): ("port_deleted", NEVER),
     ("qemu", "start"): ("guest_start", REFUSE),
     ("qemu", "reconnect"): ("guest_start", NEVER),
+    ("qemu", "stopped"): ("guest_stopped", NEVER),
     ("qemu", "migrate"): ("guest_arrives", REFUSE),
     ("qemu", "restore"): ("guest_move", REFUSE),
 }
-"""All others (qemu prepare, started, stopped, release, attach) pass unseen; hooks/ lists these too."""
+"""All others (qemu prepare, started, release, attach) pass unseen; hooks/ lists these too, and lets ``stopped``
+through only where there are NICs that no port tells of."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -74,7 +76,9 @@ def _is_ours(driver: str, operation: str, data: bytes) -> bool:
     if operation == "restore":
         return False
     networks = _stored_networks() + (_active_networks() if operation == "migrate" else [])
-    return any(_mentions(data, network) for network in networks)
+    return any(_mentions(data, network) for network in networks) or any(
+        b"bridge='" + bridge + b"'" in data for bridge in _active_bridges()
+    )
 
 
 def _configures_moves() -> bool:
@@ -94,6 +98,19 @@ def _stored_networks() -> list[str]:
 
 def _active_networks() -> list[str]:
     return _entries(NOTES, ".xml")
+
+
+def _active_bridges() -> list[bytes]:
+    """By what libvirt said of the networks as they were started: <bridge name='virbr1' …/>"""
+    found = []
+    for network in _active_networks():
+        try:
+            with open(f"{NOTES}/{network}.xml", "rb") as file:
+                name = file.read().partition(b"<bridge name='")[2].partition(b"'")[0]
+        except OSError:  # it has just stopped
+            continue
+        found += [name] if name else []
+    return found
 
 
 def _entries(directory: str, ending: str) -> list[str]:

@@ -158,7 +158,7 @@ class Reservation(NamedTuple):
 
 
 class Port(NamedTuple):
-    """A live NIC, as libvirt's record of network ports says.
+    """A live NIC, as libvirt's record of network ports says, or a note of ours where libvirt has no port for it.
 
     While a NIC is updated it has two (virsh domif-setlink, update-device), and so it has when a guest has given
     two NICs one MAC address: a NIC is live while any port has its MAC address.
@@ -170,7 +170,9 @@ class Port(NamedTuple):
     """Domain name."""
     owner_uuid: str
     uuid: str = ""
-    """The port's own, by which libvirt knows it."""
+    """The port's own, by which libvirt knows it; '' for a NIC that libvirt has no port for."""
+    tap: str = ""
+    """The device of a NIC without a port; by its name alone it is known."""
 
 
 class Guest(NamedTuple):

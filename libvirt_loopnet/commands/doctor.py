@@ -31,6 +31,7 @@ from .shared import plugging
 from .shared.inventory import DEFINITIONS, read_or_nothing
 from .shared.output import print_json
 from .shared.privileges import require_root
+from .shared.untold import untold
 from .status import gather
 
 
@@ -82,6 +83,7 @@ def look_around() -> doctor.Facts:
         firewall_problems=() if missing else firewall.observe().problems,
         drift=drift,
         unplugged=tuple((plugging.lacking(out), plugging.command(out)) for out in plugging.out_of_place()),
+        untold=() if broken else tuple((str(each), each.command) for each in untold(Store())),
         published=tuple((guest, publication) for _, guest, publication in ports),
         broken_state=broken,
     )

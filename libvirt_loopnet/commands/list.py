@@ -1,6 +1,7 @@
 """``loopnet list``: who has which address.
 
-``--json`` prints an array with one object for each NIC that has a reservation::
+``--json`` prints an array with one object for each NIC that has a reservation, and, to root, for each
+that is on a network's bridge and is not let in::
 
     guest          libvirt's name of the guest; null where libvirt knows none for the NIC
     dns_name       what resolves to the address while the guest runs; null where nothing does
@@ -11,10 +12,12 @@
     guest_address  the address in the guest, likewise
     tap            the host's device for the NIC, null while there is none
     state          "up" while it is seen on the network's bridge, with carrier, and let in;
-                   "off" while its guest runs and it is not (see loopnet doctor), else "reserved"
+                   "off" while its guest runs and it is not (see loopnet doctor), else "reserved";
+                   "unknown" for one that is not let in
     seen           array: loop addresses it uses beside that, which nobody has reserved
     published      array of objects: protocol, host_address (null: all), host_port, guest_port,
                    ports (how many, from these on), from (prefix of those who may, null: everybody)
+    why, command   of an unknown one, why, and the command that lets it in or shows more; else null
 """
 
 from __future__ import annotations
@@ -25,9 +28,11 @@ from ..addresses.store import Store
 from ..model import ANY_ADDRESS, EVERYBODY, Publication
 from ..validation import shown
 from .shared.inventory import Entry, entries, networks
-from .shared.output import print_json, print_table
+from .shared.output import note, print_json, print_table
+from .shared.untold import Untold, untold
 
 COLUMNS = ("guest", "dns_name", "network", "mac", "loop_address", "guest_address", "tap", "state")
+UNKNOWN = "unknown"
 SEEN, PUBLISHED = "seen", "published"
 """Columns of their own where there are any."""
 
@@ -37,9 +42,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    listed = entries(networks(arguments.connect), Store())
+    store = Store()
+    found = networks(arguments.connect)
+    listed, unknown = entries(found, store), untold(store, found.ports)
     if arguments.json:
-        print_json([_as_json(entry) for entry in listed])
+        print_json([*map(_as_json, listed), *map(_unknown_as_json, unknown)])
         return 0
     columns = [*COLUMNS]
     rows = [[_printable(cell or "") for cell in _row(entry)] for entry in listed]
@@ -50,7 +57,10 @@ def run(arguments: Namespace) -> int:
         if any(cells):
             columns.append(column)
             rows = [[*row, " ".join(map(str, each))] for row, each in zip(rows, cells)]
+    rows += [_unknown_row(each, len(columns)) for each in unknown]
     print_table(columns, rows)
+    for each in unknown:
+        note(f"{each}; {each.command}")
     return 0
 
 
@@ -60,7 +70,20 @@ def _as_json(entry: Entry) -> dict[str, object]:
         "name": entry.reservation.name,
         SEEN: [str(address) for address in entry.seen],
         PUBLISHED: [as_json(each) for each in entry.reservation.published],
+        "why": None,
+        "command": None,
     }
+
+
+def _unknown_as_json(nic: Untold) -> dict[str, object]:
+    known = {"network": nic.network, "mac": nic.mac, "tap": nic.device, "state": UNKNOWN}
+    rest = {"name": "", SEEN: [], PUBLISHED: [], "why": nic.why, "command": nic.command}
+    return {**dict.fromkeys(COLUMNS), **known, **rest}
+
+
+def _unknown_row(nic: Untold, width: int) -> list[str]:
+    row = ["", "", nic.network, nic.mac, "", "", _printable(nic.device), UNKNOWN]
+    return row + [""] * (width - len(row))
 
 
 def as_json(publication: Publication) -> dict[str, object]:

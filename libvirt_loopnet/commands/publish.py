@@ -15,6 +15,7 @@ from .. import config
 from ..addresses.publications import check_free, parse_clients, parse_publication
 from ..addresses.store import Store
 from ..converge import apply
+from ..converge.adopt import adopt
 from ..converge.evict import evict
 from ..daemon import runstate
 from ..errors import ConflictError, InputError, NotFoundError
@@ -107,6 +108,7 @@ def save(store: Store, entry: Entry, kept: Reservation, published: Sequence[Publ
 def put_into_effect(store: Store) -> None:
     """The host follows what is stored; within the lock. Where it refuses, ``loopnet sync`` may do better."""
     host = linux.Linux()
+    adopt(store)
     desired = apply.survey(host, store, config.load())
     apply.establish(host, desired, thorough=True)
     for network in desired.networks:

@@ -13,6 +13,7 @@ from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from ..addresses import pool
+from ..addresses.behind import is_behind
 from ..addresses.labels import alias
 from ..addresses.store import Store
 from ..converge.dhcp_files import publish
@@ -41,6 +42,9 @@ class Nic(NamedTuple):
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("guest", metavar="GUEST|MAC", help="a guest's name or its MAC address")
     parser.add_argument("address", metavar="ADDRESS", help="its loop or its guest address")
+    parser.add_argument(
+        "--behind", metavar="GUEST", default="", help="for a MAC address within this guest, behind its NIC"
+    )
 
 
 def run(arguments: Namespace) -> int:
@@ -51,8 +55,11 @@ def run(arguments: Namespace) -> int:
     network, number = place(address, found.known, mine)
     # libvirt is asked before the lock: it may be waiting for a hook that waits for the lock
     nic = _nic(arguments.guest, network, mine, arguments.connect)
+    if arguments.behind:
+        nic = _behind(nic, find(entries(found, Store()), arguments.behind), network, arguments.behind)
     _refuse_static(network, nic.mac, number)
-    kept = keep(network, nic, number, next((e.tap for e in mine if e.reservation.mac == nic.mac), ""))
+    own = (e.tap for e in mine if e.reservation.mac == nic.mac and not is_behind(e.reservation))
+    kept = keep(network, nic, number, next(own, ""))
     print(
         f"{kept.name or kept.mac} has {network.loop_address(number)} in network {network.name}; "
         f"the guest itself sees {network.guest_address(number)}"
@@ -159,6 +166,18 @@ def _nic(who: str, network: Network, mine: Sequence[Entry], uri: str) -> Nic:
             f"guest {shown(who)} has {len(here)} NICs in network {network.name}; say which: {macs}"
         )
     return here[0]
+
+
+def _behind(nic: Nic, owners: Sequence[Entry], network: Network, who: str) -> Nic:
+    """The NIC with the UUID of the guest that it is behind (addresses/behind.py)."""
+    here = [e.reservation for e in owners if e.network_name == network.name and not is_behind(e.reservation)]
+    uuid = next((kept.uuid for kept in here if kept.uuid and kept.mac != nic.mac), "")
+    if not uuid:
+        raise NotFoundError(
+            f"guest {shown(who)} has no NIC in network {network.name} that {nic.mac} could be behind; "
+            "give it one and start it, or see: loopnet list"
+        )
+    return Nic(nic.mac, uuid)
 
 
 def _nics_of_domain(who: str, mine: Sequence[Entry], network: Network, uri: str) -> list[Nic]:

@@ -34,6 +34,7 @@ from .shared.inventory import UP, Entry, entries, networks_of_files
 from .shared.output import print_json, print_table
 from .shared.plugging import lacking, out_of_place
 from .shared.privileges import require_root
+from .shared.untold import WAITING, untold
 
 COLUMNS = ("network", "state", "mode", "bridge", "loop_prefix", "guest_prefix", "up", "reserved")
 _HOOKS = {
@@ -49,7 +50,7 @@ class Status(NamedTuple):
 
     look: Look
     lacking: tuple[str, ...]
-    """A line for each running guest that is not plugged into its network."""
+    """A line for each running guest that is not plugged into its network, and each NIC that waits to be let in."""
     active: tuple[Network, ...]
     inactive: tuple[Network, ...]
     entries: tuple[Entry, ...]
@@ -89,7 +90,8 @@ def gather() -> Status:
     seen = look()
     found = networks_of_files()
     hooks = {driver: hookfiles.state(driver) for driver in hookfiles.DRIVERS}
-    missing = tuple(map(lacking, out_of_place()))
+    waiting = [str(each) for each in untold(Store(), found.ports) if each.why == WAITING]
+    missing = (*map(lacking, out_of_place()), *waiting)
     return Status(seen, missing, found.active, found.inactive, tuple(entries(found, Store())), hooks)
 
 

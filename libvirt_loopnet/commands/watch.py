@@ -18,11 +18,12 @@ from typing import Optional
 
 from .. import config, log
 from ..addresses.store import Store
-from ..converge import apply
+from ..converge import adopt, apply
 from ..converge.mend import mend
 from ..daemon.domains import LiveNic
 from ..errors import LoopnetError
 from ..host import linux
+from ..planning.state import HostState
 from .shared import plugging
 from .shared.privileges import require_root
 
@@ -41,11 +42,11 @@ def run(arguments: Namespace) -> int:
     from ..host.kernel.notify import Changes
 
     signal.signal(signal.SIGTERM, _end)
-    guests = Guests(arguments.connect)
-    with suppress(KeyboardInterrupt), Changes() as changes:
+    guests, known = Guests(arguments.connect), Known()
+    with suppress(KeyboardInterrupt), Changes(known.is_news) as changes:
         _notify("READY=1")
         while True:
-            if _differs():
+            if _differs(known):
                 _mend()
             guests.plug_in()
             _notify("WATCHDOG=1")
@@ -59,12 +60,17 @@ def _end(_signal: int, _frame: Optional[FrameType]) -> None:
     raise KeyboardInterrupt
 
 
-def _differs() -> bool:
+def _differs(known: Known) -> bool:
     """A look without the lock, so that hooks need not wait for one that finds nothing."""
     try:
-        host = linux.Linux()
-        desired = apply.survey(host, Store(), config.load())
-        return bool(apply.planned(host, desired, thorough=True)) or bool(apply.unnamed_taps(host, desired))
+        host, store = linux.Linux(), Store()
+        desired = apply.survey(host, store, config.load())
+        known.learn(desired)
+        return bool(
+            apply.planned(host, desired, thorough=True)
+            or apply.unnamed_taps(host, desired)
+            or (adopt.is_anybody(desired) and any(verdict.welcome for _, verdict in adopt.look(store)))
+        )
     except LoopnetError as error:
         _say(f"{error}")
         return False
@@ -76,6 +82,21 @@ def _mend() -> None:
             _say(f"mended: {line}")
     except LoopnetError as error:  # a later look may do better
         _say(f"not mended: {error}")
+
+
+class Known:
+    """The NICs of our bridges as they were when it last looked: that a bridge has heard one of these is no news."""
+
+    def __init__(self) -> None:
+        self._bridges: set[str] = set()
+        self._macs: set[str] = set()
+
+    def learn(self, desired: HostState) -> None:
+        self._bridges = {network.bridge for network in desired.networks}
+        self._macs = {guest.mac for guest in desired.guests}
+
+    def is_news(self, bridge: str, mac: str) -> bool:
+        return bridge in self._bridges and mac not in self._macs
 
 
 class Guests:

@@ -13,7 +13,7 @@ from ..errors import LoopnetError, NamesError, VerifyError
 from ..firewalls.openings import FIREWALLD, IPTABLES, Firewalls
 from ..host import Host, linux, sockets
 from ..log import warn
-from ..model import Network, Options
+from ..model import Binding, Network, Options
 from ..planning.plan import CONNTRACK, HOSTS, NETLINK, NFT, SYSCTL, Step, plan
 from ..planning.state import HostState, Observed, desire
 from ..ruleset.tables import make_tables
@@ -154,7 +154,12 @@ def unnamed_taps(host: Host, desired: HostState) -> list[tuple[str, str]]:
     guests = {(guest.network, guest.mac): guest for guest in desired.guests}
     taps = {tap.name: tap for tap in host.taps(n.bridge for n in desired.networks)}
     found = []
+    own: dict[str, Binding] = {}  # beside those behind it
     for binding in desired.bindings:
+        tap = taps.get(binding.tap)
+        if binding.tap not in own or (tap and tap.mac[2:] == binding.mac[2:]):
+            own[binding.tap] = binding
+    for binding in own.values():
         guest = guests[binding.network, binding.mac]
         name = alias(guest.name, networks[binding.network], guest.number)
         if binding.tap in taps and not taps[binding.tap].alias:

@@ -8,6 +8,7 @@ from ..errors import NamesError
 from ..host import linux
 from ..host.kernel import taps
 from . import apply, dhcp_files
+from .adopt import adopt, is_anybody
 from .drift import brief, settled
 
 
@@ -16,7 +17,9 @@ def mend() -> list[str]:
     store, host, options = Store(), linux.Linux(), config.load()
     with settled(store):
         desired = apply.survey(host, store, options)
-        mended: list[str] = []
+        mended = adopt(store) if is_anybody(desired) else []
+        if mended:
+            desired = apply.survey(host, store, options)
         trouble = None
         try:
             mended += brief(apply.converge(host, desired, thorough=True))

@@ -15,11 +15,14 @@ not take away what was just set up. So the hooks leave a note of what these file
     /run/libvirt-loopnet/NAME.xml              the network just started
     /run/libvirt-loopnet/NAME/MAC@UUID         the port just made (its XML) or deleted
     /run/libvirt-loopnet/NAME/MAC.tap          the names of its taps, which port-deleted doesn't tell
+    /run/libvirt-loopnet/NAME/MAC.nic          a NIC without a port: its device, and whose it is
 
-A note but the last counts for GRACE seconds and only until libvirt's own file is there. A port's stays for as
-long as there is that file, all the same: by its name the ports of one MAC address are found without a look at
-those of all others. It is the port's UUID that tells them apart: virsh domif-setlink and update-device have
-libvirt make another port for a NIC that has one, and delete either of the two.
+The last counts while that very device is a port of the bridge: <interface type='bridge'>, and what others than
+libvirt put there, end with their device, and nobody tells. A note but the last two counts for GRACE seconds and
+only until libvirt's own file is there. A port's stays for as long as there is that file, all the same: by its name
+the ports of one MAC address are found without a look at those of all others. It is the port's UUID that tells them
+apart: virsh domif-setlink and update-device have libvirt make another port for a NIC that has one, and delete
+either of the two.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ from ..records import NamedTuple
 
 RUN = "/run/libvirt/network"
 NOTES = "/run/libvirt-loopnet"
+SYSFS_NET = "/sys/class/net"
 GRACE = 60.0
 """Seconds within which libvirt has surely gone on after a hook, or given up."""
 
@@ -69,6 +73,12 @@ def is_active(network_name: str, run: str = RUN) -> bool:
     return os.path.exists(f"{run}/{network_name}.xml") or bool(_note(note))
 
 
+def definition(network_name: str, run: str = RUN) -> bytes:
+    """The XML of an active network as it runs, b'' if there is none."""
+    note = f"{NOTES}/{file_name(network_name)}.xml"
+    return _read(f"{run}/{network_name}.xml") or _note(note)
+
+
 def live_ports(network_name: str, run: str = RUN) -> list[Port]:
     """The live ports of a network; several may have one MAC address."""
     notes = [_note_of(network_name, entry) for entry in _port_notes(network_name)]
@@ -77,7 +87,17 @@ def live_ports(network_name: str, run: str = RUN) -> list[Port]:
     for note in notes:
         if note.deleted:
             ports.pop(note.uuid, None)
-    return list(ports.values())
+    return [*ports.values(), *portless(network_name)]
+
+
+def portless(network_name: str) -> list[Port]:
+    """The live NICs of a network that libvirt has no port for."""
+    return [nic for nic, bridge, index in _portless_notes(network_name) if _is_here(nic.tap, bridge, index)]
+
+
+def noted_portless(network_name: str) -> list[Port]:
+    """Those, and what has been one and is noted still."""
+    return [nic for nic, _, _ in _portless_notes(network_name)]
 
 
 def ports_of(network_name: str, mac: str, run: str = RUN) -> list[Port]:
@@ -91,11 +111,15 @@ def ports_of(network_name: str, mac: str, run: str = RUN) -> list[Port]:
             note = _note_of(network_name, entry)
             port = None if note.deleted else _saved_port(network_name, note.uuid, run) or note.port
             found += [port] if port else []
-    return found
+    nic = _noted_nic(network_name, mac)
+    return [*found, nic] if nic else found
 
 
 def is_live(port: Port, run: str = RUN) -> bool:
-    """Is this very port live?"""
+    """Is this very port, or NIC without one, live?"""
+    if port.tap:
+        noted = _noted_nic(port.network, port.mac)
+        return bool(noted) and noted == port
     note = _note_of(port.network, _entry(port))
     return bool(note.port) or (not note.deleted and os.path.exists(_port_file(port.network, port.uuid, run)))
 
@@ -130,6 +154,7 @@ def _unreadable(path: str) -> Iterator[None]:
 # --- notes ---------------------------------------------------------------------------------------
 
 _DELETED = b"deleted"
+_NIC = ".nic"
 
 
 def note_network(network: Network, hook_xml: bytes) -> None:
@@ -143,6 +168,12 @@ def note_port(port: Port, hook_xml: bytes) -> None:
     _write_note(f"{_notes(port.network)}/{_entry(port)}", hook_xml)
 
 
+def note_portless(nic: Port, bridge: str) -> None:
+    """A NIC without a port is live, as long as its device is a port of ``bridge``. Raises HostError."""
+    lines = (nic.tap, bridge, _ifindex(nic.tap), nic.owner_uuid, nic.owner)
+    _write_note(f"{_notes(nic.network)}/{nic.mac}{_NIC}", "\n".join(lines).encode())
+
+
 def note_deleted(port: Port) -> None:
     """``port`` is not live any more, although libvirt's files still say so. Raises HostError."""
     _forget_spent(port)
@@ -150,7 +181,7 @@ def note_deleted(port: Port) -> None:
 
 
 def forget_port(port: Port) -> None:
-    """Remove the note about a port that there will not be."""
+    """Remove the note about a port that there will not be, or a NIC without one that is gone."""
     _unlink(f"{_notes(port.network)}/{_entry(port)}")
 
 
@@ -208,12 +239,43 @@ def _forget_spent(port: Port) -> None:
                 _unlink(f"{_notes(port.network)}/{entry}")
 
 
+def _portless_notes(network_name: str) -> list[tuple[Port, str, str]]:
+    """(NIC, its bridge, its device's number)"""
+    entries = (entry for entry in _listdir(_notes(network_name)) if entry.endswith(_NIC))
+    notes = (_portless_note(network_name, entry[: -len(_NIC)]) for entry in sorted(entries))
+    return [note for note in notes if note]
+
+
+def _portless_note(network_name: str, mac: str) -> tuple[Port, str, str] | None:
+    _, *lines = _read(f"{_notes(network_name)}/{mac}{_NIC}").decode(errors="replace").split("\n", 5)
+    if len(lines) != 5:
+        return None
+    tap, bridge, index, uuid, name = lines
+    return Port(network_name, mac, name, uuid, tap=tap), bridge, index
+
+
+def _noted_nic(network_name: str, mac: str) -> Port | None:
+    """The live NIC without a port that has this MAC address."""
+    note = _portless_note(network_name, mac)
+    return note[0] if note and _is_here(note[0].tap, note[1], note[2]) else None
+
+
+def _is_here(device: str, bridge: str, index: str) -> bool:
+    """Is that very device a port of the bridge?"""
+    return _ifindex(device) == index and os.path.exists(f"{SYSFS_NET}/{bridge}/brif/{device}")
+
+
+def _ifindex(device: str) -> str:
+    """The kernel's number of a device, which no other gets once it is gone; '' for none."""
+    return _read(f"{SYSFS_NET}/{device}/ifindex").decode().strip()
+
+
 def _entry(port: Port) -> str:
-    return f"{port.mac}@{port.uuid}"
+    return f"{port.mac}{_NIC}" if port.tap else f"{port.mac}@{port.uuid}"
 
 
 def _port_notes(network_name: str) -> list[str]:
-    return [entry for entry in _listdir(_notes(network_name)) if not entry.endswith(".tap")]
+    return [entry for entry in _listdir(_notes(network_name)) if not entry.endswith((".tap", _NIC))]
 
 
 def _notes(network_name: str) -> str:

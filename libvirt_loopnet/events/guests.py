@@ -11,6 +11,13 @@ each order is in tests/e2e/test_ports.py::
     a plug that fails                       created B, deleted B
     restart of the daemon                   created A again, for each port that is left
 
+The hot-plugged tap has no name yet when its port is made: libvirt makes the tap afterwards, and runs no hook any
+more (qemuDomainAttachNetDevice in src/qemu/qemu_hotplug.c; of its hooks for domains none is about devices).
+Until ``watch`` or ``sync`` has seen it, that NIC is known by its MAC address alone.
+
+A NIC that is plugged into the bridge by itself, <interface type='bridge'>, has no port. Its guest's ``start`` and
+``stopped`` tell of it; of a hot-plugged one again nothing does (converge/adopt.py).
+
 They touch only elements of sets, so that the thousandth guest starts as fast as the first, and import
 nothing that only plans for the whole host need. Idempotent: a restarted daemon repeats port-created for
 every live port.
@@ -23,13 +30,14 @@ from collections.abc import Callable, Iterable, Sequence
 
 from .. import config
 from ..addresses import pool
+from ..addresses.behind import is_behind
 from ..addresses.labels import alias, host_names
 from ..addresses.senders import Siblings, binding, guest, siblings
 from ..addresses.store import Store
 from ..converge.evict import evict
 from ..daemon import runstate
 from ..errors import ConflictError, HostError, InputError, LoopnetError
-from ..guests.domains import Nic, move_networks, parse_domain
+from ..guests.domains import Domain, Nic, move_networks, parse_domain
 from ..host import dnsmasq, names
 from ..host.kernel.nftables import nft
 from ..host.kernel.taps import is_plugged, set_alias
@@ -38,25 +46,35 @@ from ..model import Binding, Guest, Network, Port, Reservation
 from ..networks.dhcp import parse_static
 from ..networks.parsing import parse_hook
 from ..ruleset.elements import add_elements, delete_elements
-from ..validation import check_device, shown
+from ..validation import check_device, check_mac, check_uuid, shown
 
 
 def port_created(data: bytes) -> None:
     """A NIC is about to be plugged in, or is being updated: it gets its address, for good, and is let in."""
     network, port = _port(data)
-    store, was_live = Store(), runstate.is_live(port)
+    store = Store()
+    with store.locked():
+        _join(network, port, data, store)
+
+
+def _join(network: Network, port: Port, data: bytes, store: Store) -> None:
+    """``data``: where it has a port, what the hook was given; else the network's XML."""
+    was_live = runstate.is_live(port)
     try:
-        with store.locked():
-            present = [each for each in runstate.ports_of(network.name, port.mac) if each.uuid != port.uuid]
-            if not was_live:
-                _refuse_clone(port, present)
+        others = runstate.ports_of(network.name, port.mac)
+        present = [each for each in others if (each.uuid, each.tap) != (port.uuid, port.tap)]
+        if not was_live:
+            _refuse_clone(port, present)
+        if port.tap:
+            runstate.note_portless(port, network.bridge)
+        else:
             runstate.note_port(port, data)  # first: replacing all rules must include it
-            try:
-                _admit(network, port, data, store, is_new=not (present or was_live))
-            except Exception:
-                if not was_live:
-                    runstate.forget_port(port)
-                raise
+        try:
+            _admit(network, port, data, store, is_new=not (present or was_live))
+        except Exception:
+            if not was_live:
+                runstate.forget_port(port)
+            raise
     except LoopnetError as error:
         if not was_live:
             raise
@@ -95,6 +113,8 @@ def _admit(network: Network, port: Port, data: bytes, store: Store, *, is_new: b
             _replace_all(store)  # what it had goes, from its siblings too; its ports lead elsewhere now
         elif not old and any(each.published for each in after):
             _replace_all(store)  # one more who may ask for the ports of others
+        elif is_new and _has_behind(after, kept.uuid):
+            _replace_all(store)
         else:
             _change_elements(_admitting(network, kept, after, is_new=not (old and old.uuid)), store)
         if not old or old.number != kept.number:
@@ -177,16 +197,32 @@ def port_deleted(data: bytes) -> None:
         if not runstate.is_active(network.name):
             return  # net-destroy came first, and all of its guests' went with it
         runstate.note_deleted(port)
-        is_left = bool(runstate.ports_of(network.name, port.mac))
-        reservations = store.load(network.name)
-        others = siblings(reservations)
-        for kept in reservations:
-            if kept.mac == port.mac:
-                nic = guest(network.name, kept, others)
-                if is_left:
-                    _change_elements(_bind(network, nic, (), others, store), store)
-                else:
-                    _dismiss(network, nic, others, store)
+        _leave(network, port.mac, store)
+
+
+def guest_stopped(data: bytes) -> None:
+    """A guest is gone, and with it the NICs that no port tells of."""
+    domain, store = parse_domain(data), Store()
+    with store.locked():
+        for network in runstate.active_networks():
+            for nic in runstate.noted_portless(network.name):
+                if nic.owner_uuid == domain.uuid:
+                    runstate.forget_port(nic)
+                    _leave(network, nic.mac, store)
+
+
+def _leave(network: Network, mac: str, store: Store) -> None:
+    """A port of the NIC is gone, or it itself."""
+    is_left = bool(runstate.ports_of(network.name, mac))
+    reservations = store.load(network.name)
+    others = siblings(reservations)
+    for kept in reservations:
+        if kept.mac == mac:
+            nic = guest(network.name, kept, others)
+            if is_left:
+                _change_elements(_bind(network, nic, (), others, store), store)
+            else:
+                _dismiss(network, nic, others, store)
 
 
 def _bind(network: Network, nic: Guest, taps: Iterable[str], others: Siblings, store: Store) -> str:
@@ -214,12 +250,18 @@ def _bindings(network: Network, nic: Guest, taps: Iterable[str], others: Sibling
 def _dismiss(network: Network, gone: Guest, others: Siblings, store: Store) -> None:
     # libvirt has forgotten the tap by now, and its name may be another guest's next
     bindings = _bindings(network, gone, runstate.noted_taps(network.name, gone.mac), others)
-    if _has_clone(network, gone.mac, store):  # some elements are its as well
-        _replace_all(store)
+    uuid = next((each.uuid for each in store.load(network.name) if each.mac == gone.mac), "")
+    if _has_clone(network, gone.mac, store) or _has_behind(store.load(network.name), uuid):
+        _replace_all(store)  # some elements are a clone's as well; or more go than its own
     else:
         _change_elements(delete_elements([network], [gone], bindings), store)
     runstate.note_taps(network.name, gone.mac, ())
     _publish(lambda: _names_but(network, gone))
+
+
+def _has_behind(reservations: Iterable[Reservation], uuid: str) -> bool:
+    """Are there NICs behind this domain's, which come and go with them?"""
+    return any(is_behind(kept) and kept.uuid == uuid for kept in reservations)
 
 
 def _has_clone(network: Network, mac: str, store: Store) -> bool:
@@ -280,23 +322,51 @@ def guest_start(data: bytes) -> None:
     domain = parse_domain(data)
     store = Store()
     with store.locked():
-        networks = {network.name: network for network in runstate.active_networks()}
-        script = ""
-        for nic in domain.nics:
-            if nic.network in networks and nic.tap:
-                check_device(f"guest {domain.name}", nic.tap)
-        for nic in domain.nics:
-            network = networks.get(nic.network)
-            reservations = store.load(nic.network) if network else ()
+        networks = runstate.active_networks()
+        found = [(network, nic) for nic in domain.nics if nic.tap and (network := _network_of(nic, networks))]
+        for _, nic in found:
+            check_device(f"guest {domain.name}", nic.tap)
+        _join_all(domain, [(network, nic) for network, nic in found if nic.network != network.name], store)
+        script, has_behind = "", False
+        for network, nic in found:
+            reservations = store.load(network.name)
             number = _number(reservations, nic)
-            if network and number is not None and nic.tap:
+            if number is not None:
                 others = siblings(reservations)
                 nic_of_guest = Guest(network.name, nic.mac, number, "")
                 _name_tap(nic.tap, alias(domain.name, network, number))
                 script += _bind(network, nic_of_guest, [nic.tap], others, store)
+                has_behind = has_behind or _has_behind(reservations, domain.uuid)
                 if dnsmasq.drop_static_hosts(network):
                     dnsmasq.reload(network.name)
         _change_elements(script, store)
+        if has_behind:
+            _replace_all(store)
+
+
+def _network_of(nic: Nic, networks: Iterable[Network]) -> Network | None:
+    """The active network that the NIC is on, by its name or else its bridge."""
+    found = {network.name: network for network in networks}
+    by_bridge = {network.bridge: network for network in found.values()}
+    return found.get(nic.network) or by_bridge.get(nic.bridge)
+
+
+def _join_all(domain: Domain, nics: Sequence[tuple[Network, Nic]], store: Store) -> None:
+    """Let in the NICs of a guest that no ports tell of: all of them, or none."""
+    joined: list[tuple[Network, Port]] = []
+    what = f"guest {domain.name}"
+    for network, nic in nics:
+        mac, uuid = check_mac(what, nic.mac), check_uuid(what, domain.uuid)
+        port = Port(network.name, mac, domain.name, uuid, tap=nic.tap)
+        if not runstate.is_live(port):
+            joined.append((network, port))
+        try:
+            _join(network, port, runstate.definition(network.name), store)
+        except LoopnetError:
+            for other, before in joined[:-1]:
+                runstate.forget_port(before)
+                _leave(other, before.mac, store)
+            raise
 
 
 def _name_tap(tap: str, name: str) -> None:
@@ -317,12 +387,15 @@ def guest_arrives(data: bytes) -> None:
     and any other number would cut it off.
     """
     moved = {source for source, _ in config.load().move}
-    networks = {network.name for network in runstate.active_networks()} - moved  # in another, it asks anew
+    networks = [
+        each for each in runstate.active_networks() if each.name not in moved
+    ]  # in another, it asks anew
     domain, store = parse_domain(data), Store()
     for nic in domain.nics:
-        if nic.network in networks and _number(store.load(nic.network), nic) is None:
+        network = _network_of(nic, networks)
+        if network and _number(store.load(network.name), nic) is None:
             raise ConflictError(
-                f"guest {domain.name} brings {nic.mac} to network {nic.network}, where no address is reserved "
+                f"guest {domain.name} brings {nic.mac} to network {network.name}, where no address is reserved "
                 f"for it; reserve here the one it has there: loopnet reserve {nic.mac} ADDRESS"
             )
     guest_move(data)

@@ -15,13 +15,16 @@ _INTERFACE = ["domain", "devices", "interface"]
 
 
 class Nic(NamedTuple):
-    """A ``<interface>`` that is plugged into a libvirt network."""
+    """A ``<interface>`` that is plugged into a libvirt network or a bridge."""
 
     network: str
+    """'' for one that is plugged into a bridge by itself."""
     mac: str
     """Lower case; '' in a definition that libvirt has not completed yet."""
     tap: str
     """The tap's name; '' while the guest does not run."""
+    bridge: str = ""
+    """The bridge that it is plugged into; of a network's known only while the guest runs."""
 
 
 class Domain(NamedTuple):
@@ -55,17 +58,18 @@ class _Reader:
             self._part(tag, given)
 
     def _part(self, tag: str, given: dict[str, str]) -> None:
-        if tag == "source" and "network" in given:
-            self._nic = self._nic._replace(network=given["network"])
-            if self._type == "network":
-                self.networks.append(given["network"])
+        if tag == "source":
+            network, bridge = given.get("network", ""), given.get("bridge", "")
+            self._nic = self._nic._replace(network=network, bridge=bridge)
+            if self._type == "network" and "network" in given:
+                self.networks.append(network)
         elif tag == "mac":
             self._nic = self._nic._replace(mac=given.get("address", "").lower())
         elif tag == "target":
             self._nic = self._nic._replace(tap=given.get("dev", ""))
 
     def end(self, _tag: str) -> None:
-        if self.path == _INTERFACE and self._nic.network:
+        if self.path == _INTERFACE and (self._nic.network or self._nic.bridge):
             self.nics.append(self._nic)
         self.path.pop()
 
@@ -84,7 +88,7 @@ def _read(data: bytes) -> _Reader:
 
 
 def parse_domain(data: bytes) -> Domain:
-    """The guest that ``<domain>`` describes, with its NICs on libvirt networks in their order.
+    """The guest that ``<domain>`` describes, with its NICs on libvirt networks and bridges in their order.
 
     Raises InputError when the XML is malformed or has another root.
     """

@@ -12,9 +12,11 @@ from typing import NamedTuple
 
 from .. import process
 from ..errors import HostError
+from ..ruleset.bridge import STRANGERS
 
 _MAC = r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}"
 _BOUND = re.compile(rf'"([^"]+)" \. ({_MAC}) :')
+_REFUSED = re.compile(rf'"([^"]+)" \. ({_MAC})')
 _SET = re.compile(r"^\t(?:set|map) (\S+) \{(.*?)^\t\}", re.MULTILINE | re.DOTALL)
 
 
@@ -40,6 +42,18 @@ def admitted() -> Admitted | None:
     except HostError:
         return None
     return Admitted() if result.status else parse(result.stdout.decode(errors="replace"))
+
+
+def refused() -> list[tuple[str, str]]:
+    """(MAC, device) of what was dropped lately, since it is not the device's own; root alone may look."""
+    if os.geteuid() != 0:
+        return []
+    try:
+        result = process.run(["nft", "--stateless", "list", "set", "bridge", "loopnet", STRANGERS])
+    except HostError:
+        return []
+    found = _REFUSED.findall(result.stdout.decode(errors="replace")) if not result.status else []
+    return sorted({(mac, device) for device, mac in found})
 
 
 def parse(listing: str) -> Admitted:

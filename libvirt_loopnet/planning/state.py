@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
 
+from ..addresses.behind import is_behind, live_behind
 from ..addresses.labels import host_names
 from ..addresses.publications import published
 from ..addresses.senders import Siblings, binding, guest, siblings
@@ -182,14 +183,15 @@ def desire(
 ) -> HostState:
     """The state for these active ``networks`` with their ``reservations``, live ``ports`` and ``taps``."""
     active = tuple(sorted(networks))
+    live = tuple(ports)
     others = {network.name: siblings(reservations.get(network.name, ())) for network in active}
-    guests = tuple(sorted(_guests(active, reservations, ports, others)))
+    guests = tuple(sorted(_guests(active, reservations, live, others)))
     ports_of_guests = published(active, reservations)
     reached = {each.network for each in ports_of_guests}
     return HostState(
         networks=active,
         guests=guests,
-        bindings=tuple(sorted(_bindings(active, guests, taps, others))),
+        bindings=tuple(sorted(_bindings(active, guests, live, taps, others))),
         shrink_lo=bool(active) and options.lo == "shrink",
         hosts=host_names(active, guests) if options.names == "hosts" else (),
         published=ports_of_guests,
@@ -214,16 +216,19 @@ def _guests(
     ports: Iterable[Port],
     others: Mapping[str, Siblings],
 ) -> Iterable[Guest]:
-    live = {(port.network, port.mac) for port in ports}
     for network in networks:
-        for kept in reservations.get(network.name, ()):
-            if (network.name, kept.mac) in live:
+        inside = [port for port in ports if port.network == network.name]
+        all_kept = reservations.get(network.name, ())
+        live = {*(port.mac for port in inside), *(kept.mac for kept in live_behind(all_kept, inside))}
+        for kept in all_kept:
+            if kept.mac in live:
                 yield guest(network.name, kept, others[network.name])
 
 
 def _bindings(
     networks: Iterable[Network],
     guests: Iterable[Guest],
+    ports: Iterable[Port],
     taps: Iterable[Tap],
     others: Mapping[str, Siblings],
 ) -> Iterable[Binding]:
@@ -231,7 +236,12 @@ def _bindings(
     by_address: dict[str, Guest] = {}
     by_tail: dict[tuple[str, str], list[Guest]] = {}
     by_name = {network.name: network for network in by_bridge.values()}
+    by_mac = {(live.network, live.mac): live for live in guests}
+    told = {(port.network, port.tap): by_mac.get((port.network, port.mac)) for port in ports if port.tap}
+    ported = {(port.network, port.mac) for port in ports if not port.tap}
     for live in guests:
+        if (live.network, live.mac) not in ported:
+            continue  # it is where it was told to be, or behind another
         network = by_name[live.network]
         by_address[str(network.loop_address(live.number))] = live
         by_tail.setdefault((live.network, live.mac[2:]), []).append(live)
@@ -239,10 +249,13 @@ def _bindings(
         if tap.bridge not in by_bridge or not is_quotable(tap.name):
             continue  # unbound, that NIC has its guards by MAC and address; others must not lose theirs
         name = by_bridge[tap.bridge].name
-        owner = by_address.get(tap.alias.rpartition(" ")[2])
+        owner = told.get((name, tap.name)) or by_address.get(tap.alias.rpartition(" ")[2])
         if owner is None and tap.mac.startswith("fe:"):
             # libvirt gives a tap its guest's MAC with the first byte 0xfe (virnetdevtap.c)
             alike = by_tail.get((name, tap.mac[2:]), [])
             owner = alike[0] if len(alike) == 1 else None
         if owner is not None and owner.network == name:
             yield binding(name, tap.name, owner.mac, owner.number, others[name])
+            for kept in others[name].get(owner.mac, ()):
+                if is_behind(kept):
+                    yield binding(name, tap.name, kept.mac, kept.number, others[name])

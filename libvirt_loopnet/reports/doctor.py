@@ -81,6 +81,8 @@ class Facts(NamedTuple):
     drift: tuple[str, ...] = ()
     unplugged: tuple[tuple[str, str], ...] = ()
     """(what is said of a running guest that is not plugged into its network, the command)."""
+    untold: tuple[tuple[str, str], ...] = ()
+    """(what is said of a NIC on a bridge of ours that is not let in, the command)."""
     published: tuple[tuple[str, Publication], ...] = ()
     """(guest, what of it) of active networks."""
     broken_state: tuple[str, ...] = ()
@@ -302,6 +304,17 @@ def _guests(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def _untold(facts: Facts) -> Iterator[Finding]:
+    for what, command in facts.untold:
+        yield Finding(
+            "unknown-nic",
+            WARNING,
+            what,
+            "it has no address of loopnet's, and reaches neither this host nor anything beyond",
+            command,
+        )
+
+
 def _firewalls(facts: Facts) -> Iterator[Finding]:
     for obstacle in facts.obstacles:
         yield Finding(
@@ -322,7 +335,7 @@ def _firewalls(facts: Facts) -> Iterator[Finding]:
 
 
 _CHECKS = (
-    _programs, _hooks, _forwarding, _definitions, _state, _guests, _firewalls, _bridges, _occupants, _rivals,
+    _programs, _hooks, _forwarding, _definitions, _state, _guests, _untold, _firewalls, _bridges, _occupants, _rivals,
     _leases, _published, _lo,
 )  # fmt: skip
 

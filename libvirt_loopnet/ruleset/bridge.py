@@ -8,6 +8,10 @@ from ..model import NATIVE, NONE, Network
 from ..prefixes import LOOPBACK, TRANSIT
 from .phrases import ICMP_ERRORS, block, braces, chain, host_numbers, is_free, move, unreserved
 
+STRANGERS = "seen-strangers"
+"""The set of devices and MAC addresses of what is dropped since it is not the device's own. One that finds it full is
+dropped unseen: the rule that remembers goes no further then, and so is one of its own."""
+
 
 def bridge_table(networks: Sequence[Network]) -> str:
     """The table; what guests send is told by tap, MAC and IP address at once, or else is looked at closer."""
@@ -31,6 +35,12 @@ table bridge loopnet {{
 	set macs {{
 		type ether_addr
 	}}
+	set {STRANGERS} {{
+		type ifname . ether_addr
+		size 1024
+		flags dynamic,timeout
+		timeout 10m
+	}}
 	chain prerouting {{
 		type filter hook prerouting priority -300; policy accept;
 {_no_ipv6_out(networks)}\
@@ -40,11 +50,15 @@ table bridge loopnet {{
 	}}
 	chain tap {{
 		iifname . ether saddr vmap @bound
-		drop
+		goto stranger
 	}}
 	chain mac {{
-		ether saddr @bound-macs drop
+		ether saddr @bound-macs goto stranger
 		ether saddr vmap @unbound
+		drop
+	}}
+	chain stranger {{
+		update @{STRANGERS} {{ iifname . ether saddr }}
 		drop
 	}}
 	chain output {{

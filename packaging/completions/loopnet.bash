@@ -68,7 +68,11 @@ _loopnet() {
         ;;
     list | status | doctor) options='--json' ;;
     graph) options='--output' ;;
-    ip | reserve) candidates=$(_loopnet_guests) ;;
+    ip) candidates=$(_loopnet_guests) ;;
+    reserve)
+        options='--behind'
+        candidates=$(_loopnet_guests)
+        ;;
     release)
         options='--dead --yes'
         candidates=$(_loopnet_guests)

@@ -48,6 +48,7 @@ complete -c loopnet -n '__fish_seen_subcommand_from rewrite' -F
 complete -c loopnet -n '__fish_seen_subcommand_from graph' -s o -l output -rF -d 'write it there'
 complete -c loopnet -n '__fish_seen_subcommand_from list status doctor' -l json -d 'for programs'
 complete -c loopnet -n '__fish_seen_subcommand_from ip reserve release publish unpublish' -a '(__loopnet_guests)'
+complete -c loopnet -n '__fish_seen_subcommand_from reserve' -l behind -x -a '(__loopnet_guests)' -d 'for what is within this guest'
 complete -c loopnet -n '__fish_seen_subcommand_from define' -l isolated -d 'guests reach the host and each other alone'
 complete -c loopnet -n '__fish_seen_subcommand_from publish' -l from -x -d 'let only these in'
 complete -c loopnet -n '__fish_seen_subcommand_from unpublish' -l all -d 'all of the guest\'s'

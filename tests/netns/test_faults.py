@@ -259,7 +259,7 @@ import subprocess, sys; sys.path.insert(0, sys.argv[1])
 from libvirt_loopnet.host.kernel.notify import Changes
 def ip(*lines):
     subprocess.run(["ip", "-batch", "-"], input="\\n".join(lines), text=True, check=True)
-with Changes() as changes:
+with Changes(lambda bridge, mac: True) as changes:
     print(changes.wait(0.2))
     flood = [f"address {verb} 10.99.{n}.1/32 dev lo" for n in range(250) for verb in ("add", "del")]
     for _ in range(40):

@@ -47,6 +47,7 @@ class Guest:
         devices: str = "",
         kernel: Kernel = CLOUD,
         settings: Sequence[str] = (),
+        base: str = "",
     ) -> None:
         self.name = name
         self.uuid = uuid or str(uuids.uuid5(uuids.NAMESPACE_DNS, f"{name}.sandbox"))
@@ -58,7 +59,7 @@ class Guest:
         self._devices = devices
         self._kernel = kernel
         self._settings = settings
-        self._base = f"/run/sandbox/guests/{name}"
+        self._base = base or f"/run/sandbox/guests/{name}"
         self._console_offset = 0
         self._lock = threading.Lock()
         self._ids = itertools.count(1)

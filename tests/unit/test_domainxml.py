@@ -51,9 +51,10 @@ def test_nics() -> None:
         "vm & 1",
         UUID,
         (
-            Nic("default", "52:54:00:00:00:0a", "vnet3"),
+            Nic("default", "52:54:00:00:00:0a", "vnet3", "virbr0"),
+            Nic("", "52:54:00:00:00:0b", "vnet4", "br0"),
             Nic("other", "", ""),
-            Nic("default", "52:54:00:00:00:0c", ""),
+            Nic("default", "52:54:00:00:00:0c", "", "virbr0"),
         ),
     )
 
@@ -67,12 +68,12 @@ def test_move_changes_one_attribute() -> None:
     wanted = DOMAIN.replace(b'<source network="default"', b'<source network="loop&apos;net"', 1)
     assert moved.decode() == alike(wanted)
     both = move_networks(DOMAIN, {"default": "a", "other": "b"})
-    assert [nic.network for nic in parse_domain(both).nics] == ["a", "b", "default"]
+    assert [nic.network for nic in parse_domain(both).nics] == ["a", "", "b", "default"]
 
 
 def test_moves_do_not_chain() -> None:
     moved = move_networks(DOMAIN, {"default": "other", "other": "default"})
-    assert [nic.network for nic in parse_domain(moved).nics] == ["other", "default", "default"]
+    assert [nic.network for nic in parse_domain(moved).nics] == ["other", "", "default", "default"]
 
 
 @pytest.mark.parametrize("moves", [{}, {"absent": "loopnet"}, {"default": "default"}])
@@ -116,5 +117,5 @@ def test_large_domain_is_fast() -> None:
 
 def _seconds(data: bytes) -> float:
     begin = time.perf_counter()
-    assert len(parse_domain(data).nics) == 3
+    assert len(parse_domain(data).nics) == 4
     return time.perf_counter() - begin

@@ -32,7 +32,17 @@ LAYERS: dict[str, set[str]] = {
     "host": {"addresses", "daemon", "firewalls", "host.kernel", "networks", "planning", "reports", "ruleset"},
     "plugging": {"daemon", "guests", "host"},
     "networks.conversion": {"addresses", "daemon", "guests", "host.kernel", "networks", "plugging", "xml"},
-    "converge": {"addresses", "daemon", "firewalls", "host", "host.kernel", "planning", "ruleset"},
+    "converge": {
+        "addresses",
+        "daemon",
+        "firewalls",
+        "guests",
+        "host",
+        "host.kernel",
+        "networks",
+        "planning",
+        "ruleset",
+    },
     "events": {"addresses", "converge", "daemon", "guests", "host", "host.kernel", "networks", "ruleset"},
 }
 """What each package may import, beside the package's root; the verbs in commands/ may import all but events."""

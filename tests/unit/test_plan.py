@@ -215,6 +215,8 @@ def test_no_guard_ends_with_a_verdict_map() -> None:
             rests[name] = rules[dispatches[-1] + 1 :]
     # Senders that are not in the map are known by their taps and MAC addresses all the same.
     assert rests.pop("prerouting") == ["iifname @taps goto tap", "ether saddr @macs goto mac"]
+    assert rests.pop("tap") == ["goto stranger"]
+    assert re.search(r"chain stranger \{\n[^}]*\}\n\t\tdrop\n\t\}", text)
     for rewrites in ("to-guest", "to-all", "arp-to-guest"):
         assert rests.pop(rewrites) == []
-    assert rests == {name: ["drop"] for name in ("tap", "mac", "from-guest", "outwards", "postrouting")}
+    assert rests == {name: ["drop"] for name in ("mac", "from-guest", "outwards", "postrouting")}

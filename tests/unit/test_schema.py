@@ -18,12 +18,22 @@ NIC = {
     "seen": ["127.1.0.77"],
     "published": [{"protocol": "tcp", "host_address": None, "host_port": 8080, "guest_port": 80,
           "ports": 1, "from": None}],
+    "why": None, "command": None,
 }  # fmt: skip
 
 
 def test_what_is_right() -> None:
     schema.check("list", [])
     schema.check("list", [NIC, {**NIC, "loop_address": None, "guest_address": None, "tap": "vnet0"}])
+    unknown = {**dict.fromkeys(NIC), "name": "", "network": "loopnet", "mac": NIC["mac"], "tap": "veth0"}
+    said = {
+        "state": "unknown",
+        "seen": [],
+        "published": [],
+        "why": "no address",
+        "command": "loopnet reserve",
+    }
+    schema.check("list", [{**unknown, **said}])
 
 
 @pytest.mark.parametrize(
@@ -52,6 +62,8 @@ def test_the_keys_are_those_of_the_code() -> None:
         "name",
         "seen",
         "published",
+        "why",
+        "command",
     }
     assert [*definitions["doctor"]["items"]["properties"]] == [*Finding._fields]
     for item in (definitions["list"]["items"], definitions["doctor"]["items"], definitions["status"]):

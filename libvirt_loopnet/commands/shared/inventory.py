@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
+from ...addresses.behind import is_behind
 from ...addresses.labels import dns_label, with_suffix
 from ...addresses.store import Store
 from ...daemon import runstate
@@ -20,6 +21,7 @@ from ...errors import HostError, InputError, PrivilegeError
 from ...guests.interfaces import is_of, spare_name
 from ...host import admitted, linux
 from ...host.kernel.neighbours import neighbours
+from ...host.kernel.stations import stations
 from ...model import Network, Options, Port, Reservation
 from ...networks.parsing import NAMESPACE, parse_network
 from ...planning.state import desire
@@ -155,7 +157,8 @@ def entries(found: Networks, store: Store) -> list[Entry]:
     names = sorted({*store.networks(), *by_name})
     kept = {name: store.load(name) for name in names}
     taps, let_in = _taps(found, kept), admitted.admitted()
-    guests = {**dict(found.guests), **{port.owner_uuid: port.owner for port in found.ports}}
+    owners = {port.owner_uuid: port.owner for port in found.ports if port.owner_uuid}
+    guests = {**dict(found.guests), **owners}
     seen = {network.name: _seen(network, kept[network.name]) for network in found.active}
 
     def is_up(tap: str, mac: str, bridge: str) -> bool:
@@ -169,6 +172,9 @@ def entries(found: Networks, store: Store) -> list[Entry]:
         state = OFF if tap or port else RESERVED
         if network and port and is_up(tap, reservation.mac, network.bridge):
             state = UP
+        elif network and is_behind(reservation) and not port:
+            is_here = (reservation.mac, tap) in stations(network.bridge)
+            state = UP if is_here and is_up(tap, reservation.mac, network.bridge) else RESERVED
         addresses = tuple(sorted(seen.get(name, {}).get(reservation.mac, ())))
         return Entry(
             name, reservation, network, port, tap, state, guests.get(reservation.uuid, ""), addresses
