@@ -195,7 +195,21 @@ def _list_table(family: str, table: str) -> str:
     result = process.run(["nft", "--stateless", "list", "table", family, table])
     if result.status and b"No such file or directory" not in result.stderr:
         raise HostError(f"nft list table {family} {table} failed: {result.complaint}")
-    return "" if result.status else result.stdout.decode()
+    return "" if result.status else without_seen(result.stdout.decode())
+
+
+def without_seen(listing: str) -> str:
+    """What nft lists, less what packets have put into sets (ruleset.phrases.seen()): no rules, those."""
+    kept: list[str] = []
+    in_set = in_elements = False
+    for line in listing.splitlines(keepends=True):
+        if line.startswith("\tset "):
+            in_set = line.startswith("\tset seen-")
+        in_elements = in_elements or (in_set and line.startswith("\t\telements = {"))
+        if not in_elements:
+            kept.append(line)
+        in_elements = in_elements and not line.endswith("}\n")
+    return "".join(kept)
 
 
 def canonical_here() -> None:

@@ -1,13 +1,17 @@
-"""lo, the host's addresses and its ways out, for graph.py and ``loopnet publish``; anybody may look."""
+"""lo, the host's addresses and its ways out, for ``loopnet`` graph, publish and reserve; anybody may look."""
 
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
 from typing import Any
 
 from ... import process
 from ...errors import HostError
 from ...reports.graph import Uplink
+
+_SYSFS = "/sys/class/net"
 
 
 def lo() -> tuple[str, ...]:
@@ -30,6 +34,16 @@ def uplinks() -> tuple[Uplink, ...]:
 def own_addresses() -> frozenset[str]:
     """The IPv4 addresses of all devices. Raises HostError."""
     return frozenset(each.partition("/")[0] for found in _addresses().values() for each in found)
+
+
+def devices_with(mac: str) -> list[str]:
+    """The host's own devices that have this MAC address, lower case."""
+    found = []
+    for device in sorted(os.listdir(_SYSFS)):
+        with suppress(OSError), open(f"{_SYSFS}/{device}/address", encoding="ascii") as file:
+            if file.read().strip() == mac:
+                found.append(device)
+    return found
 
 
 def _addresses() -> dict[str, tuple[str, ...]]:
