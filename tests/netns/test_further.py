@@ -222,6 +222,27 @@ def test_a_flood_of_senders(lab: Lab) -> None:
     assert "192.0.2" not in str(lab.neighbours(lab.host))
 
 
+@pytest.mark.parametrize("how", ["also", "shared"])
+def test_a_reservation_wins_at_once(how: str) -> None:
+    """Over who used the number freely until then."""
+    with Lab() as lab:
+        network = lab.network(1)
+        lab.start(network)
+        one, two, squatter = (lab.guest(network) for _ in range(3))
+        wanted = take(squatter, ALSO)
+        assert answers(lab, wanted.loop) == squatter.mac
+        take(one, ALSO)
+        if how == "also":
+            loopnet(lab, "reserve", one.name, "--also", wanted.loop)
+        else:
+            loopnet(lab, "reserve", "--shared", wanted.loop, one.name, two.name)
+        announce(squatter, ALSO)
+        assert lab.neighbours(lab.host).get(wanted.loop) != squatter.mac
+        assert answers(lab, wanted.loop) == one.mac
+        assert listed(lab)[squatter.mac]["dropped"] == [wanted.address]
+        agrees(lab)
+
+
 @pytest.mark.parametrize("mode", ["mapped", "native"])
 def test_a_new_guest_gets_no_number_that_is_in_use(mode: str) -> None:
     """Be it known by the host, or by what guests said among themselves; where there is no other, it wins."""
