@@ -154,7 +154,16 @@ class Reservation(NamedTuple):
     name: str
     """The guest's name as a DNS label, unique in its network; '' when it has none."""
     published: tuple[Publication, ...] = ()
-    """Sorted."""
+    """Sorted, as what follows."""
+    also: tuple[int, ...] = ()
+    """Further host numbers that are kept for it alone."""
+    shared: tuple[int, ...] = ()
+    """Those that it may hold in turn with other NICs, which have them here as well."""
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """All of them."""
+        return (self.number, *self.also, *self.shared)
 
 
 class Port(NamedTuple):
@@ -184,7 +193,7 @@ class Guest(NamedTuple):
     name: str
     """The guest's DNS label, '' when it has none."""
     also: tuple[int, ...] = ()
-    """Host numbers of its domain's other NICs on the network: the NICs of a domain are one sender."""
+    """Further ones, and those of its domain's other NICs on the network: the NICs of a domain are one sender."""
 
 
 class Binding(NamedTuple):

@@ -5,24 +5,40 @@ Every function is linear in the number of reservations; a /12 has 2^20 of them.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 
 from ..errors import ConflictError, InputError, PoolFullError
 from ..model import Network, Reservation
+from ..records import NamedTuple
 from ..validation import check_mac
 from .labels import MAX_LENGTH, dns_label, with_suffix
 
 
-def allocate(network: Network, reservations: Sequence[Reservation]) -> int:
+class Nic(NamedTuple):
+    """Who is to have an address."""
+
+    mac: str
+    uuid: str = ""
+    """UUID and name of its domain, '' where a reservation does not know them, or knows them already."""
+    name: str = ""
+
+
+def allocate(network: Network, reservations: Sequence[Reservation], seen: Container[int] = ()) -> int:
     """The lowest host number that is neither reserved nor the gateway's or the host's.
 
-    Raises PoolFullError when there is none.
+    One that was ``seen`` in use comes after all others: a guest that uses them all freely must not
+    keep others from starting. Raises PoolFullError when there is none.
     """
-    used = {reservation.number for reservation in reservations}
+    used = {number for reservation in reservations for number in reservation.numbers}
     used.update((network.gateway, network.host))
+    last = 0
     for number in network.guest_numbers:
         if number not in used:
-            return number
+            if number not in seen:
+                return number
+            last = last or number
+    if last:
+        return last
     raise _full(network)
 
 
@@ -33,6 +49,7 @@ def reserve(
     uuid: str,
     guest_name: str,
     number: int | None = None,
+    seen: Callable[[], Container[int]] = tuple,
 ) -> tuple[list[Reservation], Reservation]:
     """Keep a host number for the NIC ``mac``; returns all reservations, by number, and the NIC's.
 
@@ -40,7 +57,8 @@ def reserve(
     ``guest_name`` (the domain's, '' when reserved by hand for a MAC address alone) follow its
     newest owner. ``number`` asks for one host number, else the lowest free one is taken. A kept
     number that the network no longer has for guests (its prefix or gateway was changed) is
-    replaced.
+    replaced, a further one dropped. ``seen`` tells which are in use by others though nobody has
+    reserved them; it is asked only when a number has to be found.
 
     The first NIC of a domain has the plain DNS label of the domain's name; further ones, and
     other domains with the same label, have LABEL-NUMBER. A domain whose name is exactly its label
@@ -53,12 +71,55 @@ def reserve(
     mac = _check_nic(network, mac)
     old = next((each for each in reservations if each.mac == mac), None)
     others = [each for each in reservations if each.mac != mac]
-    chosen = _number(network, others, old, number)
+    chosen = _number(network, reservations, old, mac, number, seen)
     owner = uuid.lower() or (old.uuid if old else "")
     kept_name = old.name if old else ""
     name = _name(others, guest_name, uuid.lower(), chosen) if guest_name else kept_name
-    reservation = Reservation(chosen, mac, owner, name, old.published if old else ())
+    published, also, shared = old[4:] if old else ((), (), ())
+    also, shared = (tuple(n for n in each if _for_guests(network, n)) for each in (also, shared))
+    reservation = Reservation(chosen, mac, owner, name, published, also, shared)
     return sorted([*others, reservation]), reservation
+
+
+def extend(
+    network: Network, reservations: Sequence[Reservation], nics: Iterable[Nic], number: int, *, shared: bool
+) -> list[Reservation]:
+    """Keep ``number`` for ``nics`` beside what each has: for one alone, or ``shared`` by all that have it so.
+
+    A NIC without a reservation gets one. To have it already in the same way is no error. Raises what
+    reserve() raises, and ConflictError where it is kept in another way.
+    """
+    after = list(reservations)
+    for nic in nics:
+        after, kept = reserve(network, after, *nic, seen=lambda: (number,))
+        others = [each._replace(shared=()) if shared else each for each in after]
+        if number in (kept.shared if shared else kept.also):
+            continue
+        _check_wanted(network, others, number)
+        if shared:
+            wider = kept._replace(shared=tuple(sorted((*kept.shared, number))))
+        else:
+            wider = kept._replace(also=tuple(sorted((*kept.also, number))))
+        after = sorted([*(each for each in after if each != kept), wider])
+    return after
+
+
+def reduce(
+    reservations: Iterable[Reservation], macs: Container[str], number: int, *, shared: bool
+) -> list[Reservation]:
+    """Give ``number``, which is kept beside others, back for the NICs ``macs``."""
+
+    def without(numbers: Iterable[int]) -> tuple[int, ...]:
+        return tuple(each for each in numbers if each != number)
+
+    def narrower(kept: Reservation) -> Reservation:
+        if kept.mac not in macs:
+            return kept
+        return (
+            kept._replace(shared=without(kept.shared)) if shared else kept._replace(also=without(kept.also))
+        )
+
+    return [narrower(kept) for kept in reservations]
 
 
 def declare(
@@ -74,7 +135,9 @@ def declare(
     moving = [host for host in moving if host.mac not in old or old[host.mac].number != host.number]
     moving.sort(key=lambda host: host.mac not in old)  # names that are kept go before new ones
     macs = {host.mac for host in moving}
-    after, errors = [each for each in reservations if each.mac not in macs], []
+    # 0 is nobody's: what they move from is free for the others, and all else that is theirs is not.
+    after = [each._replace(number=0) if each.mac in macs else each for each in reservations]
+    errors: list[str] = []
     for host in moving:
         known = old.get(host.mac, host)
         try:
@@ -82,7 +145,7 @@ def declare(
         except InputError as error:
             errors.append(str(error))
             if host.mac in old:
-                numbers = {each.number for each in after}
+                numbers = {each for kept in after for each in kept.numbers}
                 number = None if known.number in numbers else known.number
                 after, _ = reserve(network, after, host.mac, known.uuid, known.name, number)
     return after, errors
@@ -96,17 +159,25 @@ def _check_nic(network: Network, mac: str) -> str:
 
 
 def _number(
-    network: Network, others: Sequence[Reservation], old: Reservation | None, wanted: int | None
+    network: Network,
+    reservations: Sequence[Reservation],
+    old: Reservation | None,
+    mac: str,
+    wanted: int | None,
+    seen: Callable[[], Container[int]],
 ) -> int:
+    # what it has beside it can't be its first
+    others = [each._replace(number=0) if each.mac == mac else each for each in reservations]
     if wanted is not None:
         _check_wanted(network, others, wanted)
         return wanted
     if old and _for_guests(network, old.number):
         return old.number
-    return allocate(network, others)
+    return allocate(network, others, seen())
 
 
-def _check_wanted(network: Network, others: Sequence[Reservation], number: int) -> None:
+def _check_wanted(network: Network, reservations: Sequence[Reservation], number: int) -> None:
+    """May it be reserved, for one that has none of its numbers here?"""
     if number not in network.guest_numbers:
         raise InputError(
             f"network {network.name}: host number {number} is not in {network.loop_prefix}; "
@@ -117,16 +188,17 @@ def _check_wanted(network: Network, others: Sequence[Reservation], number: int) 
     for reserved, owner in ((network.gateway, "gateway"), (network.host, "host")):
         if number == reserved:
             raise InputError(f"network {network.name}: {address} is the {owner}'s; give another address")
-    holder = _holder(others, number)
-    if holder:
-        raise ConflictError(
-            f"network {network.name}: {address} is reserved for {holder.name or holder.mac}; "
-            f"free it with: loopnet release {holder.name or holder.mac}"
-        )
-
-
-def _holder(others: Sequence[Reservation], number: int) -> Reservation | None:
-    return next((each for each in others if each.number == number), None)
+    holders = [each for each in reservations if number in each.numbers]
+    if not holders:
+        return
+    names = [each.name or each.mac for each in holders]
+    if number in holders[0].shared:
+        what, how = f"shared by {', '.join(names)}", f"--shared {address}"
+    elif number in holders[0].also:
+        what, how = f"reserved for {names[0]}, beside its first", f"{names[0]} --also {address}"
+    else:
+        what, how = f"reserved for {names[0]}", names[0]
+    raise ConflictError(f"network {network.name}: {address} is {what}; free it with: loopnet release {how}")
 
 
 def _for_guests(network: Network, number: int) -> bool:

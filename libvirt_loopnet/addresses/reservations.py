@@ -8,10 +8,11 @@
     # end 2
 
 A line is NUMBER MAC UUID NAME PUBLISHED, '-' for none. Version 1 has no PUBLISHED; version 3 is where
-ranges of ports are (8000-8010:8000-8010/tcp), or who may reach them (8080:80/tcp@192.0.2.0/24). The
-lowest that will do is written, so that those who use none of it can go back to an older release. The last line
-counts them, so that a file cut short is seen. A file that isn't what was written is never repaired or
-overwritten, since guests would change their addresses.
+ranges of ports are (8000-8010:8000-8010/tcp), or who may reach them (8080:80/tcp@192.0.2.0/24). Version 4
+has one more field, FURTHER: other host numbers, which are the NIC's alone, or shared with other lines
+(20,30/shared). The lowest that will do is written, so that those who use none of it can go back to an older
+release. The last line counts them, so that a file cut short is seen. A file that isn't what was written is
+never repaired or overwritten, since guests would change their addresses.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from ..errors import InputError, StateError
 from ..model import EVERYBODY, Publication, Reservation
 
 _FORMAT = "# libvirt-loopnet reservations, version "
-_VERSIONS = {"1": 4, "2": 5, "3": 5}
+_VERSIONS = {"1": 4, "2": 5, "3": 5, "4": 6}
 """Versions of the format, and how many fields a line has."""
+_SHARED = "/shared"
 _HEX = frozenset("0123456789abcdef")
 _LABEL = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 MEND = "mend it by hand (guests keep their addresses) or move the file away (all get new ones)"
@@ -35,6 +37,7 @@ def render(reservations: Iterable[Reservation]) -> str:
     ordered = sorted(reservations)
     ports = [port for each in ordered for port in each.published]
     version = "3" if any(map(_is_new, ports)) else "2" if ports else "1"
+    version = "4" if any(each.also or each.shared for each in ordered) else version
     lines = [" ".join(_fields(each)[: _VERSIONS[version]]) for each in ordered]
     return "\n".join([_FORMAT + version, *lines, f"# end {len(lines)}", ""])
 
@@ -45,8 +48,10 @@ def _is_new(publication: Publication) -> bool:
 
 
 def _fields(reservation: Reservation) -> list[str]:
-    number, mac, uuid, name, published = reservation
-    return [str(number), mac, uuid or "-", name or "-", ",".join(map(str, sorted(published))) or "-"]
+    number, mac, uuid, name, published, also, shared = reservation
+    ports = ",".join(map(str, sorted(published)))
+    further = [*map(str, sorted(also)), *(f"{each}{_SHARED}" for each in sorted(shared))]
+    return [str(number), mac, uuid or "-", name or "-", ports or "-", ",".join(further) or "-"]
 
 
 def parse(text: str, path: str) -> tuple[Reservation, ...]:
@@ -69,7 +74,7 @@ def _check_frame(lines: list[str], path: str) -> int:
     if version not in _VERSIONS or version == lines[0]:
         if version.isdigit():
             raise StateError(
-                f"{path} has format version {version[:20]}, this libvirt-loopnet knows 1 to 3 only; "
+                f"{path} has format version {version[:20]}, this libvirt-loopnet knows 1 to 4 only; "
                 "upgrade libvirt-loopnet"
             )
         raise StateError(f"{path}: line 1 is not {_FORMAT + '1'!r}; {MEND}")
@@ -86,16 +91,18 @@ def _parse_line(line: str, path: str, index: int, count: int) -> Reservation:
     if len(fields) == count:
         number, mac, uuid, name = fields[:4]
         published = _published(fields[4]) if count > 4 else ()
+        further = _further(fields[5]) if count > 5 else ((), ())
         if (
             published is not None
+            and further is not None
             and _is_number(number)
             and _is_mac(mac)
             and _is_uuid(uuid)
             and _is_label(name)
         ):
             owner = "" if uuid == "-" else uuid
-            return Reservation(int(number), mac, owner, "" if name == "-" else name, published)
-    words = " ".join(("NUMBER", "MAC", "UUID", "NAME", "PUBLISHED")[:count])
+            return Reservation(int(number), mac, owner, "" if name == "-" else name, published, *further)
+    words = " ".join(("NUMBER", "MAC", "UUID", "NAME", "PUBLISHED", "FURTHER")[:count])
     raise StateError(f"{path}: line {index} is not {words}: {line[:80]!r}; {MEND}")
 
 
@@ -110,6 +117,20 @@ def _published(text: str) -> tuple[Publication, ...] | None:
     except InputError:
         return None
     return found if text == ",".join(map(str, sorted(found))) else None
+
+
+def _further(text: str) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """What is its alone, and what is shared; None unless it is what _fields() writes."""
+    if text == "-":
+        return (), ()
+    words = text.split(",")
+    shared = [word[: -len(_SHARED)] for word in words if word.endswith(_SHARED)]
+    also = words[: len(words) - len(shared)]
+    if not all(map(_is_number, [*also, *shared])):
+        return None
+    numbers = tuple(map(int, also)), tuple(map(int, shared))
+    is_sorted = all(list(each) == sorted(set(each)) for each in numbers)
+    return numbers if is_sorted and words == [*also, *(each + _SHARED for each in shared)] else None
 
 
 def _is_number(text: str) -> bool:
@@ -132,7 +153,8 @@ def _is_label(text: str) -> bool:
 
 
 def _check_distinct(reservations: Sequence[Reservation], path: str) -> None:
-    numbers = [each.number for each in reservations]
+    numbers = [number for each in reservations for number in (each.number, *each.also)]
+    numbers += {number for each in reservations for number in each.shared}
     macs = [each.mac for each in reservations]
     for what, values in (("host number", numbers), ("MAC address", macs)):
         if len(set(values)) < len(values):

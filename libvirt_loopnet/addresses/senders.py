@@ -1,4 +1,4 @@
-"""What a NIC may send as: its own reservation, and those of its domain's other NICs on the network. Pure."""
+"""What a NIC may send as: what is reserved for it, or for its domain's other NICs on the network. Pure."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def siblings(reservations: Iterable[Reservation]) -> Siblings:
 
 def guest(network_name: str, kept: Reservation, others: Siblings) -> Guest:
     """The live NIC that has this reservation."""
-    also = tuple(sorted(other.number for other in others.get(kept.mac, ())))
-    return Guest(network_name, kept.mac, kept.number, kept.name, also)
+    numbers = {number for each in (kept, *others.get(kept.mac, ())) for number in each.numbers}
+    return Guest(network_name, kept.mac, kept.number, kept.name, tuple(sorted(numbers - {kept.number})))
 
 
 def binding(network_name: str, tap: str, mac: str, number: int, others: Siblings) -> Binding:

@@ -51,9 +51,11 @@ def picture(found: Networks, listed: Sequence[Entry]) -> Picture:
 
 
 def _nic(entry: Entry) -> Nic:
-    number, mac, _, name, published = entry.reservation
+    number, mac, _, name, published = entry.reservation[:5]
     # without blanks the longest fits into a card
-    notes = (f"{p.address}:{{}}→{{}}/{{}}".format(*p.texts) for p in published)
+    notes = [f"{p.address}:{{}}→{{}}/{{}}".format(*p.texts) for p in published]
+    notes += [f"also {address}" for address in entry.also]
+    notes += [f"shared {address}" for address in entry.shared]
     return Nic(name or mac, number, entry.tap, entry.state == UP, tuple(notes))
 
 

@@ -1,4 +1,7 @@
-"""``loopnet ip``: for scripts, as in ``curl http://$(loopnet ip vm1)/``."""
+"""``loopnet ip``: for scripts, as in ``curl http://$(loopnet ip vm1)/``.
+
+A line for each NIC; with ``--all`` also for what was reserved with --also and --shared.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,17 @@ from .shared.inventory import entries, find, networks
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("guest", metavar="GUEST", help="vm1, vm1.loopnet or a MAC address")
+    parser.add_argument("--all", action="store_true", help="also what it has beside its first address")
 
 
 def run(arguments: Namespace) -> int:
     found = find(entries(networks(arguments.connect), Store()), arguments.guest)
-    addresses = [entry.loop_address for entry in found if entry.loop_address]
+    addresses = [
+        address
+        for entry in found
+        for address in (entry.loop_address, *(entry.also + entry.shared if arguments.all else []))
+        if address
+    ]
     if not addresses:
         raise NotFoundError(f"no guest {shown(arguments.guest)} has an address; see: loopnet list")
     for address in addresses:

@@ -14,7 +14,10 @@ that is on a network's bridge and is not let in::
     state          "up" while it is seen on the network's bridge, with carrier, and let in;
                    "off" while its guest runs and it is not (see loopnet doctor), else "reserved";
                    "unknown" for one that is not let in
+    also           array: loop addresses that are reserved for it beside that
+    shared         array: those that it may hold in turn with others, which have them here too
     seen           array: loop addresses it uses beside that, which nobody has reserved
+    dropped        array: what it sent from, as it calls that, and was not let in, of late
     published      array of objects: protocol, host_address (null: all), host_port, guest_port,
                    ports (how many, from these on), from (prefix of those who may, null: everybody)
     why, command   of an unknown one, why, and the command that lets it in or shows more; else null
@@ -33,7 +36,7 @@ from .shared.untold import Untold, untold
 
 COLUMNS = ("guest", "dns_name", "network", "mac", "loop_address", "guest_address", "tap", "state")
 UNKNOWN = "unknown"
-SEEN, PUBLISHED = "seen", "published"
+ALSO, SHARED, SEEN, DROPPED, PUBLISHED = "also", "shared", "seen", "dropped", "published"
 """Columns of their own where there are any."""
 
 
@@ -51,7 +54,10 @@ def run(arguments: Namespace) -> int:
     columns = [*COLUMNS]
     rows = [[_printable(cell or "") for cell in _row(entry)] for entry in listed]
     for column, cells in (
+        (ALSO, [entry.also for entry in listed]),
+        (SHARED, [entry.shared for entry in listed]),
         (SEEN, [entry.seen for entry in listed]),
+        (DROPPED, [entry.dropped for entry in listed]),
         (PUBLISHED, [entry.reservation.published for entry in listed]),
     ):
         if any(cells):
@@ -68,7 +74,10 @@ def _as_json(entry: Entry) -> dict[str, object]:
     return {
         **dict(zip(COLUMNS, _row(entry))),
         "name": entry.reservation.name,
+        ALSO: [str(address) for address in entry.also],
+        SHARED: [str(address) for address in entry.shared],
         SEEN: [str(address) for address in entry.seen],
+        DROPPED: [str(address) for address in entry.dropped],
         PUBLISHED: [as_json(each) for each in entry.reservation.published],
         "why": None,
         "command": None,
@@ -77,7 +86,8 @@ def _as_json(entry: Entry) -> dict[str, object]:
 
 def _unknown_as_json(nic: Untold) -> dict[str, object]:
     known = {"network": nic.network, "mac": nic.mac, "tap": nic.device, "state": UNKNOWN}
-    rest = {"name": "", SEEN: [], PUBLISHED: [], "why": nic.why, "command": nic.command}
+    none: dict[str, object] = {key: [] for key in (ALSO, SHARED, SEEN, DROPPED, PUBLISHED)}
+    rest = {"name": "", **none, "why": nic.why, "command": nic.command}
     return {**dict.fromkeys(COLUMNS), **known, **rest}
 
 

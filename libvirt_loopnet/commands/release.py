@@ -1,38 +1,89 @@
-"""``loopnet release``: give addresses back, of one guest or of all that libvirt has forgotten."""
+"""``loopnet release``: give addresses back, of one guest or of all that libvirt has forgotten.
+
+``--also`` and ``--shared`` give back one that was reserved so, and leave the rest; a shared one for the
+guests that are named, or for all. That takes effect at once, also where guests use it.
+"""
 
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 
+from ..addresses import pool
 from ..addresses.store import Store
 from ..converge.dhcp_files import publish
 from ..daemon import runstate
 from ..errors import ConflictError, InputError, NotFoundError
 from ..validation import shown
 from .publish import put_into_effect
+from .reserve import parse_address, place
 from .shared.inventory import Entry, entries, find, networks_of_files
 from .shared.privileges import require_root
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("guest", metavar="GUEST|MAC", nargs="?", default="", help="whose address")
-    parser.add_argument(
-        "--dead", action="store_true", help="all of guests that libvirt doesn't know any more"
+    parser.usage = (
+        "loopnet release GUEST|MAC\n"
+        "       loopnet release GUEST|MAC --also ADDRESS\n"
+        "       loopnet release --shared ADDRESS [GUEST|MAC...]\n"
+        "       loopnet release --dead [--yes]"
     )
+    parser.add_argument("guests", metavar="GUEST|MAC", nargs="*", help="whose address")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--also", metavar="ADDRESS", help="this one, which it has beside its first")
+    what.add_argument("--shared", metavar="ADDRESS", help="this one; of all that share it if none is named")
+    what.add_argument("--dead", action="store_true", help="all of guests that libvirt doesn't know any more")
     parser.add_argument("--yes", action="store_true", help="with --dead: do it, else list them")
 
 
 def run(arguments: Namespace) -> int:
     require_root("release")
-    if arguments.dead == bool(arguments.guest):
+    if arguments.shared is not None:
+        return _release_further(arguments.guests, arguments.shared, shared=True)
+    if len(arguments.guests) != int(not arguments.dead):
         raise InputError("name one guest, or give --dead; see: loopnet release --help")
     if arguments.dead:
         return _release_dead(arguments.connect, arguments.yes)
-    found = find(_entries(), arguments.guest)
+    if arguments.also is not None:
+        return _release_further(arguments.guests, arguments.also, shared=False)
+    _release(_found(_entries(), arguments.guests[0]))
+    return 0
+
+
+def _found(listed: Sequence[Entry], guest: str) -> list[Entry]:
+    found = find(listed, guest)
     if not found:
-        raise NotFoundError(f"no guest {shown(arguments.guest)} has a reservation; see: loopnet list")
-    _release(found)
+        raise NotFoundError(f"no guest {shown(guest)} has a reservation; see: loopnet list")
+    return found
+
+
+def _release_further(guests: Sequence[str], text: str, *, shared: bool) -> int:
+    """One that was reserved with --also or --shared: for these ``guests``, or for all."""
+    found = networks_of_files()
+    listed = entries(found, Store())
+    mine = [_found(listed, guest) for guest in guests]
+    network, number = place(parse_address(text), found.known, [entry for each in mine for entry in each])
+    macs = [{entry.reservation.mac for entry in each if entry.network == network} for each in mine]
+    macs = macs or [{entry.reservation.mac for entry in listed if entry.network == network}]
+    store = Store()
+    with store.locked():
+        before = store.load(network.name)
+        holders = {kept.mac for kept in before if number in (kept.shared if shared else kept.also)}
+        for who, each in zip([f"guest {shown(guest)}" for guest in guests] or ["any guest"], macs):
+            if not each & holders:
+                how = "reserved as shared" if shared else "reserved with --also"
+                raise NotFoundError(
+                    f"{network.loop_address(number)} is not {how} for {who}; see: loopnet list"
+                )
+        released = holders.intersection(set().union(*macs))
+        store.save(network.name, pool.reduce(before, released, number, shared=shared))
+        if runstate.is_active(network.name):
+            put_into_effect(store)
+    for kept in before:
+        if kept.mac in released:
+            print(
+                f"released {network.loop_address(number)} of {kept.name or kept.mac} in network {network.name}"
+            )
     return 0
 
 
@@ -94,5 +145,7 @@ def _refuse_live(entry: Entry) -> None:
 def line(entry: Entry) -> str:
     """Whose address it is."""
     number, mac, _, name = entry.reservation[:4]
-    where = entry.loop_address or f"host number {number}"
+    where = str(entry.loop_address or f"host number {number}")
+    if entry.network:
+        where = ", ".join(str(entry.network.loop_address(each)) for each in entry.reservation.numbers)
     return f"{where} of {name or mac} in network {entry.network_name}"

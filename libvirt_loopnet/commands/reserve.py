@@ -1,8 +1,12 @@
-"""``loopnet reserve``: choose a guest's address by hand.
+"""``loopnet reserve``: choose a guest's address by hand, or give it further ones.
 
 What a guest that runs has stays: its address, the rules that tie it to its NIC and DHCP's answer
 agree, and can't be changed at once. So it is refused, and takes effect when the guest is started,
 unless the guest uses the address already.
+
+``--also`` and ``--shared`` keep an address beside it, at once, for one guest alone or for all that
+are named, who may hold it in turn, as keepalived has it. The guest sets it itself: DHCP and names
+know the first address alone.
 """
 
 from __future__ import annotations
@@ -10,11 +14,11 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from ipaddress import IPv4Address
-from typing import NamedTuple
 
 from ..addresses import pool
 from ..addresses.behind import is_behind
 from ..addresses.labels import alias
+from ..addresses.pool import Nic
 from ..addresses.store import Store
 from ..converge.dhcp_files import publish
 from ..daemon import runstate
@@ -30,31 +34,35 @@ from .shared.inventory import DEFINITIONS, Entry, entries, find, networks_of_fil
 from .shared.privileges import require_root
 
 
-class Nic(NamedTuple):
-    """Who is to have the address."""
-
-    mac: str
-    uuid: str = ""
-    """UUID and name of its domain, where a reservation does not know them already."""
-    name: str = ""
-
-
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("guest", metavar="GUEST|MAC", help="a guest's name or its MAC address")
-    parser.add_argument("address", metavar="ADDRESS", help="its loop or its guest address")
-    parser.add_argument(
+    parser.usage = (
+        "loopnet reserve GUEST|MAC ADDRESS\n"
+        "       loopnet reserve GUEST|MAC --also ADDRESS\n"
+        "       loopnet reserve --shared ADDRESS GUEST|MAC...\n"
+        "       loopnet reserve --behind GUEST MAC ADDRESS"
+    )
+    parser.add_argument("guests", nargs="*", metavar="GUEST|MAC", help="a guest's name or its MAC address")
+    further = parser.add_mutually_exclusive_group()
+    further.add_argument("--also", metavar="ADDRESS", help="one more, for this guest alone")
+    further.add_argument("--shared", metavar="ADDRESS", help="one more, which these guests may hold in turn")
+    further.add_argument(
         "--behind", metavar="GUEST", default="", help="for a MAC address within this guest, behind its NIC"
     )
 
 
 def run(arguments: Namespace) -> int:
     require_root("reserve")
-    address = _address(arguments.address)
+    further = arguments.also if arguments.shared is None else arguments.shared
+    if further is not None:
+        return _reserve_further(arguments, parse_address(further))
+    if len(arguments.guests) != 2:
+        raise InputError("give a guest and its address, as vm1 127.1.0.5; see: loopnet reserve --help")
+    guest, address = arguments.guests[0], parse_address(arguments.guests[1])
     found = networks_of_files()
-    mine = find(entries(found, Store()), arguments.guest)
+    mine = find(entries(found, Store()), guest)
     network, number = place(address, found.known, mine)
     # libvirt is asked before the lock: it may be waiting for a hook that waits for the lock
-    nic = _nic(arguments.guest, network, mine, arguments.connect)
+    nic = _nic(guest, network, mine, arguments.connect)
     if arguments.behind:
         nic = _behind(nic, find(entries(found, Store()), arguments.behind), network, arguments.behind)
     _refuse_static(network, nic.mac, number)
@@ -65,6 +73,45 @@ def run(arguments: Namespace) -> int:
         f"the guest itself sees {network.guest_address(number)}"
     )
     return 0
+
+
+def _reserve_further(arguments: Namespace, address: IPv4Address) -> int:
+    """Beside the first address: --also and --shared."""
+    shared, guests = arguments.shared is not None, arguments.guests
+    if not guests or (len(guests) > 1 and not shared):
+        raise InputError(
+            f"{'name those who may hold it' if shared else 'name one guest'}; see: loopnet reserve --help"
+        )
+    found = networks_of_files()
+    listed = entries(found, Store())
+    mine = [find(listed, guest) for guest in guests]
+    network, number = place(address, found.known, [entry for each in mine for entry in each])
+    nics = [_nic(guest, network, each, arguments.connect) for guest, each in zip(guests, mine)]
+    store = Store()
+    with store.locked():
+        before = store.load(network.name)
+        after = pool.extend(network, before, nics, number, shared=shared)
+        store.save(network.name, after)
+        publish(store, network.name)  # who had no address has one now
+        if sorted(before) != after and runstate.is_active(network.name):
+            put_into_effect(store)
+    macs = {nic.mac for nic in nics}
+    for kept in after:
+        if kept.mac in macs:
+            print(further_line(network, kept, number, after))
+    return 0
+
+
+def further_line(network: Network, kept: Reservation, number: int, everybody: Sequence[Reservation]) -> str:
+    """What ``kept`` has of ``number``, and who else."""
+    others = [each.name or each.mac for each in everybody if number in each.shared and each != kept]
+    how = (
+        f", shared with {', '.join(others)}" if others else ", to be shared" if number in kept.shared else ""
+    )
+    return (
+        f"{kept.name or kept.mac} has {network.loop_address(number)} beside {network.loop_address(kept.number)} "
+        f"in network {network.name}{how}; set it in the guest: {network.guest_address(number)}"
+    )
 
 
 def keep(network: Network, nic: Nic, number: int, tap: str) -> Reservation:
@@ -95,13 +142,13 @@ def _refuse_live(network: Network, before: Sequence[Reservation], nic: Nic, numb
     now = next((network.loop_address(k.number) for k in before if k.mac == nic.mac), "no address")
     raise ConflictError(
         f"guest {shown(port.owner)} is running and has {now} in network {network.name}; shut it "
-        f"down first, then try again{_or_use(network, wanted)}"
+        f"down first, then try again{_or_use(network, port.owner, wanted)}"
     )
 
 
-def _or_use(network: Network, wanted: IPv4Address) -> str:
+def _or_use(network: Network, owner: str, wanted: IPv4Address) -> str:
     if network.addresses != FREE:
-        return ""
+        return f"; or let it have both: loopnet reserve {owner} --also {wanted}"
     return f"; or set the address in the guest first, and see that it answers: ping -c 1 {wanted}"
 
 
@@ -118,7 +165,8 @@ def _refuse_static(network: Network, mac: str, number: int) -> None:
             )
 
 
-def _address(text: str) -> IPv4Address:
+def parse_address(text: str) -> IPv4Address:
+    """Raises InputError."""
     try:
         return IPv4Address(text)
     except ValueError:
@@ -153,7 +201,16 @@ def _number(network: Network, address: IPv4Address) -> int:
 
 def _nic(who: str, network: Network, mine: Sequence[Entry], uri: str) -> Nic:
     if who.count(":") == 5:
-        return Nic(check_mac("reserve", who))
+        mac = check_mac("reserve", who)
+        from ..host.kernel.links import devices_with  # pyroute2, which takes its time
+
+        devices = devices_with(mac)
+        if devices or mac == network.bridge_mac:
+            raise InputError(
+                f"{mac} is the MAC address of {(devices or [network.bridge])[0]} on this host; give a guest's, as: "
+                "loopnet list"
+            )
+        return Nic(mac)
     here = [Nic(e.reservation.mac) for e in mine if e.network_name == network.name]
     here = here or _nics_of_domain(who, mine, network, uri)
     if not here:

@@ -12,6 +12,8 @@
     rules     true when all of our tables are loaded
     published array of objects, as with list, and: guest (its name, or MAC address), network, active
               (the network is)
+    dropped   array of objects, one for each address that a guest sent from and was not let in, of
+              late: guest and network as above, mac, address (as the guest calls it), command
     hooks     object: network and qemu, each "installed", "missing", "foreign" or "dead"
     drift     array of lines: what ``loopnet sync`` would do
 """
@@ -30,7 +32,7 @@ from ..planning.lo import FOUND, NARROW, SHRUNK, WIDE
 from ..ruleset.tables import TABLES
 from .list import as_json
 from .publish import line_of
-from .shared.inventory import UP, Entry, entries, networks_of_files
+from .shared.inventory import UP, Entry, dropped, entries, networks_of_files
 from .shared.output import print_json, print_table
 from .shared.plugging import lacking, out_of_place
 from .shared.privileges import require_root
@@ -116,6 +118,16 @@ def _as_json(status: Status) -> dict[str, object]:
             for entry in status.entries
             for each in entry.reservation.published
         ],
+        "dropped": [
+            {
+                "guest": entry.reservation.name or entry.reservation.mac,
+                "network": entry.network_name,
+                "mac": entry.reservation.mac,
+                "address": str(address),
+                "command": why.command,
+            }
+            for entry, address, why in dropped(status.entries)
+        ],
         "hooks": status.hooks,
         "drift": status.drift,
     }
@@ -161,6 +173,8 @@ def _print(status: Status) -> None:
     print(f"rules:  {'loaded' if _has_rules(seen) else 'not loaded'}{wanted}")
     for line in _ports(status):
         print(f"port:   {line}")
+    for _, _, why in dropped(status.entries):
+        print(f"drops:  {why.what}: {why.command}")
     for driver, state in status.hooks.items():
         print(f"hook:   {driver} {_HOOKS[state]}")
     print(f"drift:  {'repair it with: loopnet sync' if status.drift else 'none'}")

@@ -17,11 +17,15 @@ from ..model import Network, Reservation
 
 def evict(network: Network, reservations: Sequence[Reservation]) -> None:
     """Forget the neighbours of an active ``network`` that are not whom their address is reserved for."""
-    by_number = {each.number: each for each in reservations}
     others = siblings(reservations)
+    holders: dict[int, set[str]] = {}
+    for kept in reservations:
+        for number in kept.numbers:
+            holders.setdefault(number, set()).update(
+                (kept.mac, *(other.mac for other in others.get(kept.mac, ())))
+            )
     for mac, address in neighbours(network.bridge):
-        kept = by_number.get(network.number(address) or 0)
-        if kept and mac not in (kept.mac, *(other.mac for other in others.get(kept.mac, ()))):
+        if mac not in holders.get(network.number(address) or 0, {mac}):
             _forget(network.bridge, str(address))
 
 

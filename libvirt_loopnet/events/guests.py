@@ -38,7 +38,7 @@ from ..converge.evict import evict
 from ..daemon import runstate
 from ..errors import ConflictError, HostError, InputError, LoopnetError
 from ..guests.domains import Domain, Nic, move_networks, parse_domain
-from ..host import dnsmasq, names
+from ..host import dnsmasq, names, seen
 from ..host.kernel.nftables import nft
 from ..host.kernel.taps import is_plugged, set_alias
 from ..log import warn
@@ -103,7 +103,9 @@ def _admit(network: Network, port: Port, data: bytes, store: Store, *, is_new: b
     """Let the NIC in; nothing has changed when that fails."""
     number = parse_static(data, network).number(port.mac) if is_new else None  # one in use keeps what it has
     before = store.load(network.name)
-    after, kept = pool.reserve(network, before, port.mac, port.owner_uuid, port.owner, number)
+    after, kept = pool.reserve(
+        network, before, port.mac, port.owner_uuid, port.owner, number, lambda: seen.in_use(network, port.mac)
+    )
     old = next((each for each in before if each.mac == kept.mac), None)
     nic = guest(network.name, kept, siblings(after))
     try:
@@ -148,7 +150,7 @@ def _admitting(network: Network, kept: Reservation, all_kept: Sequence[Reservati
         [network],
         [guest(network.name, nic, others) for nic in nics],
         [binding(network.name, tap, nic.mac, nic.number, others) for nic, tap in taps],
-        [(network.name, kept.number)],
+        [(network.name, number) for number in kept.numbers],
     )
 
 

@@ -188,6 +188,7 @@ def desire(
     guests = tuple(sorted(_guests(active, reservations, live, others)))
     ports_of_guests = published(active, reservations)
     reached = {each.network for each in ports_of_guests}
+    reserved = tuple(_reserved(active, reservations))
     return HostState(
         networks=active,
         guests=guests,
@@ -195,8 +196,8 @@ def desire(
         shrink_lo=bool(active) and options.lo == "shrink",
         hosts=host_names(active, guests) if options.names == "hosts" else (),
         published=ports_of_guests,
-        reserved=tuple(_reserved(active, reservations)),
-        reached=tuple((name, kept.number) for name in sorted(reached) for kept in reservations[name]),
+        reserved=reserved,
+        reached=tuple(each for each in reserved if each[0] in reached),
     )
 
 
@@ -204,10 +205,10 @@ def _reserved(
     networks: Iterable[Network], reservations: Mapping[str, Sequence[Reservation]]
 ) -> Iterable[tuple[str, int]]:
     for network in networks:
-        numbers = network.guest_numbers
-        for kept in reservations.get(network.name, ()):
-            if kept.number in numbers:
-                yield network.name, kept.number
+        mine = {number for kept in reservations.get(network.name, ()) for number in kept.numbers}
+        for number in sorted(mine):
+            if number in network.guest_numbers:
+                yield network.name, number
 
 
 def _guests(

@@ -14,6 +14,7 @@ from ..firewalls.obstacles import Obstacle
 from ..model import ANY_ADDRESS, Network, Publication
 from ..networks.dhcp import Problem
 from ..prefixes import LOOPBACK
+from .dropped import Dropped
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 
@@ -87,6 +88,7 @@ class Facts(NamedTuple):
     """(guest, what of it) of active networks."""
     broken_state: tuple[str, ...] = ()
     """One line for each file of ours that can't be read."""
+    dropped: tuple[Dropped, ...] = ()
 
 
 def findings(facts: Facts) -> list[Finding]:
@@ -315,6 +317,17 @@ def _untold(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def _senders(facts: Facts) -> Iterator[Finding]:
+    for what, command, inside in facts.dropped:
+        yield Finding(
+            "sender-dropped",
+            WARNING if inside else NOTE,
+            what,
+            "it reaches nobody from there, and nobody reaches it",
+            command,
+        )
+
+
 def _firewalls(facts: Facts) -> Iterator[Finding]:
     for obstacle in facts.obstacles:
         yield Finding(
@@ -335,7 +348,8 @@ def _firewalls(facts: Facts) -> Iterator[Finding]:
 
 
 _CHECKS = (
-    _programs, _hooks, _forwarding, _definitions, _state, _guests, _untold, _firewalls, _bridges, _occupants, _rivals,
+    _programs, _hooks, _forwarding, _definitions, _state, _guests, _untold, _senders, _firewalls, _bridges,
+    _occupants, _rivals,
     _leases, _published, _lo,
 )  # fmt: skip
 

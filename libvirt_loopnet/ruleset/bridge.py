@@ -6,7 +6,18 @@ from collections.abc import Sequence
 
 from ..model import NATIVE, NONE, Network
 from ..prefixes import LOOPBACK, TRANSIT
-from .phrases import ICMP_ERRORS, block, braces, chain, host_numbers, is_free, move, unreserved
+from .phrases import (
+    ICMP_ERRORS,
+    block,
+    braces,
+    chain,
+    host_numbers,
+    is_free,
+    move,
+    remember,
+    seen,
+    unreserved,
+)
 
 STRANGERS = "seen-strangers"
 """The set of devices and MAC addresses of what is dropped since it is not the device's own. One that finds it full is
@@ -119,6 +130,7 @@ def _sets(network: Network) -> list[str]:
     sets = [
         f"set {chain('senders', network)} {{ type ether_addr . ipv4_addr; }}",
         f"set {chain('arp-senders', network)} {{ type ether_addr . ether_addr; }}",
+        seen(network),
     ]
     if is_free(network):
         never = braces(str(network.guest_address(number)) for number in host_numbers(network))
@@ -174,6 +186,7 @@ def _arp_from_guest(network: Network) -> list[str]:
         f"ether saddr . arp saddr ether != @{chain('arp-senders', network)} drop",
         "arp saddr ip 0.0.0.0 accept",  # a probe, RFC 5227
         f"ether saddr . arp saddr ip @{chain('senders', network)} goto {claimed}",
+        remember("arp saddr ip", network),
         *(f"{free} goto {claimed}" for free in _free("arp saddr ip", network)),
         "drop",
     ]
@@ -199,6 +212,7 @@ def _ip_claimed(network: Network) -> list[str]:
         "ip saddr 0.0.0.0 ip daddr 255.255.255.255 udp sport 68 udp dport 67 accept",
         f"ether saddr . ip saddr @{chain('senders', network)} goto {chain('ip-from', network)}",
         *(f"{free} goto {chain('ip-from', network)}" for free in _free("ip saddr", network)),
+        remember("ip saddr", network),
         "drop",
     ]
 

@@ -48,6 +48,8 @@ def _elements(
         network = by_name[guest.network]
         nic = f'"{network.bridge}" . {guest.mac}'
         for number in (guest.number, *guest.also):
+            if number not in network.guest_numbers or number in host_numbers(network):
+                continue  # the network was changed since that was reserved
             put(
                 f"bridge loopnet {chain('senders', network)}",
                 f"{guest.mac} . {network.guest_address(number)}",

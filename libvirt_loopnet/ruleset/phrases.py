@@ -39,6 +39,22 @@ def unreserved(field: str, prefix: IPv4Network, reserved: str) -> str:
     return f"{field} {prefix} {field} != @{reserved}"
 
 
+SEEN_SIZE = 1024
+"""Senders that are remembered for a network: enough for people, not enough to fill the kernel's memory."""
+SEEN_TIMEOUT = "30m"
+
+
+def seen(network: Network) -> str:
+    """The set of what was sent with an address that is not its sender's, be it let in or dropped."""
+    flags = f"size {SEEN_SIZE}; flags dynamic,timeout; timeout {SEEN_TIMEOUT};"
+    return f"set {chain('seen', network)} {{ type ether_addr . ipv4_addr; {flags} }}"
+
+
+def remember(field: str, network: Network) -> str:
+    """A rule of its own, since one that finds the set full goes no further: what follows it must not depend on it."""
+    return f"update @{chain('seen', network)} {{ ether saddr . {field} }}"
+
+
 def host_numbers(network: Network) -> list[int]:
     """Those that no guest can have: the prefix itself, gateway, host, broadcast."""
     return sorted({0, network.gateway, network.host, network.loop_prefix.num_addresses - 1})

@@ -43,7 +43,7 @@ _loopnet() {
         COMPREPLY=($(compgen -W 'free own' -- "$cur"))
         return
         ;;
-    --loop-prefix | --guest-prefix | --gateway | --mac) return ;;
+    --loop-prefix | --guest-prefix | --gateway | --mac | --also | --shared) return ;;
     esac
 
     local options= candidates=
@@ -68,13 +68,16 @@ _loopnet() {
         ;;
     list | status | doctor) options='--json' ;;
     graph) options='--output' ;;
-    ip) candidates=$(_loopnet_guests) ;;
+    ip)
+        options='--all'
+        candidates=$(_loopnet_guests)
+        ;;
     reserve)
-        options='--behind'
+        options='--also --shared --behind'
         candidates=$(_loopnet_guests)
         ;;
     release)
-        options='--dead --yes'
+        options='--also --shared --dead --yes'
         candidates=$(_loopnet_guests)
         ;;
     guest-setup)

@@ -14,7 +14,7 @@ from .samples import Effort, Result
 
 MEASURES = (
     "foreign", "network_start", "guest_start", "lease",
-    "traffic", "alternatives", "virtio", "scale", "commands", "watch",
+    "traffic", "senders", "alternatives", "virtio", "scale", "commands", "watch",
 )  # fmt: skip
 """The modules here that have a function measure()."""
 SLOW = {"virtio"}

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
+from libvirt_loopnet.model import FREE
 from tests.netns.lab import Lab
 from tests.sandbox import INTERNET, Namespace, Sandbox
 
@@ -42,14 +43,27 @@ class World(NamedTuple):
 
 
 @contextmanager
-def loopnet(*, guests: int = 2, networks: int = 1) -> Iterator[World]:
-    """A loopnet network /21 with ``guests``, two of which have traffic, and others without any."""
-    with Lab(lan_prefix=LAN) as lab:
+def loopnet(
+    *, guests: int = 2, networks: int = 1, addresses: str = FREE, also: bool = False
+) -> Iterator[World]:
+    """A loopnet network /21 with ``guests``, two of which have traffic, and others without any.
+
+    With ``also`` the first of them sends from an address that it has beside its first.
+    """
+    with Lab(lan_prefix=LAN, addresses=addresses) as lab:
         network = wide_network(lab)
         for index in range(2, networks + 1):
             add_network(lab, lab.network(index))
         add_crowd(lab, network.model, guests - 2)
         one, two = lab.guest(network), lab.guest(network)
+        if also:
+            first, one = one, one._replace(number=1500)
+            lab.host.run(["loopnet", "reserve", one.name, "--also", one.loop])
+            one.namespace.sh(
+                f"ip address delete {first.address}/21 dev eth0\n"
+                f"ip address add {one.address}/21 scope global dev eth0\n"
+                f"ip route replace default via {one.gateway}"
+            )
         with world(lab, one.namespace, two.namespace, one.loop, two.address, one.gateway) as found:
             yield found
 

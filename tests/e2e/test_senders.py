@@ -137,3 +137,68 @@ def test_own_addresses_alone(world: World) -> None:
     static(guest)
     assert not pings(world, LOOP, 1)
     assert "ping" not in refusal(world, "reserve", "vm1", LOOP)
+
+
+def test_further_addresses_where_each_has_its_own(world: World) -> None:
+    """What is dropped is told with the command that lets it; one for a guest alone, one that two hold in turn."""
+    xml = loopnet(
+        world, "define", "strict", "--addresses", "own", "--loop-prefix", "127.1.0.0/24", "--print-xml"
+    )
+    world.define(xml)
+    world.sandbox.virsh("net-start", "strict")
+    guests = [world.sandbox.guest(name, ["strict"]) for name in ("vm1", "vm2")]
+    for guest in guests:
+        guest.start()
+    for guest in guests:
+        guest.wait_lease()
+    one, two = guests
+    one.run(f"ip address add {BY_HAND}/24 dev eth0; arping -U -c1 -I eth0 {BY_HAND}")
+    assert not pings(world, LOOP, 1)
+    assert listed(world)["vm1"]["dropped"] == [BY_HAND]
+    command = f"loopnet reserve vm1 --also {LOOP}"
+    assert command in world.host.run(["loopnet", "doctor"], check=False).stdout
+    status = world.host.run(["loopnet", "status"], check=False)
+    assert command in status.stdout
+    assert status.returncode == 0, status.stdout
+    world.host.sh(command)
+    assert pings(world, LOOP)
+    two.run(f"ping -c1 -W2 {BY_HAND}")
+    one.run(f"ping -c1 -W2 -I {BY_HAND} {INTERNET}")
+    assert (listed(world)["vm1"]["also"], listed(world)["vm1"]["dropped"]) == ([LOOP], [])
+    assert world.resolve("vm1.strict") == ["127.1.0.2"]
+
+    loopnet(world, "reserve", "--shared", SHARED_LOOP, "vm1", "vm2")
+    one.run(f"ip address add {SHARED}/24 dev eth0")
+    assert pings(world, SHARED_LOOP)
+    holder, other = one, two
+    for _ in range(3):
+        holder.run(f"ip address delete {SHARED}/24 dev eth0")
+        other.run(f"ip address add {SHARED}/24 dev eth0; arping -U -c1 -I eth0 {SHARED}")
+        assert pings(world, SHARED_LOOP, 1)
+        assert other.macs[0] in world.host.sh(f"ip neighbour show {SHARED_LOOP}")
+        holder, other = other, holder
+    assert loopnet(world, "plan") == "nothing to do\n"
+
+    # Started again it has both, and DHCP gives the first.
+    one.destroy()
+    assert listed(world)["vm1"]["also"] == [LOOP]
+    one.start()
+    assert one.wait_lease() == "10.127.1.2"
+    one.run(f"ip address add {BY_HAND}/24 dev eth0")
+    assert pings(world, LOOP)
+    assert loopnet(world, "plan") == "nothing to do\n"
+    loopnet(world, "release", "vm1", "--also", LOOP)
+    assert not pings(world, LOOP, 1)
+    assert pings(world, "127.1.0.2")
+
+
+def test_dhcp_gives_no_address_that_is_in_use(world: World) -> None:
+    world.start()
+    (one,) = world.boot("vm1")
+    one.run("ip address add 10.127.1.3/24 dev eth0")
+    assert pings(world, "127.1.0.3")
+    (two,) = world.boot("vm2")
+    assert loopnet(world, "ip", "vm2") == "127.1.0.4\n"
+    assert pings(world, "127.1.0.4")
+    assert pings(world, "127.1.0.3")
+    two.run("ping -c1 -W2 10.127.1.3")

@@ -56,7 +56,9 @@ RESERVATIONS = (
     b"# libvirt-loopnet reservations, version 2\n"
     b"5 52:54:00:12:34:56 4dea22b3-1d52-d8f3-2516-782e98ab3fa0 vm1 8080:80/tcp,192.0.2.7:53:5353/udp\n"
     b"7 52:54:00:00:00:07 - - -\n# end 2\n",
-    b"# libvirt-loopnet reservations, version 4\n# end 0\n",
+    b"# libvirt-loopnet reservations, version 4\n"
+    b"5 52:54:00:12:34:56 - vm1 8080:80/tcp 20,30,40/shared\n7 52:54:00:00:00:07 - - - 40/shared\n# end 2\n",
+    b"# libvirt-loopnet reservations, version 5\n# end 0\n",
 )
 
 HOSTS = (

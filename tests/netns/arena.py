@@ -45,6 +45,7 @@ class Arena:
     * ``early``: on the bridge, but no event has told of it
     * ``stranger``: on another loopnet
     * ``asleep``: does not run, and has its reservation; at ``free`` there is nobody, and no reservation
+    * ``also`` is ``friend``'s, beside its first address; ``shared`` may be held by ``friend`` and ``victim``, in turn
     """
 
     def __init__(self, lab: Lab, stack: contextlib.ExitStack, kind: str) -> None:
@@ -60,6 +61,10 @@ class Arena:
         self.asleep = lab.guest(self.net)
         lab.destroy(self.asleep)
         self.free = self.asleep._replace(number=200)
+        self.also, self.shared = (self.friend._replace(number=number) for number in (150, 160))
+        lab.host.run(["loopnet", "reserve", self.friend.name, "--also", self.also.loop])
+        holders = (self.friend.name, self.victim.name)
+        lab.host.run(["loopnet", "reserve", "--shared", self.shared.loop, *holders])
         lab.host.run(["loopnet", "publish", self.victim.name, f"{PUBLISHED_PORT}:{GUEST_PORT}/udp"])
         self.leaks = stack.enter_context(LeakWatch(lab.lan, "lan0"))
         self._wires = {

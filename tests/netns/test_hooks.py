@@ -413,7 +413,7 @@ def test_the_old_names_of_events(lab: Lab) -> None:
 
 
 @pytest.mark.changes
-@pytest.mark.parametrize("damage", ["garbage", "# libvirt-loopnet reservations, version 4\n# end 0\n", ""])
+@pytest.mark.parametrize("damage", ["garbage", "# libvirt-loopnet reservations, version 5\n# end 0\n", ""])
 def test_damaged_reservations(lab: Lab, damage: str) -> None:
     """They are not overwritten; guests that run go on, and a network stops as well as ever."""
     network = lab.network(1)

@@ -99,6 +99,9 @@ SOURCES: dict[str, tuple[str, Callable[[Arena, LabGuest], str]]] = {
     "guest-loop": ("another guest's loop address", lambda arena, me: arena.victim.loop),
     "guest-transit": ("another guest's transit address", lambda arena, me: arena.victim.transit),
     "asleep": ("a guest that does not run", lambda arena, me: arena.asleep.address),
+    "also": ("what another guest has beside its first", lambda arena, me: arena.also.address),
+    "shared": ("what other guests share", lambda arena, me: arena.shared.address),
+    "shared-loop": ("that, in the host's words", lambda arena, me: arena.shared.loop),
     "free": ("an address that nobody has reserved", lambda arena, me: arena.free.address),
     "free-loop": ("such an address, in the host's words", lambda arena, me: arena.free.loop),
     "prefix": ("the network's own address", lambda arena, me: arena.at(0)),
@@ -345,6 +348,14 @@ CLAIMS: dict[str, tuple[str, Callable[[Arena], Sequence[str]]]] = {
     "asleep": (
         "a guest that does not run", lambda arena: [arena.asleep.address, arena.asleep.loop],
     ),
+    "also": (
+        "what another guest has beside its first",
+        lambda arena: [arena.also.address, arena.also.loop, arena.also.transit],
+    ),
+    "shared": ("what other guests share", lambda arena: [arena.shared.address]),
+    "shared-on-host": (
+        "that, in the host's words", lambda arena: [arena.shared.loop, arena.shared.transit],
+    ),
     "free": ("an address that nobody has reserved", lambda arena: [arena.free.address]),
     "free-on-host": (
         "such an address, in the host's words", lambda arena: [arena.free.loop, arena.free.transit],
@@ -390,7 +401,7 @@ def forged_arp(
 for _who in NICS:
     for _name, (_what, _claims) in CLAIMS.items():
         for _tags in ((), (0,), (0, 0)):
-            if _who == "early" and _name not in ("guest-on-host", "free", "free-on-host"):
+            if _who == "early" and _name not in ("guest-on-host", "shared-on-host", "free", "free-on-host"):
                 continue
             _suffix = "".join(f"-{tag}" for tag in _tags)
             add(

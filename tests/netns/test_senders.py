@@ -13,7 +13,7 @@ from tests.sandbox import INTERNET
 
 from . import frames
 from .arena import STRANGE_MAC
-from .lab import Lab, LabGuest, eventually
+from .lab import Lab, LabGuest, eventually, nic_mac
 from .wire import Capture, Servers, ask_tcp, ask_udp, datagram_socket
 
 PORT = 7000
@@ -140,7 +140,9 @@ def test_a_reservation_wins_at_once(lab: Lab) -> None:
     one = lab.guest(network)
     squatted = take(one, one.number + 1)
     assert answers(lab, squatted.loop) == one.mac
-    two = lab.guest(network)
+    mac = nic_mac(2)
+    loopnet(lab, "reserve", mac, squatted.loop)
+    two = lab.guest(network, mac)
     assert two.number == squatted.number
     assert lab.neighbours(lab.host).get(two.loop) in (None, two.mac)
     announce(one, two.number)

@@ -114,7 +114,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["list", "x"], "unrecognized arguments: x"),
         (["ip"], "the following arguments are required: GUEST; see: loopnet ip --help"),
         (["ip", "a", "b"], "unrecognized arguments: b"),
-        (["reserve", "vm1"], "the following arguments are required: ADDRESS"),
+        (
+            ["reserve", "vm1", "--also", "a", "--shared", "b"],
+            "argument --shared: not allowed with argument --also",
+        ),
         (["convert"], "the following arguments are required: NETWORK"),
         (["convert", "x", "--print-xml", "--print-diff"], "not allowed with argument"),
         (["define", "--mode", "x"], "argument --mode: invalid choice: 'x'"),

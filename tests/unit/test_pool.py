@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libvirt_loopnet.addresses.pool import allocate, declare, reserve
+from libvirt_loopnet.addresses.pool import Nic, allocate, declare, extend, reduce, reserve
 from libvirt_loopnet.errors import ConflictError, InputError, PoolFullError
-from libvirt_loopnet.model import Network, Reservation
+from libvirt_loopnet.model import ANY_ADDRESS, Network, Publication, Reservation
 
 UUID_A = "4dea22b3-1d52-d8f3-2516-782e98ab3fa0"
 UUID_B = "4dea22b3-1d52-d8f3-2516-782e98ab3fa1"
@@ -238,3 +238,104 @@ def test_declared_hosts_never_break_the_store(wanted: dict[int, int], live: set[
     if len(set(wanted.values())) == len(wanted) and not live and not set(wanted.values()) - set(wanted):
         assert errors == []
         assert set(hosts) <= {each._replace(name="") for each in after}
+
+
+def test_who_moves_keeps_all_else_that_is_its_own() -> None:
+    """And nobody moves to what another has beside its first."""
+    web = (Publication("tcp", ANY_ADDRESS, 80, 80),)
+    before = [held(2)[0]._replace(published=web, also=(20,), shared=(30,)), held(3)[0]._replace(shared=(30,))]
+    after, errors = declare(network(), before, [Reservation(9, mac(2), "", "")], ())
+    assert (after, errors) == ([before[1], before[0]._replace(number=9)], [])
+    for number in (20, 30):
+        after, errors = declare(network(), before, [Reservation(number, mac(2), "", "")], ())
+        assert after == before
+        assert len(errors) == 1
+        after, errors = declare(network(), before, [Reservation(number, mac(5), "", "")], ())
+        assert after == before
+        assert len(errors) == 1
+
+
+# --- beside the first
+
+
+def test_one_more_for_one_alone() -> None:
+    before = held(2, 3)
+    after = extend(network(), before, [Nic(mac(2))], 20, shared=False)
+    assert after == [before[0]._replace(also=(20,)), before[1]]
+    assert extend(network(), after, [Nic(mac(2))], 20, shared=False) == after
+    after = extend(network(), after, [Nic(mac(2))], 10, shared=False)
+    assert after[0].also == (10, 20)
+    assert after[0].numbers == (2, 10, 20)
+    assert allocate(network(), [*after, *held(*range(4, 10))]) == 11
+    assert reduce(after, {mac(2), mac(3)}, 20, shared=True) == after
+    assert reduce(after, {mac(3)}, 20, shared=False) == after
+    assert reduce(after, {mac(2)}, 20, shared=False)[0].also == (10,)
+
+
+def test_one_that_several_share() -> None:
+    before = held(2, 3, 4)
+    after = extend(network(), before, [Nic(mac(2)), Nic(mac(3)), Nic(mac(2))], 20, shared=True)
+    assert [each.shared for each in after] == [(20,), (20,), ()]
+    after = extend(network(), after, [Nic(mac(4)), Nic(mac(2))], 20, shared=True)
+    assert [each.shared for each in after] == [(20,), (20,), (20,)]
+    assert reduce(after, {mac(2), mac(4)}, 20, shared=True)[1:2] == after[1:2]
+    assert reduce(after, {mac(2), mac(3), mac(4)}, 20, shared=True) == before
+
+
+def test_a_nic_without_a_reservation_gets_one() -> None:
+    after = extend(network(), held(2), [Nic(mac(9), UUID_A, "vm9")], 3, shared=False)
+    assert after == [*held(2), Reservation(4, mac(9), UUID_A, "vm9", (), (3,))]
+    # 2 is all that there is: it can't be both
+    with pytest.raises(ConflictError):
+        extend(network(29), held(3, 4, 5), [Nic(mac(9))], 2, shared=False)
+
+
+@pytest.mark.parametrize(
+    ("nic", "number", "shared", "says"),
+    [
+        (2, 2, False, "127.1.0.2 is reserved for vm2; free it with: loopnet release vm2"),
+        (3, 2, False, "127.1.0.2 is reserved for vm2; free it with: loopnet release vm2"),
+        (3, 2, True, "127.1.0.2 is reserved for vm2; free it with: loopnet release vm2"),
+        (3, 20, False, "127.1.0.20 is reserved for vm2, beside its first; free it with: "
+         "loopnet release vm2 --also 127.1.0.20"),
+        (2, 20, True, "127.1.0.20 is reserved for vm2, beside its first"),
+        (2, 30, False, "127.1.0.30 is shared by vm2, vm3; free it with: loopnet release --shared 127.1.0.30"),
+        (4, 30, False, "127.1.0.30 is shared by vm2, vm3"),
+        (2, 1, False, "gateway's"), (2, 254, True, "host's"), (2, 0, True, "is not in"), (2, 255, True, "is not in"),
+        (2, 256, False, "is not in"),
+    ],
+)  # fmt: skip
+def test_numbers_that_can_be_no_further_ones(nic: int, number: int, shared: bool, says: str) -> None:
+    two, three, four = held(2, 3, 4)
+    before = [two._replace(also=(20,), shared=(30,)), three._replace(shared=(30,)), four]
+    with pytest.raises(InputError) as caught:
+        extend(network(), before, [Nic(mac(nic))], number, shared=shared)
+    assert says in str(caught.value)
+
+
+def test_what_the_network_gave_up_is_no_further_number_either() -> None:
+    kept = held(2)[0]._replace(also=(3, 200), shared=(4, 250))
+    assert reserve(network(25, gateway=3), [kept], mac(2), "", "")[1] == kept._replace(also=(), shared=(4,))
+
+
+def test_what_is_seen_in_use_comes_last() -> None:
+    net = network(29)
+    asked = []
+
+    def seen() -> set[int]:
+        asked.append(1)
+        return {2, 4}
+
+    after: list[Reservation] = []
+    numbers = []
+    for index in range(1, 5):
+        after, kept = reserve(net, after, mac(index), "", "", seen=seen)
+        numbers.append(kept.number)
+    assert numbers == [3, 5, 2, 4]
+    assert len(asked) == 4
+    reserve(net, after, mac(1), "", "", seen=seen)
+    with pytest.raises(ConflictError):
+        reserve(net, after, mac(1), "", "", 4, seen)
+    assert len(asked) == 4, "only for who has no number and asks for none"
+    with pytest.raises(PoolFullError):
+        reserve(net, after, mac(9), "", "", seen=seen)

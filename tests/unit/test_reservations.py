@@ -55,18 +55,36 @@ publications = st.builds(
     lambda protocol, port, last: Publication(protocol, ANY_ADDRESS, port, 80, last - port + 1),
     st.sampled_from(PROTOCOLS), st.integers(1, 100), st.integers(101, 200),
 )  # fmt: skip
-reservations: st.SearchStrategy[list[Reservation]] = st.lists(
-    st.builds(
-        Reservation,
-        st.integers(1, 2**23 - 2),
-        st.integers(0, 2**24 - 1).map(mac_of),
-        st.just("") | st.uuids().map(str),
-        st.from_regex(r"\A([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?\Z"),
-        st.just(()) | st.lists(publications, max_size=3, unique=True).map(lambda them: tuple(sorted(them))),
-    ),
-    max_size=30,
-    unique_by=(lambda each: each.number, lambda each: each.mac),
-).filter(lambda held: clash(port for each in held for port in each.published) is None)
+further = st.just(()) | st.sets(st.integers(0, 9), max_size=3).map(lambda them: tuple(sorted(them)))
+
+
+def apart(index: int, kept: Reservation) -> Reservation:
+    """What is shared may be in several, what isn't in no other."""
+    return kept._replace(
+        also=tuple(2**23 + 10 * index + each for each in kept.also),
+        shared=tuple(2**24 + each for each in kept.shared),
+    )
+
+
+reservations: st.SearchStrategy[list[Reservation]] = (
+    st.lists(
+        st.builds(
+            Reservation,
+            st.integers(1, 2**23 - 2),
+            st.integers(0, 2**24 - 1).map(mac_of),
+            st.just("") | st.uuids().map(str),
+            st.from_regex(r"\A([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?\Z"),
+            st.just(())
+            | st.lists(publications, max_size=3, unique=True).map(lambda them: tuple(sorted(them))),
+            further,
+            further,
+        ),
+        max_size=30,
+        unique_by=(lambda each: each.number, lambda each: each.mac),
+    )
+    .map(lambda held: [apart(index, each) for index, each in enumerate(held)])
+    .filter(lambda held: clash(port for each in held for port in each.published) is None)
+)
 
 
 @pytest.fixture
@@ -117,6 +135,48 @@ def test_damaged_publications(right: str, wrong: str) -> None:
     text = PUBLISHED.replace(right, wrong, 1)
     with pytest.raises(StateError, match=r"^x(: |).*(line [23]|claims a port)"):
         parse(text, "x")
+
+
+FURTHER = f"""\
+# libvirt-loopnet reservations, version 4
+5 52:54:00:12:34:56 {UUID} vm1 8080:80/tcp 20,30,40/shared
+7 52:54:00:00:00:07 - - - 21,40/shared,41/shared
+8 52:54:00:00:00:08 - - - -
+# end 3
+"""
+
+
+def test_further_numbers_make_it_version_4(store: Store) -> None:
+    """And only they do."""
+    path = Path(store.directory) / "loopnet.reservations"
+    save(store, "loopnet", A, B)
+    assert path.read_text() == TEXT
+    c = Reservation(8, "52:54:00:00:00:08", "", "")
+    wider = (
+        A._replace(published=(WEB,), also=(20, 30), shared=(40,)),
+        B._replace(also=(21,), shared=(40, 41)),
+        c,
+    )
+    save(store, "loopnet", *wider)
+    assert path.read_text() == FURTHER
+    assert store.load("loopnet") == wider
+    save(store, "loopnet", A, B)
+    assert path.read_text() == TEXT
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("20,30", "30,20"), ("20,30", "20,20"), ("20,30", "020,30"), ("20,30", "20,,30"), ("20,30", "20, 30"),
+        ("20,30,40/shared", "40/shared,20,30"), ("40/shared,41", "41/shared,40"), (" - - - -\n", " - - -\n"),
+        ("/shared", "/tcp"), ("20,30", "/shared"), ("20,30", "5"), ("20,30", "7"), ("20,30", "21"),
+        ("20,30", "41"), ("40/shared,41", "5"), (" - - - -\n", " - - - \n"), ("version 4", "version 3"),
+    ],
+)  # fmt: skip
+def test_damaged_further_numbers(right: str, wrong: str) -> None:
+    assert right in FURTHER
+    with pytest.raises(StateError, match=r"^x(: |).*(line [234]|stands there twice)"):
+        parse(FURTHER.replace(right, wrong, 1), "x")
 
 
 @given(reservations)
@@ -185,7 +245,11 @@ def test_a_stale_temporary_file_is_removed(store: Store) -> None:
         (lambda text: text[:60], "cut short"),
         (lambda text: text.replace("# end 2\n", ""), "cut short"),
         (lambda text: text.replace("7 52:54:00:00:00:07 - -\n", ""), "has 1 reservations"),
-        (lambda text: text.replace("version 1", "version 4"), "has format version 4"),
+        (
+            lambda text: text.replace("version 1", "version 4"),
+            "line 2 is not NUMBER MAC UUID NAME PUBLISHED FURTHER",
+        ),
+        (lambda text: text.replace("version 1", "version 5"), "has format version 5"),
         (lambda text: text.replace("version 1", "version 99"), "upgrade libvirt-loopnet"),
         (lambda text: text.replace("version 1", "version 2"), "line 2 is not NUMBER MAC UUID NAME PUBLISHED"),
         (lambda text: text.replace("7 52", "5 52"), "host number 5 stands there twice"),

@@ -15,7 +15,7 @@ from tests import schema
 NIC = {
     "guest": "vm1", "dns_name": "vm1.loopnet", "name": "vm1", "network": "loopnet", "mac": "52:54:00:00:00:01",
     "loop_address": "127.1.0.2", "guest_address": "10.127.1.2", "tap": None, "state": "up",
-    "seen": ["127.1.0.77"],
+    "also": ["127.1.0.20"], "shared": [], "seen": ["127.1.0.77"], "dropped": ["192.0.2.1"],
     "published": [{"protocol": "tcp", "host_address": None, "host_port": 8080, "guest_port": 80,
           "ports": 1, "from": None}],
     "why": None, "command": None,
@@ -60,7 +60,10 @@ def test_the_keys_are_those_of_the_code() -> None:
     assert {*definitions["list"]["items"]["properties"]} == {
         *list_command.COLUMNS,
         "name",
+        "also",
+        "shared",
         "seen",
+        "dropped",
         "published",
         "why",
         "command",

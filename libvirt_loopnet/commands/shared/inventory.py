@@ -7,12 +7,13 @@ anybody else libvirt's read-only socket has to tell; reservations can be read by
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from ...addresses.behind import is_behind
 from ...addresses.labels import dns_label, with_suffix
+from ...addresses.seen import Seen, judge
 from ...addresses.store import Store
 from ...daemon import runstate
 from ...daemon.definitions import DIRECTORY, guest_names
@@ -22,10 +23,12 @@ from ...guests.interfaces import is_of, spare_name
 from ...host import admitted, linux
 from ...host.kernel.neighbours import neighbours
 from ...host.kernel.stations import stations
+from ...host.seen import heard
 from ...model import Network, Options, Port, Reservation
 from ...networks.parsing import NAMESPACE, parse_network
 from ...planning.state import desire
 from ...plugging import bridge_ports
+from ...reports.dropped import Dropped, explain
 
 DEFINITIONS = "/etc/libvirt/qemu/networks"
 """Where libvirt keeps the definitions of networks (virNetworkObjLoadAllConfigs); qemu's or not."""
@@ -66,10 +69,25 @@ class Entry(NamedTuple):
     """Libvirt's name of the domain, '' when it knows it no more, or never did."""
     seen: tuple[IPv4Address, ...] = ()
     """Loop addresses that it was seen to use, and that nobody has reserved."""
+    dropped: tuple[IPv4Address, ...] = ()
+    """What it sends from and is not let in, as it calls that itself; root alone is told."""
 
     @property
     def loop_address(self) -> IPv4Address | None:
         return self.network.loop_address(self.reservation.number) if self.network else None
+
+    @property
+    def also(self) -> list[IPv4Address]:
+        """Further loop addresses that are its alone."""
+        return self._further(self.reservation.also)
+
+    @property
+    def shared(self) -> list[IPv4Address]:
+        """Loop addresses that it may hold in turn with others."""
+        return self._further(self.reservation.shared)
+
+    def _further(self, numbers: Iterable[int]) -> list[IPv4Address]:
+        return [self.network.loop_address(number) for number in numbers] if self.network else []
 
     @property
     def dns_name(self) -> str:
@@ -160,6 +178,7 @@ def entries(found: Networks, store: Store) -> list[Entry]:
     owners = {port.owner_uuid: port.owner for port in found.ports if port.owner_uuid}
     guests = {**dict(found.guests), **owners}
     seen = {network.name: _seen(network, kept[network.name]) for network in found.active}
+    none = Seen()
 
     def is_up(tap: str, mac: str, bridge: str) -> bool:
         if let_in is None and not tap:  # not root, to whom nobody tells the device of a container
@@ -175,22 +194,24 @@ def entries(found: Networks, store: Store) -> list[Entry]:
         elif network and is_behind(reservation) and not port:
             is_here = (reservation.mac, tap) in stations(network.bridge)
             state = UP if is_here and is_up(tap, reservation.mac, network.bridge) else RESERVED
-        addresses = tuple(sorted(seen.get(name, {}).get(reservation.mac, ())))
-        return Entry(
-            name, reservation, network, port, tap, state, guests.get(reservation.uuid, ""), addresses
-        )
+        used, dropped = seen.get(name, {}).get(reservation.mac, none)
+        guest = guests.get(reservation.uuid, "")
+        return Entry(name, reservation, network, port, tap, state, guest, used, dropped)
 
     return [entry(name, reservation) for name in names for reservation in kept[name]]
 
 
-def _seen(network: Network, kept: Sequence[Reservation]) -> dict[str, list[IPv4Address]]:
-    """By MAC address, what the host's neighbour table has beside ``kept``."""
-    reserved = {network.loop_address(each.number) for each in kept}
-    found: dict[str, list[IPv4Address]] = {}
-    for mac, address in neighbours(network.bridge):
-        if address in network.loop_prefix and address not in reserved:
-            found.setdefault(mac, []).append(address)
-    return found
+def _seen(network: Network, kept: Sequence[Reservation]) -> dict[str, Seen]:
+    return judge(network, kept, neighbours(network.bridge), heard(network))
+
+
+def dropped(listed: Sequence[Entry]) -> Iterator[tuple[Entry, IPv4Address, Dropped]]:
+    """What guests send from and are not let in."""
+    for entry in listed:
+        if entry.network and entry.dropped:
+            kept = [each.reservation for each in listed if each.network_name == entry.network_name]
+            for address in entry.dropped:
+                yield entry, address, explain(entry.network, kept, entry.reservation.mac, address)
 
 
 def _taps(found: Networks, kept: dict[str, tuple[Reservation, ...]]) -> dict[tuple[str, str], str]:

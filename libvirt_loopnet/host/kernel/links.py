@@ -1,4 +1,4 @@
-"""lo, the host's addresses and its ways out, for graph.py and ``loopnet publish``; anybody may look.
+"""lo, the host's addresses and its ways out, for ``loopnet`` graph, publish and reserve; anybody may look.
 
 By pyroute2, whose import takes longer than all the rest of a verb: so only what asks imports this.
 """
@@ -40,6 +40,13 @@ def own_addresses() -> frozenset[str]:
     """The IPv4 addresses of all devices. Raises HostError."""
     with _netlink() as netlink:
         return frozenset(each.partition("/")[0] for found in _addresses(netlink).values() for each in found)
+
+
+def devices_with(mac: str) -> list[str]:
+    """The host's own devices that have this MAC address, lower case. Raises HostError."""
+    with _netlink() as netlink:
+        found = netlink.get_links()
+        return sorted(link.get_attr("IFLA_IFNAME") for link in found if link.get_attr("IFLA_ADDRESS") == mac)
 
 
 @contextmanager

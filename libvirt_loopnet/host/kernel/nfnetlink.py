@@ -1,4 +1,4 @@
-"""Sends a ready-made nfnetlink transaction (linux/netfilter/nfnetlink.h)."""
+"""Speaks nfnetlink (linux/netfilter/nfnetlink.h): sends ready-made messages, reads what the kernel lists."""
 
 from __future__ import annotations
 
@@ -6,10 +6,17 @@ import _socket  # what socket is made of; socket itself takes as long to import 
 import errno
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ...errors import HostError
 
 NETLINK_NETFILTER = 12
+REQUEST, ACK = 0x1, 0x4
+_DUMP = 0x300
+_ERROR, _DONE = 2, 3
+_TYPE_MASK = 0x3FFF
+"""NLA_TYPE_MASK; the bits above say that an attribute is nested, or in network order."""
 _TIMEOUT = 10.0
 
 
@@ -18,36 +25,78 @@ def transact(messages: bytes, acknowledgements: int, *, absent: bool = False) ->
 
     With ``absent`` it is none that what is to be deleted is no more.
     """
+    ignored = errno.ENOENT if absent else 0
+    with _socket_for("refused") as netlink:
+        # Room for the answers of a large batch: a few dozen bytes each, plus their overhead
+        netlink.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVBUF, 1 << 21)
+        netlink.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, 1 << 21)
+        netlink.send(messages)
+        while acknowledgements > 0:
+            for kind, body in _messages(netlink.recv(1 << 16)):
+                if kind == _ERROR:  # which says 0 for yes
+                    _raise(body, ignored)
+                    acknowledgements -= 1
+
+
+def dump(kind: int, family: int, wanted: bytes = b"") -> Iterator[bytes]:
+    """The attributes of each thing that the kernel lists in answer to ``kind``, of those ``wanted``; none where
+    there is no such thing. Raises HostError."""
+    with _socket_for("can't be read") as netlink:
+        netlink.send(message(kind, REQUEST | _DUMP, family, wanted))
+        while True:
+            for answer, body in _messages(netlink.recv(1 << 17)):
+                if answer == _DONE:
+                    return
+                if answer == _ERROR:
+                    _raise(body, errno.ENOENT)
+                    return
+                yield body[4:]
+
+
+def message(kind: int, flags: int, family: int, body: bytes) -> bytes:
+    """One message; ``body`` is attributes."""
+    head = struct.pack("=IHHII", 20 + len(body), kind, flags, 1, 0)
+    return head + struct.pack("!BBH", family, 0, 0) + body
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    """One attribute, padded."""
+    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Kind and value of each attribute."""
+    offset = 0
+    while offset + 4 <= len(data):
+        length, kind = struct.unpack_from("=HH", data, offset)
+        yield kind & _TYPE_MASK, data[offset + 4 : offset + length]
+        offset += max((length + 3) & ~3, 4)
+
+
+@contextmanager
+def _socket_for(failing: str) -> Iterator[_socket.socket]:
     try:
         netlink = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW, NETLINK_NETFILTER)
         try:
-            _exchange(netlink, messages, acknowledgements, errno.ENOENT if absent else 0)
+            netlink.settimeout(_TIMEOUT)
+            netlink.bind((0, 0))
+            yield netlink
         finally:
             netlink.close()
     except OSError as error:
-        raise HostError(f"netlink refused: {error.strerror or error}") from None
+        raise HostError(f"netfilter by netlink {failing}: {error.strerror or error}") from None
 
 
-def _exchange(netlink: _socket.socket, messages: bytes, acknowledgements: int, ignored: int) -> None:
-    netlink.settimeout(_TIMEOUT)
-    # Room for the answers of a large batch: a few dozen bytes each, plus their overhead
-    netlink.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVBUF, 1 << 21)
-    netlink.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, 1 << 21)
-    netlink.bind((0, 0))
-    netlink.send(messages)
-    while acknowledgements > 0:
-        acknowledgements -= _read(netlink.recv(1 << 16), ignored)
-
-
-def _read(data: bytes, ignored: int) -> int:
-    """How many acknowledgements ``data`` holds; raises OSError for one that says no, but for ``ignored``."""
-    count = offset = 0
-    while offset + 20 <= len(data):
+def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Type and payload of each message."""
+    offset = 0
+    while offset + 16 <= len(data):
         length, kind = struct.unpack_from("=IH", data, offset)
-        if kind == 2:  # NLMSG_ERROR, which says 0 for yes
-            error = -struct.unpack_from("=i", data, offset + 16)[0]
-            if error not in (0, ignored):
-                raise OSError(error, os.strerror(error))
-            count += 1
-        offset += (length + 3) & ~3
-    return count
+        yield kind, data[offset + 16 : offset + length]
+        offset += max((length + 3) & ~3, 16)
+
+
+def _raise(body: bytes, ignored: int) -> None:
+    error = -struct.unpack_from("=i", body)[0]
+    if error not in (0, ignored):
+        raise OSError(error, os.strerror(error))
