@@ -26,13 +26,8 @@ def test_what_is_right() -> None:
     schema.check("list", [])
     schema.check("list", [NIC, {**NIC, "loop_address": None, "guest_address": None, "tap": "vnet0"}])
     unknown = {**dict.fromkeys(NIC), "name": "", "network": "loopnet", "mac": NIC["mac"], "tap": "veth0"}
-    said = {
-        "state": "unknown",
-        "seen": [],
-        "published": [],
-        "why": "no address",
-        "command": "loopnet reserve",
-    }
+    none: dict[str, list[str]] = {key: [] for key in ("also", "shared", "seen", "dropped", "published")}
+    said = {"state": "unknown", **none, "why": "no address", "command": "loopnet reserve"}
     schema.check("list", [{**unknown, **said}])
 
 
