@@ -20,6 +20,7 @@ from .. import config, log
 from ..addresses.store import Store
 from ..converge import apply
 from ..converge.mend import mend
+from ..converge.reopen import reopen
 from ..daemon.domains import LiveNic
 from ..errors import LoopnetError
 from ..host import linux
@@ -45,6 +46,7 @@ def run(arguments: Namespace) -> int:
     with suppress(KeyboardInterrupt), Changes() as changes:
         _notify("READY=1")
         while True:
+            _reopen()
             if _differs():
                 _mend()
             guests.plug_in()
@@ -75,6 +77,15 @@ def _mend() -> None:
         for line in mend():
             _say(f"mended: {line}")
     except LoopnetError as error:  # a later look may do better
+        _say(f"not mended: {error}")
+
+
+def _reopen() -> None:
+    """First, since whoever connects a VPN waits for it."""
+    try:
+        for line in reopen():
+            _say(f"mended: {line}")
+    except LoopnetError as error:
         _say(f"not mended: {error}")
 
 

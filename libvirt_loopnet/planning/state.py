@@ -96,6 +96,8 @@ class HostState(NamedTuple):
     """(network, host number) of all that are reserved in networks with published ports."""
     gone: tuple[str, ...] = ()
     """Bridges that were ours: other firewalls have to forget them, although they are no more."""
+    trusted: tuple[str, ...] = ()
+    """Tables of others in nft that may be opened, each as family and name."""
 
     @property
     def addresses(self) -> list[Address]:
@@ -195,6 +197,7 @@ def desire(
         published=ports_of_guests,
         reserved=tuple(_reserved(active, reservations)),
         reached=tuple((name, kept.number) for name in sorted(reached) for kept in reservations[name]),
+        trusted=options.open_firewalls,
     )
 
 

@@ -552,7 +552,7 @@ def findings(lab: Lab) -> list[dict[str, Any]]:
         "import sys, json; sys.path.insert(0, sys.argv[1])\n"
         "from libvirt_loopnet.daemon import runstate\n"
         "from libvirt_loopnet.host import obstacles\n"
-        "found = obstacles.find(runstate.active_networks())\n"
+        "found = obstacles.find(runstate.active_networks()).obstacles\n"
         "print(json.dumps([finding._asdict() for finding in found]))"
     )
     return cast("list[dict[str, Any]]", json.loads(lab.host.python(code, str(CHECKOUT))))

@@ -6,13 +6,14 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from libvirt_loopnet.firewalls.obstacles import Obstacle
+from libvirt_loopnet.firewalls.obstacles import Foreign, Obstacle
 from libvirt_loopnet.model import ANY_ADDRESS, Publication
 from libvirt_loopnet.networks.dhcp import Problem
 from libvirt_loopnet.reports.doctor import ERROR, NOTE, Daemon, Facts, Finding, Listener, findings, order
 from tests.unit.test_plan import network
 
 ADDRESS = IPv4Address("127.1.0.9")
+IN_THE_WAY = Obstacle("ip x y", "drop", ("DNS",), ("nft insert",), "ip x")
 
 
 def only(facts: Facts) -> Finding:
@@ -55,7 +56,11 @@ def test_a_sound_host() -> None:
         (Facts(guest_leases=(("net", "the script is in none of /x"),)), "leases", "install-hooks"),
         (Facts(unplugged=(("guest vm1 runs", "loopnet sync"),)), "unplugged", "loopnet sync"),
         (Facts(drift=("ip route add",)), "drift", "loopnet sync"),
-        (Facts(obstacles=(Obstacle("ip x y", "drop", ("DNS",), ("nft insert",)),)), "firewall", "nft insert"),
+        (
+            Facts(foreign=Foreign((Obstacle("ip x y", "drop", ("DNS",), ("nft insert",), "ip x"),))),
+            "firewall",
+            "nft insert",
+        ),
         (Facts(firewall_problems=("busctl is not installed",)), "firewall-unknown", "loopnet sync"),
     ],
 )
