@@ -106,7 +106,7 @@ def packets(
         found += [*_to_host(network), *_from_host(network)]
         if network.internet != NONE:
             found += _internet(network, uplink) if not ways.limited else _by_ways(network, uplink, ways)
-        found += [_among_guests(network)] if bridged else ()
+        found += _among_guests(network) if bridged else ()
         if uplink and network.name in published and not ways.limited:
             found.append(_from_lan(network, uplink))
     return found
@@ -180,11 +180,12 @@ def _by_way(network: Network, device: str, there: str) -> Iterable[Packet]:
     yield Packet(_NO_INTERNET, hooks, match, device, bridge, _ANYWHERE, guest, "tcp", ports, "established")
 
 
-def _among_guests(network: Network) -> Packet:
-    hooks, bridge = ("prerouting", "forward"), network.bridge
-    match, guest = f'iifname "{bridge}" ip saddr {network.guest_prefix}', _guest(network)
+def _among_guests(network: Network) -> Iterable[Packet]:
+    bridge, guest = network.bridge, _guest(network)
     here, there = network.guest_address(guest), network.guest_address(guest + 1)
-    return Packet(_NOT_AMONG, hooks, match, bridge, bridge, here, there, "tcp", (_CLIENT, 22))
+    for hook, out in (("prerouting", ""), ("forward", f' oifname "{bridge}"')):
+        match = f'iifname "{bridge}"{out} ip saddr {network.guest_prefix}'
+        yield Packet(_NOT_AMONG, (hook,), match, bridge, bridge, here, there, "tcp", (_CLIENT, 22))
 
 
 def _from_lan(network: Network, uplink: str) -> Packet:

@@ -77,7 +77,7 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
         lab.path("/etc/resolv.conf").write_text(f"nameserver {lab.router_address}\n")
         vpn = switches.vpn(lab)
         vpn.sh(f"ip link set lo up; ip address add {INTERNET}/32 dev lo")
-        servers.both(vpn, ("0.0.0.0", PORT))
+        servers.both(vpn, (INTERNET, PORT))
         for world in made(lab):
             yield Stage(world, vpn)
 

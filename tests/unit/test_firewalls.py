@@ -423,7 +423,7 @@ def test_findings_name_rule_and_commands() -> None:
     assert finding.mend == (
         'nft add rule inet t f iifname "virbr1" ip saddr 247.1.0.0/24 accept',
         'nft add rule inet t f oifname "virbr1" ip daddr 247.1.0.0/24 ct state established,related accept',
-        'nft add rule inet t f iifname "virbr1" ip saddr 10.127.1.0/24 accept',
+        'nft add rule inet t f iifname "virbr1" oifname "virbr1" ip saddr 10.127.1.0/24 accept',
     )
 
 
