@@ -7,14 +7,20 @@ default route leads to (its NetworkManager plugin).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tests.sandbox import INTERNET, Namespace
 
 from .lab import Lab
 
 TUNNEL = "wg0-mullvad"
 IVPN_TUNNEL = "wgivpn"
-NORD_TUNNEL = "nordlynx"
-DEVICES = {"mullvad": TUNNEL, "nordvpn": NORD_TUNNEL, "ivpn": IVPN_TUNNEL, "hand-written": "wg0"}
+DEVICES = {
+    "mullvad": TUNNEL,
+    "mullvad, LAN": TUNNEL,
+    "nordvpn": "nordlynx",
+    "hand-written": "wg0",
+}
 HERE, THERE, RELAY = "10.64.0.2", "10.64.0.1", "185.65.134.66"
 """Addresses of the tunnel's ends, the far one serving DNS, and of the VPN's server."""
 _LAN = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16")
@@ -48,7 +54,9 @@ def mullvad(device: str = "", *, lan: bool = False) -> str:
     dns = [f'oif "{device}" {protocol} dport 53 ip daddr {THERE} accept' for protocol in ("udp", "tcp")]
     no_dns = ["udp dport 53 reject", "tcp dport 53 reject with tcp reset"]
     out = [*(dns if device else []), *no_dns, *([f'oif "{device}" accept'] if device else [])]
-    to_lan = [f"ip daddr {net} accept" for net in (*_LAN, "255.255.255.255", "224.0.0.0/24", "239.255.0.0/16")]
+    to_lan = [
+        f"ip daddr {net} accept" for net in (*_LAN, "255.255.255.255", "224.0.0.0/24", "239.255.0.0/16")
+    ]
     to_lan = to_lan if lan else []
     asks = "udp sport 68 ip daddr 255.255.255.255 udp dport 67 accept"
     answers = "udp sport 67 udp dport 68 accept"
@@ -87,7 +95,7 @@ def mullvad(device: str = "", *, lan: bool = False) -> str:
     return _anew("inet mullvad", chains)
 
 
-def nordvpn(device: str = "", **_: bool) -> str:
+def nordvpn(device: str = "") -> str:
     """Its kill switch, connected by ``device`` or not."""
     lan = "ip daddr { 10.0.0.0/8, 169.254.0.0/16, 172.16.0.0/12, 192.168.0.0/16 }"
     no_dns = [f"{lan} {protocol} dport 53 drop" for protocol in ("tcp", "udp")]
@@ -110,7 +118,7 @@ def nordvpn(device: str = "", **_: bool) -> str:
     return _anew("inet nordvpn", chains)
 
 
-def hand_written(device: str = "", **_: bool) -> str:
+def hand_written(device: str = "") -> str:
     """What many pages recommend: nothing is forwarded at all."""
     chains = {
         "input": [
@@ -130,8 +138,24 @@ def hand_written(device: str = "", **_: bool) -> str:
     return _anew("inet killswitch", chains)
 
 
-TABLES = {"mullvad": mullvad, "nordvpn": nordvpn, "hand-written": hand_written}
-NAMES = {"mullvad": "inet mullvad", "nordvpn": "inet nordvpn", "hand-written": "inet killswitch"}
+def mullvad_sharing(device: str = "") -> str:
+    """With local network sharing."""
+    return mullvad(device, lan=True)
+
+
+TABLES: dict[str, Callable[[str], str]] = {
+    "mullvad": mullvad,
+    "mullvad, LAN": mullvad_sharing,
+    "nordvpn": nordvpn,
+    "hand-written": hand_written,
+}
+"""What is loaded when it is connected by a device, or by none: ''."""
+NAMES = {
+    "mullvad": "inet mullvad",
+    "mullvad, LAN": "inet mullvad",
+    "nordvpn": "inet nordvpn",
+    "hand-written": "inet killswitch",
+}
 
 
 def _anew(table: str, chains: dict[str, list[str]]) -> str:
