@@ -128,15 +128,13 @@ def _to_host(network: Network) -> Iterable[Packet]:
     yield Packet(_NO_DHCP, hooks, dhcp, bridge, "", _NOBODY, _EVERYBODY, "udp", (68, 67))
     yield Packet(_NO_DNS, hooks, dns, bridge, "", guest, own, "udp", (_CLIENT, 53))
     yield Packet(_NO_PING, hooks, f"{by_guest} meta l4proto icmp", bridge, "", guest, own, "icmp", (0, 0))
-    if network.mode != NATIVE:  # it renews
-        yield Packet(_NO_DHCP, hooks, dhcp, bridge, "", guest, own, "udp", (68, 67))
-    guest, own = network.loop_address(_guest(network)), network.loop_address(network.host)
-    if network.mode == NATIVE:
-        yield Packet(_NO_DHCP, hooks, dhcp, bridge, "", guest, own, "udp", (68, 67))
+    loop_guest, loop_host = network.loop_address(_guest(network)), network.loop_address(network.host)
+    renewing, server = (loop_guest, loop_host) if network.mode == NATIVE else (guest, own)
+    yield Packet(_NO_DHCP, hooks, dhcp, bridge, "", renewing, server, "udp", (68, 67))
     # No ct state: in a chain ahead of conntrack it isn't known yet, and table ip loopnet looks at it.
     reply = f'iifname "{bridge}" ip saddr {network.loop_prefix}'
     ports = (22, _CLIENT)
-    yield Packet(_NO_GUEST, hooks, reply, bridge, "", guest, own, "tcp", ports, "established")
+    yield Packet(_NO_GUEST, hooks, reply, bridge, "", loop_guest, loop_host, "tcp", ports, "established")
 
 
 def _from_host(network: Network) -> Iterable[Packet]:
