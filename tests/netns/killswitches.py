@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.sandbox import INTERNET, Namespace
-
-from .lab import Lab
+from tests.sandbox import Sandbox
 
 TUNNEL = "wg0-mullvad"
 IVPN_TUNNEL = "wgivpn"
@@ -26,27 +24,21 @@ HERE, THERE, RELAY = "10.64.0.2", "10.64.0.1", "185.65.134.66"
 _LAN = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16")
 
 
-def tunnel_up(lab: Lab, device: str) -> None:
+def tunnel_up(sandbox: Sandbox, device: str) -> None:
     """What the host sends goes by the tunnel, but for what the VPN itself marks."""
-    lab.host.sh(
+    sandbox.host.sh(
         f"ip link add {device} type veth peer name eth0 netns vpn\n"
         f"ip address add {HERE}/32 peer {THERE} dev {device}; ip link set {device} up\n"
         f"ip -n vpn address add {THERE}/32 peer {HERE} dev eth0; ip -n vpn link set eth0 up\n"
-        f"ip -n vpn address add {INTERNET}/32 dev lo || :; ip -n vpn link set lo up\n"
+        "ip -n vpn route replace default dev eth0\n"
         f"ip route replace default via {THERE} dev {device} table 51820\n"
         "ip rule add pref 100 not fwmark 0x6d6f6c65 table 51820; ip rule add pref 99 table main suppress_prefixlength 0"
     )
 
 
-def tunnel_down(lab: Lab, device: str) -> None:
+def tunnel_down(sandbox: Sandbox, device: str) -> None:
     """The host's default route is the LAN's again."""
-    lab.host.sh(f"ip link delete {device}; ip rule del pref 100 || :; ip rule del pref 99 || :")
-
-
-def vpn(lab: Lab) -> Namespace:
-    """The VPN's other end."""
-    lab.host.sh("ip netns add vpn")
-    return lab.namespace("vpn")
+    sandbox.host.sh(f"ip link delete {device}; ip rule del pref 100 || :; ip rule del pref 99 || :")
 
 
 def mullvad(device: str = "", *, lan: bool = False) -> str:

@@ -41,7 +41,6 @@ class Stage:
 
     def connect(self, device: str) -> None:
         switches.tunnel_up(self.lab, device)
-        self.vpn.sh("ip route replace default dev eth0 || :")
         self.up = device
 
     def disconnect(self) -> None:
@@ -75,7 +74,8 @@ class Stage:
 def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
     with Lab(request.param, bridge_nf=True, lan_prefix="192.168.7.0/24") as lab, Servers() as servers:
         lab.path("/etc/resolv.conf").write_text(f"nameserver {lab.router_address}\n")
-        vpn = switches.vpn(lab)
+        lab.host.sh("ip netns add vpn")
+        vpn = lab.namespace("vpn")
         vpn.sh(f"ip link set lo up; ip address add {INTERNET}/32 dev lo")
         servers.both(vpn, (INTERNET, PORT))
         for world in made(lab):
