@@ -40,7 +40,7 @@ class Packet(NamedTuple):
     oif: str
     source: IPv4Address | None
     destination: IPv4Address | None
-    """None: could be any."""
+    """None: any; as a destination, one on the internet that no rule singles out."""
     protocol: str
     ports: tuple[int, int]
     """Source, destination."""
@@ -224,6 +224,12 @@ _ABSENT = object()
 """Another protocol's header isn't there: no value, not even for '!='."""
 
 
+_PUBLIC = object()
+"""An address on the internet that no rule singles out."""
+_BROAD = 2**24
+"""A range of more addresses singles out none."""
+
+
 def _value(left: Json, packet: Packet) -> Any:
     """What the packet has there; None if that isn't known."""
     (kind, it), *_ = left.items() if isinstance(left, dict) else (("", {}),)
@@ -253,7 +259,8 @@ _META: dict[str, Callable[[Packet], Any]] = {
 
 def _payload(protocol: str, field: str, packet: Packet) -> Any:
     if protocol == "ip":
-        fields = {"saddr": packet.source, "daddr": packet.destination, "protocol": packet.protocol}
+        there = _PUBLIC if packet.destination is None else packet.destination
+        fields = {"saddr": packet.source, "daddr": there, "protocol": packet.protocol}
         return fields.get(field)
     if protocol in (packet.protocol, "th"):
         return dict(zip(("sport", "dport"), packet.ports)).get(field)
@@ -268,6 +275,8 @@ def _is(value: Any, elements: Iterable[Any]) -> bool | None:
 
 
 def _is_one(value: Any, element: Any) -> bool | None:
+    if value is _PUBLIC:
+        return _may_be_public(element)
     if isinstance(element, dict):
         (kind, it), *_ = element.items()
         if kind == "elem":
@@ -276,6 +285,27 @@ def _is_one(value: Any, element: Any) -> bool | None:
             return ":" not in it["addr"] and value in IPv4Network((it["addr"], it["len"]))
         return _is_between(value, *it) if kind == "range" else None
     return _is_named(str(value), str(element))
+
+
+def _may_be_public(element: Any) -> bool | None:
+    """Is an address of the internet, which no rule singles out, among these? None: can't be told."""
+    if isinstance(element, dict):
+        (kind, it), *_ = element.items()
+        if kind == "elem":
+            return _may_be_public(it["val"])
+        if kind not in ("prefix", "range"):
+            return None
+        low, high = (it["addr"], "") if kind == "prefix" else map(str, it)
+        if ":" in low:
+            return False
+        if kind == "prefix":
+            return True if it["len"] == 0 else None if it["len"] < 8 and low not in _APART else False
+        return None if int(IPv4Address(high)) - int(IPv4Address(low)) > _BROAD else False
+    return False
+
+
+_APART = ("224.0.0.0", "240.0.0.0")
+"""Multicast and what is reserved."""
 
 
 def _is_named(value: str, element: str) -> bool | None:

@@ -2,7 +2,7 @@
 
 A kill switch keeps what the host sends in a tunnel; were guests let out by all devices, they would go round it.
 So every chain that the host's own packets pass is asked, for each device that it names: does it let out a packet
-to anywhere, whatever its address? What may drop one, for all that can be told, does.
+to anywhere on the internet, whatever its address? What may drop one, for all that can be told, does.
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ def _is_sound(name: str) -> bool:
 
 
 def of_iptables(saved: str) -> Rules:
-    """What ``iptables-save -t filter`` says of OUTPUT and the chains it leads to; options that aren't known here,
-    addresses among them, may match or not."""
+    """What ``iptables-save -t filter`` says of OUTPUT and the chains it leads to; options that aren't known here may
+    match or not."""
     lines = saved.splitlines()
     policies = {words[0][1:]: words[1] for line in lines if line.startswith(":") for words in [line.split()]}
     place = {"family": "ip", "table": "filter"}
@@ -119,6 +119,8 @@ _FIELDS = {
     "-o": {"meta": {"key": "oifname"}},
     "-i": {"meta": {"key": "iifname"}},
     "-p": {"meta": {"key": "l4proto"}},
+    "-d": {"payload": {"protocol": "ip", "field": "daddr"}},
+    "--dst-type": {"fib": {"result": "type", "flags": ["daddr"]}},
     "--ctstate": {"ct": {"key": "state"}},
     "--state": {"ct": {"key": "state"}},
     "--mark": {"meta": {"key": "mark"}},
@@ -158,12 +160,15 @@ def _statements(words: list[str], chains: Iterable[str]) -> Iterator[Json]:
 def _element(option: str, value: str) -> object:
     if option == "--mark":  # a mask makes no difference to a mark of 0
         return _number(value.partition("/")[0])
+    if option == "-d":
+        address, _, length = value.partition("/")
+        return {"prefix": {"addr": address, "len": _number(length or "32")}}
     if option in ("--dport", "--dports"):
         low, colon, high = value.partition(":")
         return {"range": [_number(low), _number(high)]} if colon else _number(low)
     if option in ("-o", "-i") and value.endswith("+"):
         return value[:-1] + "*"
-    return value.lower() if option in ("--ctstate", "--state") else value
+    return value.lower() if option in ("--ctstate", "--state", "--dst-type") else value
 
 
 def _number(text: str) -> int:

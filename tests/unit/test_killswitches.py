@@ -61,7 +61,19 @@ LAN = {"prefix": {"addr": "192.168.0.0", "len": 16}}
         ([match(OUT, "wg0"), match(STATE, ["established", "new"], "in"), ACCEPT], ("wg0",)),
         ([match(OUT, "wg0"), match(STATE, ["established", "related"], "in"), ACCEPT], ()),
         ([match(OUT, "wg0"), match(field("daddr"), LAN), ACCEPT], ()),
-        ([match(OUT, "wg0"), match(field("daddr"), LAN, "!="), ACCEPT], ()),
+        ([match(OUT, "wg0"), match(field("daddr"), LAN, "!="), ACCEPT], ("wg0",)),
+        ([match(OUT, "wg0"), match(field("daddr"), "198.51.100.1"), ACCEPT], ()),
+        ([match(OUT, "wg0"), match(field("daddr"), "198.51.100.1", "!="), ACCEPT], ("wg0",)),
+        (
+            [match(OUT, "wg0"), match(field("daddr"), {"prefix": {"addr": "0.0.0.0", "len": 0}}), ACCEPT],
+            ("wg0",),
+        ),
+        ([match(OUT, "wg0"), match(field("daddr"), {"prefix": {"addr": "0.0.0.0", "len": 1}}), ACCEPT], ()),
+        (
+            [match(OUT, "wg0"), match(field("daddr"), {"range": ["10.0.0.1", "10.9.0.0"]}, "!="), ACCEPT],
+            ("wg0",),
+        ),
+        ([match(OUT, "wg0"), match(field("daddr"), {"range": ["10.0.0.1", "11.9.0.0"]}, "!="), ACCEPT], ()),
         ([match(OUT, "wg0"), match(field("saddr"), "10.64.0.2"), ACCEPT], ()),
         ([match(OUT, "wg0"), match(meta("mark"), 51820), ACCEPT], ()),
         ([match(OUT, "wg0"), match(meta("skuid"), 1000), ACCEPT], ()),
@@ -166,6 +178,27 @@ IVPN = """\
 -A IVPN-OUT -d 185.65.134.66/32 -j ACCEPT
 -A IVPN-OUT -j DROP
 """
+KUBERNETES = """\
+:KUBE-FIREWALL - [0:0]
+-A OUTPUT -j KUBE-FIREWALL
+-A KUBE-FIREWALL ! -s 127.0.0.0/8 -d 127.0.0.0/8 -m comment --comment "block incoming localnet connections" \
+-m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP
+"""
+UFW = """\
+:ufw-before-output - [0:0]
+:ufw-track-output - [0:0]
+:ufw-skip-to-policy-output - [0:0]
+:ufw-logging-deny - [0:0]
+-A OUTPUT -j ufw-before-output
+-A OUTPUT -j ufw-logging-deny
+-A OUTPUT -j ufw-track-output
+-A ufw-before-output -o lo -j ACCEPT
+-A ufw-before-output -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A ufw-logging-deny -m conntrack --ctstate INVALID -m limit --limit 3/min --limit-burst 10 -j RETURN
+-A ufw-logging-deny -m limit --limit 3/min --limit-burst 10 -j LOG --log-prefix "[UFW BLOCK] "
+-A ufw-skip-to-policy-output -j ACCEPT
+-A ufw-track-output -p tcp -m conntrack --ctstate NEW -j ACCEPT
+"""
 
 
 @pytest.mark.parametrize(
@@ -184,7 +217,13 @@ IVPN = """\
         ),
         ("DROP", "-A OUTPUT -d 10.0.0.0/8 -j ACCEPT\n", Ways(elsewhere=False)),
         ("DROP", "-A OUTPUT -m owner ! --uid-owner 0 -j ACCEPT\n", Ways(elsewhere=False)),
-        ("DROP", "-A OUTPUT ! -d 10.0.0.0/8 -o wg0 -j ACCEPT\n", Ways(elsewhere=False)),
+        ("DROP", "-A OUTPUT ! -d 10.0.0.0/8 -o wg0 -j ACCEPT\n", Ways(False, ("wg0",))),
+        ("DROP", "-A OUTPUT ! -d 9.9.9.9/32 -o wg0 -j ACCEPT\n", Ways(False, ("wg0",))),
+        ("ACCEPT", "-A OUTPUT -d 198.51.100.7/32 -j DROP\n", EVERYWHERE),
+        ("ACCEPT", "-A OUTPUT -d 0.0.0.0/1 -j DROP\n", Ways(elsewhere=False)),
+        ("ACCEPT", "-A OUTPUT ! -d 198.51.100.7/32 -j DROP\n", Ways(elsewhere=False)),
+        ("ACCEPT", KUBERNETES, EVERYWHERE),
+        ("ACCEPT", UFW, EVERYWHERE),
         ("DROP", "-A OUTPUT -m connmark ! --mark 0x1 -j LOG --log-prefix x\n", Ways(elsewhere=False)),
         (
             "ACCEPT",
