@@ -49,6 +49,8 @@ class Foreign(NamedTuple):
     """All there are, each as family and name."""
     owned: frozenset[str] = frozenset()
     """Those in the way that nobody may change but the program that they belong to."""
+    around: str = ""
+    """The device by which guests get out though the host's own traffic does not; '' for none."""
 
 
 class Drop(NamedTuple):
@@ -110,6 +112,22 @@ def packets(
         if uplink and network.name in published and not ways.limited:
             found.append(_from_lan(network, uplink))
     return found
+
+
+def around(
+    filters: Iterable[Rules], networks: Iterable[Network], uplink: str, ways: Ways, known: Collection[Place]
+) -> str:
+    """``uplink``, if guests' traffic gets out by it while ``ways`` keep the host's own from it: whoever wrote these
+    rules had no guests in mind. Of ``filters``, chains ``known`` don't count."""
+    if not uplink or ways.lets_out(uplink):
+        return ""
+    chains = [(rules, *each) for rules in filters for each in rules.base_chains() if each[0] not in known]
+    for network in networks:
+        out = next(iter(_by_way(network, uplink, "")))
+        stopped = any(c["hook"] in out.hooks and rules.dropping(place, c, out) for rules, place, c in chains)
+        if network.internet != NONE and not stopped:
+            return uplink
+    return ""
 
 
 _NO_DHCP, _NO_DNS, _NO_PING = "guests get no DHCP", "guests get no DNS", "guests can't ping the gateway"

@@ -93,13 +93,20 @@ def _is_sound(name: str) -> bool:
 
 
 def of_iptables(saved: str) -> Rules:
-    """What ``iptables-save -t filter`` says of OUTPUT and the chains it leads to; options that aren't known here may
-    match or not."""
+    """What ``iptables-save -t filter`` says of OUTPUT and FORWARD; options that aren't known here may match or
+    not."""
     lines = saved.splitlines()
     policies = {words[0][1:]: words[1] for line in lines if line.startswith(":") for words in [line.split()]}
     place = {"family": "ip", "table": "filter"}
-    base = {"type": "filter", "hook": "output", "policy": policies.get("OUTPUT", "-").lower()}
-    ruleset: list[Json] = [{"chain": {**place, "name": "OUTPUT", **base}}] if "OUTPUT" in policies else []
+    ruleset: list[Json] = [
+        {
+            "chain": {
+                **place, "name": name, "type": "filter", "hook": name.lower(), "policy": policies[name].lower(),
+            }
+        }
+        for name in ("OUTPUT", "FORWARD")
+        if name in policies
+    ]  # fmt: skip
     for number, line in enumerate(lines, start=1):
         if line.startswith("-A "):
             _, chain, *words = _words(line)

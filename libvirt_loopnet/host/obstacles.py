@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import process
 from ..errors import HostError
-from ..firewalls.obstacles import Drop, Foreign, drops, packets
+from ..firewalls.obstacles import Drop, Foreign, around, drops, packets
 from ..firewalls.openings import BUILTINS, Firewalls
 from ..firewalls.walk import Rules
 from ..firewalls.ways import of_iptables, ways
@@ -27,13 +27,20 @@ def find(networks: Sequence[Network], published: Collection[str] = ()) -> Foreig
     known = _spoken_to(observed, ruleset)
     bridges = [network.bridge for network in networks]
     filters = [Rules(ruleset, without_ours=True), *(of_iptables(saved) for _, saved in observed.iptables)]
-    out = ways(filters, bridges, {place for place in known if place[:2] == ("ip", "filter")})
-    needed = packets(networks, firewall.uplink(), firewall.is_bridged(), published, out)
+    # iptables says more of its rules than nft knows.
+    twice = {place for place in known if place[:2] == ("ip", "filter")}
+    out = ways(filters, bridges, twice)
+    uplink = firewall.uplink()
+    needed = packets(networks, uplink, firewall.is_bridged(), published, out)
     found = [drop.obstacle(_rule_text(drop)) for drop in drops(Rules(ruleset), needed, known)]
     owned = {each.table for each in found if firewall.is_owned(each.table)}
     tables = [entry["table"] for entry in ruleset if "table" in entry]
     return Foreign(
-        tuple(found), out, frozenset(f"{it['family']} {it['name']}" for it in tables), frozenset(owned)
+        tuple(found),
+        out,
+        frozenset(f"{it['family']} {it['name']}" for it in tables),
+        frozenset(owned),
+        around(filters, networks, uplink, out, twice),
     )
 
 

@@ -353,6 +353,15 @@ def _kept_in(facts: Facts) -> Iterator[Finding]:
     if not ways.limited or not guests_go_out:
         return
     rules = f"nft list chain {ways.by[0]}"
+    if facts.foreign.around:
+        device = facts.foreign.around
+        yield Finding(
+            "firewall-around",
+            WARNING,
+            f"{', '.join(ways.by)}: the host's own traffic isn't let out by {device}, guests' is",
+            f"guests go round that, as soon as the route leads to {device}",
+            _keep_in(facts),
+        )
     if not ways.elsewhere and not ways.open:
         yield Finding(
             "firewall-closed",
@@ -369,6 +378,18 @@ def _kept_in(facts: Facts) -> Iterator[Finding]:
             "guests' answers to the LAN are let out by no others, so published ports may not be reached from there",
             rules,
         )
+
+
+def _keep_in(facts: Facts) -> str:
+    """A table of its own that holds guests to where the host's own traffic goes."""
+    bridges = [network.bridge for network in facts.networks if network.internet != NONE]
+    spared = " ".join(f'oifname != "{name}"' for name in [*facts.foreign.ways.open, *bridges])
+    inside = ", ".join(f'"{bridge}"' for bridge in bridges)
+    chain = "inet guests forward"
+    return (
+        f"nft add table inet guests; nft 'add chain {chain} {{ type filter hook forward priority 0; }}'; "
+        f"nft 'add rule {chain} iifname {{ {inside} }} {spared} drop'"
+    )
 
 
 _CHECKS = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import struct
 import subprocess
@@ -412,6 +413,28 @@ def test_wg_quick(clean: Stage) -> None:
         lab.host.sh(
             "nft delete table ip wg-quick-wg0; iptables-nft -P FORWARD ACCEPT; iptables-nft -F OUTPUT"
         )
+
+
+def test_a_kill_switch_that_forgets_guests(clean: Stage) -> None:
+    """wg-quick(8)'s alone, without Docker: guests go round it, and the doctor's command keeps them in."""
+    stage, lab = clean, clean.lab
+    stage.connect("wg0")
+    lab.host.sh(
+        "iptables-nft -I OUTPUT ! -o wg0 -m mark ! --mark 51820 -m addrtype ! --dst-type LOCAL -j REJECT"
+    )
+    try:
+        stage.sync()
+        found = json.loads(lab.host.run(["loopnet", "doctor", "--json"], check=False).stdout)
+        (finding,) = [each for each in found if each["id"] == "firewall-around"]
+        stage.disconnect()
+        assert not quiet(stage)
+        lab.host.sh(finding["command"])
+        assert quiet(stage)
+        stage.connect("wg0")
+        assert stage.works() == {*LOCAL, OUT}
+        assert "firewall-around" not in lab.host.run(["loopnet", "doctor", "--json"], check=False).stdout
+    finally:
+        lab.host.sh("nft delete table inet guests || :; iptables-nft -F OUTPUT")
 
 
 def test_proton(clean: Stage) -> None:

@@ -10,7 +10,17 @@ from libvirt_loopnet.firewalls.obstacles import Foreign, Obstacle
 from libvirt_loopnet.firewalls.ways import Ways
 from libvirt_loopnet.model import ANY_ADDRESS, Publication
 from libvirt_loopnet.networks.dhcp import Problem
-from libvirt_loopnet.reports.doctor import ERROR, NOTE, Daemon, Facts, Finding, Listener, findings, order
+from libvirt_loopnet.reports.doctor import (
+    ERROR,
+    NOTE,
+    WARNING,
+    Daemon,
+    Facts,
+    Finding,
+    Listener,
+    findings,
+    order,
+)
 from tests.unit.test_plan import network
 
 ADDRESS = IPv4Address("127.1.0.9")
@@ -116,6 +126,9 @@ def test_guests_are_kept_in_like_the_host() -> None:
     assert findings(Facts(networks=(network(1)._replace(internet="none"),), foreign=shut)) == []
     tunnel = Foreign(ways=CLOSED._replace(open=("wg0",)))
     assert findings(Facts(networks=(network(1),), foreign=tunnel)) == []
+    past = only(Facts(networks=(network(1),), foreign=tunnel._replace(around="eth0")))
+    assert (past.id, past.level) == ("firewall-around", WARNING)
+    assert """iifname { "virbr1" } oifname != "wg0" oifname != "virbr1" drop'""" in past.command
     port = Publication("tcp", ANY_ADDRESS, 80, 80)
     published = Facts(networks=(network(1),), foreign=tunnel, published=(("vm1", port),))
     assert only(published).id == "firewall-published"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from libvirt_loopnet.firewalls import tables
+from libvirt_loopnet.firewalls.obstacles import around
 from libvirt_loopnet.firewalls.openings import NFT_TABLE, Firewalls, orders, script
 from libvirt_loopnet.firewalls.tables import Table
 from libvirt_loopnet.firewalls.walk import Rules
@@ -393,6 +394,21 @@ def test_only_what_is_trusted_is_told() -> None:
     opened = Firewalls(tables=(Table("inet", "t", after(TABLE, order.text)),))
     (closed,) = orders(opened, [ONE])
     assert after(opened.tables[0].ruleset, closed.text) == TABLE
+
+
+def test_who_goes_round_it() -> None:
+    """A kill switch about what the host sends, and none about what it forwards."""
+    switch, forward = Rules(ONLY_WG0), chain("forward", "forward", "drop")
+    saved = "*filter\n:OUTPUT ACCEPT [0:0]\n:FORWARD {} [0:0]\nCOMMIT\n"
+    assert around([switch], [ONE], "eth0", WG0, ()) == "eth0"
+    assert around([switch], [ONE], "wg0", WG0, ()) == ""
+    assert around([switch], [ONE], "", WG0, ()) == ""
+    assert around([switch], [ONE._replace(internet="none")], "eth0", WG0, ()) == ""
+    assert around([Rules([*ONLY_WG0, forward])], [ONE], "eth0", WG0, ()) == ""
+    assert around([Rules([*ONLY_WG0, forward])], [ONE], "eth0", WG0, [("inet", "t", "forward")]) == "eth0"
+    for policy, device in (("DROP", ""), ("ACCEPT", "eth0")):
+        assert around([switch, of_iptables(saved.format(policy))], [ONE], "eth0", WG0, ()) == device
+    assert around([switch], [ONE], "eth0", EVERYWHERE, ()) == ""
 
 
 def test_a_firewall_that_lets_the_host_out_everywhere() -> None:
