@@ -114,14 +114,17 @@ def packets(
     return found
 
 
-def around(
-    filters: Iterable[Rules], networks: Iterable[Network], uplink: str, ways: Ways, known: Collection[Place]
-) -> str:
+def around(filters: Iterable[Rules], networks: Iterable[Network], uplink: str, ways: Ways) -> str:
     """``uplink``, if guests' traffic gets out by it while ``ways`` keep the host's own from it: whoever wrote these
-    rules had no guests in mind. Of ``filters``, chains ``known`` don't count."""
+    rules had no guests in mind."""
     if not uplink or ways.lets_out(uplink):
         return ""
-    chains = [(rules, *each) for rules in filters for each in rules.base_chains() if each[0] not in known]
+    chains = [
+        (rules, place, chain)
+        for rules in filters
+        for place, chain in rules.base_chains()
+        if place[:2] not in TABLES
+    ]
     for network in networks:
         out = next(iter(_by_way(network, uplink, "")))
         stopped = any(c["hook"] in out.hooks and rules.dropping(place, c, out) for rules, place, c in chains)

@@ -7,7 +7,7 @@ to anywhere on the internet, whatever its address? What may drop one, for all th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from ..records import NamedTuple
 from ..ruleset.tables import TABLES
@@ -55,14 +55,13 @@ def _covers(name: str, device: str) -> bool:
     return device.startswith(name[:-1]) if name.endswith("*") else device == name
 
 
-def ways(filters: Iterable[Rules], bridges: Iterable[str] = (), known: Collection[Place] = ()) -> Ways:
-    """What all of ``filters`` together let out, but for our tables and chains ``known``; ``bridges`` are ours,
-    by which nothing gets out."""
+def ways(filters: Iterable[Rules], bridges: Iterable[str] = ()) -> Ways:
+    """What all of ``filters`` together let out, our tables aside; ``bridges`` are ours, by which nothing gets out."""
     chains = [
         (rules, place, chain)
         for rules in filters
         for place, chain in rules.base_chains()
-        if chain["hook"] in HOOKS and place not in known and place[:2] not in TABLES
+        if chain["hook"] in HOOKS and place[:2] not in TABLES
     ]
     inside = {"lo", *bridges}
     named = sorted({name for rules, _, _ in chains for name in rules.devices() if _is_sound(name)} - inside)

@@ -26,10 +26,11 @@ def find(networks: Sequence[Network], published: Collection[str] = ()) -> Foreig
     observed = firewall.observe()
     known = _spoken_to(observed, ruleset)
     bridges = [network.bridge for network in networks]
-    filters = [Rules(ruleset, without_ours=True), *(of_iptables(saved) for _, saved in observed.iptables)]
-    # iptables says more of its rules than nft knows.
-    twice = {place for place in known if place[:2] == ("ip", "filter")}
-    out = ways(filters, bridges, twice)
+    # iptables itself says more of its rules than nft knows.
+    told = {("ip", "filter")} if any(tool == "iptables-nft" for tool, _ in observed.iptables) else set()
+    rest = [entry for entry in ruleset if _table(entry) not in told]
+    filters = [Rules(rest, without_ours=True), *(of_iptables(saved) for _, saved in observed.iptables)]
+    out = ways(filters, bridges)
     uplink = firewall.uplink()
     needed = packets(networks, uplink, firewall.is_bridged(), published, out)
     found = [drop.obstacle(_rule_text(drop)) for drop in drops(Rules(ruleset), needed, known)]
@@ -40,8 +41,13 @@ def find(networks: Sequence[Network], published: Collection[str] = ()) -> Foreig
         out,
         frozenset(f"{it['family']} {it['name']}" for it in tables),
         frozenset(owned),
-        around(filters, networks, uplink, out, twice),
+        around(filters, networks, uplink, out),
     )
+
+
+def _table(entry: dict[str, Any]) -> tuple[str, str]:
+    (item,) = entry.values()
+    return item.get("family", ""), item.get("table", "")
 
 
 def _spoken_to(observed: Firewalls, ruleset: Sequence[dict[str, Any]]) -> set[Place]:

@@ -400,15 +400,14 @@ def test_who_goes_round_it() -> None:
     """A kill switch about what the host sends, and none about what it forwards."""
     switch, forward = Rules(ONLY_WG0), chain("forward", "forward", "drop")
     saved = "*filter\n:OUTPUT ACCEPT [0:0]\n:FORWARD {} [0:0]\nCOMMIT\n"
-    assert around([switch], [ONE], "eth0", WG0, ()) == "eth0"
-    assert around([switch], [ONE], "wg0", WG0, ()) == ""
-    assert around([switch], [ONE], "", WG0, ()) == ""
-    assert around([switch], [ONE._replace(internet="none")], "eth0", WG0, ()) == ""
-    assert around([Rules([*ONLY_WG0, forward])], [ONE], "eth0", WG0, ()) == ""
-    assert around([Rules([*ONLY_WG0, forward])], [ONE], "eth0", WG0, [("inet", "t", "forward")]) == "eth0"
+    assert around([switch], [ONE], "eth0", WG0) == "eth0"
+    assert around([switch], [ONE], "wg0", WG0) == ""
+    assert around([switch], [ONE], "", WG0) == ""
+    assert around([switch], [ONE._replace(internet="none")], "eth0", WG0) == ""
+    assert around([Rules([*ONLY_WG0, forward])], [ONE], "eth0", WG0) == ""
     for policy, device in (("DROP", ""), ("ACCEPT", "eth0")):
-        assert around([switch, of_iptables(saved.format(policy))], [ONE], "eth0", WG0, ()) == device
-    assert around([switch], [ONE], "eth0", EVERYWHERE, ()) == ""
+        assert around([switch, of_iptables(saved.format(policy))], [ONE], "eth0", WG0) == device
+    assert around([switch], [ONE], "eth0", EVERYWHERE) == ""
 
 
 def test_a_firewall_that_lets_the_host_out_everywhere() -> None:
