@@ -27,6 +27,7 @@ _EXAMPLES = {
     "names": '"hosts"',
     "lease-addresses": '"loop"',
     "move": '[ "default:loopnet" ]',
+    "open-firewalls": '[ "inet mullvad" ]',
 }
 _KEYS = tuple(_EXAMPLES)
 
@@ -72,6 +73,7 @@ def parse(text: str, path: str = PATH) -> Options:
         names=_choice(settings, "names", Options().names, path),
         lease_addresses=_choice(settings, "lease-addresses", Options().lease_addresses, path),
         move=_moves(settings.get("move"), path),
+        open_firewalls=_tables(settings.get("open-firewalls"), path),
     )
 
 
@@ -202,6 +204,29 @@ def _move(pair: str, line: int, path: str) -> tuple[str, str]:
     if unfit or not source or not target or ":" in target or source == target:
         _fail(path, line, f"move can't be {shown(pair)}; write \"FROM:TO\", two networks' names")
     return source, target
+
+
+def _tables(setting: _Setting | None, path: str) -> tuple[str, ...]:
+    if setting is None:
+        return ()
+    tables = tuple(_table(text, setting.line, path) for text in setting.values if text or setting.is_list)
+    for table in tables:
+        if tables.count(table) > 1:
+            _fail(path, setting.line, f"open-firewalls names {shown(table)} twice; remove one of the two")
+    return tables
+
+
+def _table(text: str, line: int, path: str) -> str:
+    """As nft writes it: which names it takes, its scanner.l says."""
+    family, _, name = " ".join(text.split()).partition(" ")
+    plain = name.translate(dict.fromkeys(map(ord, "_-./"), "a"))
+    sound = plain.isascii() and plain.isalnum() and (name[0].isalpha() or name[0] == "_") and len(name) < 256
+    if family not in ("inet", "ip") or not sound:
+        what = "a table of nft, family (inet or ip) and name"
+        _fail(path, line, f'open-firewalls can\'t be {shown(text)}; write {what}: "inet mullvad"')
+    if name == "loopnet":
+        _fail(path, line, f"open-firewalls can't be {shown(text)}, which is our own table; leave it out")
+    return f"{family} {name}"
 
 
 def _fail(path: str, line: int, why: str) -> NoReturn:

@@ -218,3 +218,5 @@ class Options(NamedTuple):
     """Which addresses libvirt lists for the guests' leases: 'loop' or 'guest'."""
     move: tuple[tuple[str, str], ...] = ()
     """(from, to) network names: guests restored or migrated here move from one to the other."""
+    open_firewalls: tuple[str, ...] = ()
+    """Tables of others in nft, each as family and name, that may get accepts of ours."""

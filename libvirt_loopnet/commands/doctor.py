@@ -21,6 +21,7 @@ from .. import config
 from ..addresses.store import Store
 from ..daemon import hookfiles, runstate
 from ..errors import LoopnetError
+from ..firewalls.obstacles import Foreign
 from ..host import facts, firewall, leases, linux, obstacles, sockets
 from ..host.kernel import versions
 from ..model import Network, Publication
@@ -79,7 +80,8 @@ def look_around() -> doctor.Facts:
         selinux_hooks=facts.selinux_hooks(),
         listeners=facts.listeners(),
         addresses=() if missing else _addresses({network.bridge for network in networks}),
-        obstacles=() if missing else tuple(obstacles.find(networks, {network for network, _, _ in ports})),
+        foreign=Foreign() if missing else obstacles.find(networks, {network for network, _, _ in ports}),
+        open_firewalls=_open_firewalls(),
         firewall_problems=() if missing else firewall.observe().problems,
         drift=drift,
         unplugged=tuple((plugging.lacking(out), plugging.command(out)) for out in plugging.out_of_place()),
@@ -155,6 +157,12 @@ def _lo_option() -> str:
         return config.load().lo
     except LoopnetError:  # told of already
         return "keep"
+
+
+def _open_firewalls() -> tuple[str, ...]:
+    with suppress(LoopnetError):  # told of already
+        return config.load().open_firewalls
+    return ()
 
 
 def _addresses(bridges: set[str]) -> tuple[tuple[str, IPv4Address], ...]:

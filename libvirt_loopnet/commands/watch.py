@@ -20,6 +20,7 @@ from .. import config, log
 from ..addresses.store import Store
 from ..converge import adopt, apply
 from ..converge.mend import mend
+from ..converge.reopen import reopen
 from ..daemon.domains import LiveNic
 from ..errors import LoopnetError
 from ..host import linux
@@ -46,6 +47,7 @@ def run(arguments: Namespace) -> int:
     with suppress(KeyboardInterrupt), Changes(known.is_news) as changes:
         _notify("READY=1")
         while True:
+            _reopen()
             if _differs(known):
                 _mend()
             guests.plug_in()
@@ -97,6 +99,15 @@ class Known:
 
     def is_news(self, bridge: str, mac: str) -> bool:
         return bridge in self._bridges and mac not in self._macs
+
+
+def _reopen() -> None:
+    """First, since whoever connects a VPN waits for it."""
+    try:
+        for line in reopen():
+            _say(f"mended: {line}")
+    except LoopnetError as error:
+        _say(f"not mended: {error}")
 
 
 class Guests:

@@ -10,7 +10,7 @@ from ..addresses.publications import spare_taken
 from ..addresses.store import Store
 from ..daemon import runstate
 from ..errors import LoopnetError, NamesError, VerifyError
-from ..firewalls.openings import FIREWALLD, IPTABLES, Firewalls
+from ..firewalls.openings import FIREWALLD, IPTABLES, NFT_TABLE, Firewalls
 from ..host import Host, linux, sockets
 from ..log import warn
 from ..model import Binding, Network, Options
@@ -51,7 +51,7 @@ def planned(host: Host, desired: HostState, *, thorough: bool = False) -> list[S
 
 def _observe(host: Host, desired: HostState, thorough: bool, firewalls: Firewalls | None = None) -> Observed:
     devices = [network.bridge for network in desired.networks]
-    return host.observe(devices, ruleset=thorough, firewalls=firewalls)
+    return host.observe(devices, ruleset=thorough, firewalls=firewalls, trusted=desired.trusted)
 
 
 def _plan(host: Host, observed: Observed, desired: HostState, thorough: bool) -> list[Step]:
@@ -71,12 +71,17 @@ def converge(host: Host, desired: HostState, *, thorough: bool = False) -> list[
     """
     before = _observe(host, desired, thorough)
     steps = _plan(host, before, desired, thorough)
-    host.run([step for step in steps if step.tool != HOSTS])
-    trouble = _publish(host, [step for step in steps if step.tool == HOSTS])
+    host.run([step for step in steps if step.tool not in (HOSTS, NFT_TABLE)])
+    trouble = _attempt(host, [step for step in steps if step.tool == HOSTS])
+    closed = _attempt(host, [step for step in steps if step.tool == NFT_TABLE])
     # Other firewalls are looked at once more where they were told something.
     known = None if any(step.tool in OTHERS for step in steps) else before.firewalls
     after = _plan(host, _observe(host, desired, thorough, known), desired, thorough)
-    unasked = (*(() if thorough else UNSEEN), *((HOSTS,) if trouble else ()))
+    # A table that is made anew at this very moment is opened by whoever looks next: nobody is refused for it.
+    closed = closed or _attempt(host, [step for step in after if step.tool == NFT_TABLE])
+    if closed:
+        warn(f"a firewall could not be opened: {closed}")
+    unasked = (NFT_TABLE, *(() if thorough else UNSEEN), *((HOSTS,) if trouble else ()))
     left = [step for step in after if step.tool not in unasked]
     if left:
         raise VerifyError(f"the host is not as planned, still to do: {left[0]}; see: loopnet status")
@@ -85,8 +90,8 @@ def converge(host: Host, desired: HostState, *, thorough: bool = False) -> list[
     return steps
 
 
-def _publish(host: Host, steps: list[Step]) -> str:
-    """Change the names; why that failed, '' if it didn't."""
+def _attempt(host: Host, steps: list[Step]) -> str:
+    """Do ``steps``; why that failed, '' if it didn't."""
     try:
         host.run(steps)
     except LoopnetError as error:
@@ -113,7 +118,7 @@ def note_taps(desired: HostState) -> None:
             runstate.note_taps(network, mac, taps)
 
 
-OTHERS = (*IPTABLES, FIREWALLD)
+OTHERS = (*IPTABLES, FIREWALLD, NFT_TABLE)
 """Tools that speak to other firewalls."""
 UNSEEN = (CONNTRACK, NFT, NETLINK)
 """Tools whose outcome only a thorough look compares; nft's transaction itself is all or nothing."""

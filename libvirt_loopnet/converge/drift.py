@@ -10,6 +10,7 @@ from typing import NamedTuple
 from .. import config
 from ..addresses.store import Store
 from ..daemon import runstate
+from ..firewalls.openings import NFT_TABLE
 from ..host import linux
 from ..model import Network, Options
 from ..planning.plan import NETLINK, NFT, Step
@@ -42,7 +43,7 @@ def look() -> Look:
         return Look(
             options=options,
             desired=desired,
-            observed=host.observe(bridges, ruleset=True),
+            observed=host.observe(bridges, ruleset=True, trusted=desired.trusted),
             steps=tuple(apply.planned(host, desired, thorough=True)),
             stale=tuple(stale_files(store, desired.networks)),
             broken=broken_networks(),
@@ -78,5 +79,7 @@ def brief(steps: Iterable[Step]) -> Iterator[str]:
         if step.tool == NFT:
             gone = step.text == delete_tables()
             yield f"nft: tables loopnet (bridge, arp, ip) {'deleted' if gone else 'replaced'}"
+        elif step.tool == NFT_TABLE:
+            yield f"nft: table {' '.join(step.text.split()[2:4])} told of our networks"
         elif step.tool != NETLINK:  # a part of the tables
             yield str(step)

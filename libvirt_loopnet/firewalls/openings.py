@@ -9,6 +9,7 @@ the same for its nat networks (LIBVIRT_INP and others; zone ``libvirt``), and no
   the first rule that could drop what is ours. Not earlier: what keeps Docker's and libvirt's networks
   apart from others stays ahead of it. ``iptables-restore --noflush`` does all in one transaction.
 * firewalld: our bridges go into a zone, in the runtime configuration only.
+* nft: tables that the user names, see tables.py.
 
 Opened is what guests and host need of each other, and no service of the host but DHCP, DNS and ICMP.
 """
@@ -21,9 +22,15 @@ from ..errors import HostError
 from ..model import NATIVE, Network
 from ..records import NamedTuple
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .tables import Table
+    from .ways import Ways
+
 IPTABLES = ("iptables-nft", "iptables-legacy")
 """Both can be in use at once; each keeps tables of its own in the kernel."""
 FIREWALLD = "firewalld"
+NFT_TABLE = "nft-table"
 BUILTINS = ("INPUT", "FORWARD", "OUTPUT")
 ZONES = ("libvirt", "nm-shared")
 """Zones for the bridges of virtual machines, the first that firewalld knows. Both forward everything
@@ -58,6 +65,12 @@ class Firewalls(NamedTuple):
     firewalld: Firewalld | None = None
     problems: tuple[str, ...] = ()
     """What could not be read, one line each."""
+    tables: tuple[Table, ...] = ()
+    """Of nft: those that filter what the host sends, and those that have or may get something of ours."""
+    uplink: str = ""
+    """The device of the default route, '' for none; not asked without tables."""
+    bridged: bool = False
+    """br_netfilter shows rules for IP what goes from guest to guest; likewise."""
 
 
 class Order(NamedTuple):
@@ -69,6 +82,8 @@ class Order(NamedTuple):
     def __str__(self) -> str:
         if self.tool == FIREWALLD:
             return f"firewall-cmd {self.text}"
+        if self.tool == NFT_TABLE:
+            return f"nft -f - <<END\n{self.text}END"
         return f"{self.tool}-restore --noflush <<END\n{self.text}END"
 
 
@@ -77,22 +92,59 @@ def orders(
     networks: Sequence[Network],
     devices: Collection[str] = (),
     published: Collection[str] = (),
+    trusted: Collection[str] = (),
 ) -> list[Order]:
     """What brings other firewalls from ``observed`` to what ``networks`` need; none when they have it.
 
     ``devices`` names bridges that were ours: those are taken out of our zone even if they are gone.
     ``published`` names networks that have a published port. firewalld needs nothing for those: it lets
-    pass what was redirected (``ct status dnat accept``, unless StrictForwardPorts is set).
+    pass what was redirected (``ct status dnat accept``, unless StrictForwardPorts is set). ``trusted`` are the
+    tables of nft that may be opened, each as family and name.
     """
+    ways = _ways(observed, networks)
     scripts = [
-        (tool, script(saved, networks, observed.bridges, published)) for tool, saved in observed.iptables
+        (tool, script(saved, networks, observed.bridges, published, ways))
+        for tool, saved in observed.iptables
     ]
+    scripts += _table_scripts(observed, networks, trusted, ways)
     found = [Order(tool, text) for tool, text in scripts if text]
     if observed.firewalld:
         bridges = [network.bridge for network in networks]
         texts = _zone_changes(observed.firewalld, bridges, devices)
         found += [Order(FIREWALLD, text) for text in texts]
     return found
+
+
+def _ways(observed: Firewalls, networks: Sequence[Network]) -> Ways | None:
+    """By which devices the host's own traffic may leave; None where no rule is known to say."""
+    if not networks or not (observed.iptables or observed.tables):
+        return None
+    from .tables import ways_out  # what most hosts don't need
+
+    return ways_out(observed.tables, observed.iptables, networks)
+
+
+def _table_scripts(
+    observed: Firewalls, networks: Sequence[Network], trusted: Collection[str], ways: Ways | None
+) -> list[tuple[str, str]]:
+    if not observed.tables:
+        return []
+    from . import tables
+    from .ways import EVERYWHERE
+
+    return [
+        (
+            NFT_TABLE,
+            tables.script(
+                table,
+                networks if str(table) in trusted else (),
+                observed.uplink,
+                observed.bridged,
+                ways or EVERYWHERE,
+            ),
+        )
+        for table in observed.tables
+    ]
 
 
 # --- firewalld -----------------------------------------------------------------------------------
@@ -124,19 +176,22 @@ def script(
     networks: Sequence[Network],
     bridges: Collection[str] = (),
     published: Collection[str] = (),
+    ways: Ways | None = None,
 ) -> str:
     """From what ``iptables-save -t filter`` says to what ``networks`` need, as input for
     ``iptables-restore --noflush``; '' when it is so already. Without networks all of ours goes.
 
-    ``bridges`` are the bridge devices there are.
+    ``bridges`` are the bridge devices there are; guests are let out by ``ways`` only, if given.
     """
     chains = _parse(saved)
     ours = {network.bridge for network in networks}
     lines: list[str] = []
     for builtin in BUILTINS:
         place = _place(chains, _Path(builtin, ours, {*bridges} - ours)) if networks else None
-        rules = [] if place is None else [*_RULES[builtin](networks)]
-        if builtin == "FORWARD" and rules:
+        rules: list[str] = []
+        if place is not None:
+            rules = [*(_forward(networks, ways) if builtin == "FORWARD" else _RULES[builtin](networks))]
+        if builtin == "FORWARD" and rules and not (ways and ways.limited):
             rules = [*_inwards(network for network in networks if network.name in published), *rules]
         if not _holds(chains, builtin, place, rules):
             lines += _replace(chains, builtin, place, rules)
@@ -258,16 +313,33 @@ def _input(networks: Iterable[Network]) -> Iterable[str]:
         yield f"{match} {REPLIES} -j ACCEPT"
 
 
-def _forward(networks: Sequence[Network]) -> Iterable[str]:
-    """Out to anywhere but our networks, answers back; among guests where br_netfilter shows it."""
+def _forward(networks: Sequence[Network], ways: Ways | None) -> Iterable[str]:
+    """Out to anywhere but our networks, answers back; among guests where br_netfilter shows it.
+
+    Where the host's own traffic may leave by some devices only, that of guests may no more.
+    """
+    only = [*map(_pattern, ways.open)] if ways and not ways.elsewhere else []
+    never = [*map(_pattern, ways.closed)] if ways else []
     for network in networks:
         bridge, transit = _device(network), network.transit_prefix
         yield f"-s {network.guest_prefix} -i {bridge} -o {bridge} -j ACCEPT"
-        yield f"-d {transit} -o {bridge} {REPLIES} -j ACCEPT"
+        if not (ways and not ways.elsewhere):
+            yield f"-d {transit} -o {bridge} {REPLIES} -j ACCEPT"
+        for device in only:
+            yield f"-d {transit} -i {device} -o {bridge} {REPLIES} -j ACCEPT"
+    for device in [*map(_device, networks), *never]:
+        yield f"-o {device} -j RETURN"
     for network in networks:
-        yield f"-o {_device(network)} -j RETURN"
-    for network in networks:
-        yield f"-s {network.transit_prefix} -i {_device(network)} -j ACCEPT"
+        bridge, transit = _device(network), network.transit_prefix
+        if not (ways and not ways.elsewhere):
+            yield f"-s {transit} -i {bridge} -j ACCEPT"
+        for device in only:
+            yield f"-s {transit} -i {bridge} -o {device} -j ACCEPT"
+
+
+def _pattern(device: str) -> str:
+    """iptables' way to say that a name begins so."""
+    return f"{device[:-1]}+" if device.endswith("*") else device
 
 
 def _inwards(networks: Iterable[Network]) -> Iterable[str]:
@@ -286,7 +358,7 @@ def _output(networks: Iterable[Network]) -> Iterable[str]:
         yield f"-o {bridge} -p udp -m udp --sport 67 --dport 68 -j ACCEPT"
 
 
-_RULES = {"INPUT": _input, "FORWARD": _forward, "OUTPUT": _output}
+_RULES = {"INPUT": _input, "OUTPUT": _output}
 
 
 def _device(network: Network) -> str:

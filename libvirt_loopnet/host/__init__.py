@@ -6,7 +6,7 @@ from ..records import Protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # a guest's events import none of these
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from ..firewalls.openings import Firewalls
     from ..model import Network
@@ -18,11 +18,17 @@ class Host(Protocol):
     """What planning and applying need of a machine; tests have one that only prints."""
 
     def observe(
-        self, devices: Iterable[str], *, ruleset: bool = False, firewalls: Firewalls | None = None
+        self,
+        devices: Iterable[str],
+        *,
+        ruleset: bool = False,
+        firewalls: Firewalls | None = None,
+        trusted: Collection[str] = (),
     ) -> Observed:
         """Read what the kernel holds; route_localnet of ``devices``; our tables only if ``ruleset``.
 
-        Other firewalls are not looked at where they are known: ``firewalls``.
+        Other firewalls are not looked at where they are known: ``firewalls``. ``trusted`` are tables of nft
+        that may be opened.
         """
 
     def canonical(self, networks: Sequence[Network], script: str) -> str:

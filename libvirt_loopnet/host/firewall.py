@@ -11,16 +11,34 @@ from collections.abc import Collection, Sequence
 
 from .. import process
 from ..errors import HostError, PrivilegeError
-from ..firewalls.openings import BUILTINS, FIREWALLD, IPTABLES, ZONES, Firewalld, Firewalls, Order, orders
+from ..firewalls.openings import (
+    BUILTINS,
+    FIREWALLD,
+    IPTABLES,
+    NFT_TABLE,
+    ZONES,
+    Firewalld,
+    Firewalls,
+    Order,
+    orders,
+)  # fmt: skip
 from ..model import Network
+from ..ruleset.tables import TABLES
+from .kernel.nftables import nft
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
+
+    from ..firewalls.tables import Table
 
 LEGACY_TABLES = "/proc/net/ip_tables_names"
 """Tables of iptables-legacy that are in use in this network namespace; no such file without it."""
 SYSFS_NET = "/sys/class/net"
+ROUTES = "/proc/net/route"
+BRIDGED = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+"""Docker and Kubernetes have it on; absent without the module br_netfilter."""
 PERMANENT_ZONES = "/etc/firewalld/zones"
 """Where firewalld keeps what was changed by ``--permanent`` (firewalld.zone(5))."""
 
@@ -31,11 +49,11 @@ _DBUS_TIMEOUT = "10"
 _METHODS = {"--change-interface": "changeZoneOfInterface", "--remove-interface": "removeInterface"}
 
 
-def observe(chains: str | None = None) -> Firewalls:
+def observe(chains: str | None = None, trusted: Collection[str] = ()) -> Firewalls:
     """What other firewalls there are, and what they hold. What can't be read is told, not raised:
     a network must come down whatever another firewall does.
 
-    ``chains`` is what nft_chains() said, if it was asked already.
+    ``chains`` is what nft_chains() said, if it was asked already; ``trusted`` are tables that may be opened.
     """
     chains = nft_chains() or "" if chains is None else chains
     problems: list[str] = []
@@ -51,23 +69,37 @@ def observe(chains: str | None = None) -> Firewalls:
             firewalld = _firewalld()
         except HostError as error:
             problems.append(str(error))
-    return Firewalls(tuple(saved), _bridges() if saved else frozenset(), firewalld, tuple(problems))
+    tables = _tables(chains, trusted, [tool for tool, _ in saved], problems)
+    return Firewalls(
+        tuple(saved),
+        _bridges() if saved else frozenset(),
+        firewalld,
+        tuple(problems),
+        tables,
+        uplink() if tables else "",
+        bool(tables) and is_bridged(),
+    )
 
 
 def run(tool: str, text: str) -> None:
     """Carry out one order. Raises HostError."""
     if tool == FIREWALLD:
         _change_zone(text)
+    elif tool == NFT_TABLE:
+        _open(text)
     else:
         _restore(tool, text)
 
 
-def apply(networks: Sequence[Network], devices: Collection[str] = ()) -> list[Order]:
+def apply(
+    networks: Sequence[Network], devices: Collection[str] = (), trusted: Collection[str] = ()
+) -> list[Order]:
     """Tell other firewalls what ``networks`` need, and what they need no more; returns what was done.
 
-    ``devices`` are bridges that were ours. Doing it twice does nothing. Raises HostError.
+    ``devices`` are bridges that were ours, ``trusted`` tables of nft that may be opened. Doing it twice does
+    nothing. Raises HostError.
     """
-    done = orders(observe(), networks, devices)
+    done = orders(observe(trusted=trusted), networks, devices, trusted=trusted)
     for order in done:
         run(*order)
     return done
@@ -128,6 +160,101 @@ def _restore(tool: str, script: str) -> None:
         if b"Permission denied" in result.stderr:
             raise PrivilegeError(f"{tool} was not permitted to change rules; run this as root")
         raise HostError(f"{tool}-restore refused our rules: {_line(result.stderr)}; try: loopnet sync")
+
+
+# --- tables of nft -------------------------------------------------------------------------------
+
+
+def _open(script: str) -> None:
+    try:
+        nft(script)
+    except HostError as error:
+        if _GONE not in str(error):  # the table was made anew meanwhile; then nothing of ours is in it
+            raise
+
+
+_GONE = "No such file or directory"
+
+
+def _tables(
+    chains: str, trusted: Collection[str], tools: Collection[str], problems: list[str]
+) -> tuple[Table, ...]:
+    """Those that have or may get something of ours; if there are any, or iptables is in use, also those that filter
+    what the host sends: guests' traffic gets out no further."""
+    opened: list[str] = []
+    filters: list[str] = []
+    for table, lines in _by_table(chains):
+        if tuple(table.split(" ", 1)) in TABLES or (table == "ip filter" and IPTABLES[0] in tools):
+            continue
+        if table in trusted or any(line.startswith("\tchain loopnet-") for line in lines):
+            opened.append(table)
+        elif any(line.startswith(_SENT) for line in lines):
+            filters.append(table)
+    found = [*opened, *filters] if opened or tools else []
+    return tuple(table for each in found for table in _table(each, problems))
+
+
+_SENT = tuple(
+    f"\t\ttype {kind} hook {hook} " for kind in ("filter", "route") for hook in ("output", "postrouting")
+)
+
+
+def _by_table(chains: str) -> Iterable[tuple[str, list[str]]]:
+    """(family and name, its lines) of the tables for IPv4 in what nft_chains() says."""
+    for part in chains.split("\n}\n"):
+        head, *lines = part.strip("\n").split("\n")
+        words = head.split()
+        if words[:1] == ["table"] and words[1] in ("ip", "inet") and words[3:] == ["{"]:
+            yield f"{words[1]} {words[2]}", lines
+
+
+def _table(table: str, problems: list[str]) -> Iterable[Table]:
+    import json  # 7 ms that hosts without such tables don't pay
+
+    from ..firewalls.tables import Table
+
+    family, name = table.split(" ", 1)
+    try:
+        result = process.run(["nft", "-j", "list", "table", family, name])
+        if result.status:
+            if b"No such file" not in result.stderr:  # else it is gone meanwhile
+                problems.append(f"nft list table {table} failed: {result.complaint}")
+            return
+        ruleset = json.loads(result.stdout)["nftables"]
+        # nft 1.0.6 says in JSON that there are flags, but not which.
+        flagged = any("flags" in entry["table"] for entry in ruleset if "table" in entry)
+        yield Table(family, name, tuple(ruleset), flagged and is_owned(table))
+    except (HostError, ValueError, LookupError) as error:
+        problems.append(f"table {table} can't be read: {error}")
+
+
+def is_owned(table: str) -> bool:
+    """Does the table belong to a running program? The kernel lets nobody else change it then."""
+    text = process.run(["nft", "--terse", "list", "table", *table.split(" ", 1)]).stdout.decode(
+        errors="replace"
+    )
+    flags = [line for line in text.split("\n") if line.startswith("\tflags ")]
+    return bool(flags) and "owner" in flags[0]
+
+
+def uplink() -> str:
+    """The device of the first default route; '' without one."""
+    try:
+        with open(ROUTES) as file:
+            lines = [line.split() for line in file]
+    except OSError:
+        return ""
+    # Iface, Destination, …, Mask (fib_route_seq_show in the kernel's net/ipv4/fib_trie.c)
+    return next((line[0] for line in lines[1:] if line[1] == line[7] == "00000000"), "")
+
+
+def is_bridged() -> bool:
+    """Does br_netfilter show rules for IP what goes through bridges?"""
+    try:
+        with open(BRIDGED) as file:
+            return file.read().strip() != "0"
+    except OSError:
+        return False
 
 
 # --- firewalld -----------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ it runs are the very lines ``loopnet plan`` prints.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network
 
@@ -32,7 +32,12 @@ class Linux:
     """Host as ruled by the kernel this runs on, in the network namespace this runs in."""
 
     def observe(
-        self, devices: Iterable[str], *, ruleset: bool = False, firewalls: Firewalls | None = None
+        self,
+        devices: Iterable[str],
+        *,
+        ruleset: bool = False,
+        firewalls: Firewalls | None = None,
+        trusted: Collection[str] = (),
     ) -> Observed:
         chains = firewall.nft_chains() if firewalls is None else None
         seen = iproute.look()
@@ -44,7 +49,7 @@ class Linux:
             route_localnet=frozenset(dev for dev in looked_at if _route_localnet(dev)),
             ruleset=_list_tables() if ruleset else _empty_or_unknown(chains),
             hosts=_published_names(),
-            firewalls=firewall.observe(chains) if firewalls is None else firewalls,
+            firewalls=firewall.observe(chains, trusted) if firewalls is None else firewalls,
             macs=frozenset((dev, _sysfs(dev, "address")) for dev in looked_at),
             neighbours=seen.neighbours,
         )

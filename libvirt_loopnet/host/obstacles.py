@@ -4,27 +4,50 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import process
 from ..errors import HostError
-from ..firewalls.obstacles import Drop, Obstacle, Place, drops, packets
+from ..firewalls.obstacles import Drop, Foreign, around, drops, packets
 from ..firewalls.openings import BUILTINS, Firewalls
+from ..firewalls.walk import Rules
+from ..firewalls.ways import of_iptables, ways
 from ..model import Network
 from . import firewall
 
-ROUTES = "/proc/net/route"
-BRIDGED = "/proc/sys/net/bridge/bridge-nf-call-iptables"
-"""Docker and Kubernetes have it on; absent without the module br_netfilter."""
+if TYPE_CHECKING:
+    from ..firewalls.walk import Place
 
 
-def find(networks: Sequence[Network], published: Collection[str] = ()) -> list[Obstacle]:
+def find(networks: Sequence[Network], published: Collection[str] = ()) -> Foreign:
     """What tables of others, which we don't put rules into, keep ``networks`` from; ``published`` names
     those that have published ports. Raises HostError."""
     ruleset = json.loads(_nft("-j", "list", "ruleset"))["nftables"]
-    known = _spoken_to(firewall.observe(), ruleset)
-    found = drops(ruleset, packets(networks, _uplink(), _is_bridged(), published), known)
-    return [drop.obstacle(_rule_text(drop)) for drop in found]
+    observed = firewall.observe()
+    known = _spoken_to(observed, ruleset)
+    bridges = [network.bridge for network in networks]
+    # iptables itself says more of its rules than nft knows.
+    told = {("ip", "filter")} if any(tool == "iptables-nft" for tool, _ in observed.iptables) else set()
+    rest = [entry for entry in ruleset if _table(entry) not in told]
+    filters = [Rules(rest, without_ours=True), *(of_iptables(saved) for _, saved in observed.iptables)]
+    out = ways(filters, bridges)
+    uplink = firewall.uplink()
+    needed = packets(networks, uplink, firewall.is_bridged(), published, out)
+    found = [drop.obstacle(_rule_text(drop)) for drop in drops(Rules(ruleset), needed, known)]
+    owned = {each.table for each in found if firewall.is_owned(each.table)}
+    tables = [entry["table"] for entry in ruleset if "table" in entry]
+    return Foreign(
+        tuple(found),
+        out,
+        frozenset(f"{it['family']} {it['name']}" for it in tables),
+        frozenset(owned),
+        around(filters, networks, uplink, out),
+    )
+
+
+def _table(entry: dict[str, Any]) -> tuple[str, str]:
+    (item,) = entry.values()
+    return item.get("family", ""), item.get("table", "")
 
 
 def _spoken_to(observed: Firewalls, ruleset: Sequence[dict[str, Any]]) -> set[Place]:
@@ -47,25 +70,6 @@ def _rule_text(drop: Drop) -> str:
         if handle == str(drop.handle):
             return rule
     return f"rule with handle {drop.handle}"
-
-
-def _uplink() -> str:
-    """The device of the first default route; '' without one."""
-    try:
-        with open(ROUTES) as file:
-            lines = [line.split() for line in file]
-    except OSError:
-        return ""
-    # Iface, Destination, …, Mask (fib_route_seq_show in the kernel's net/ipv4/fib_trie.c)
-    return next((line[0] for line in lines[1:] if line[1] == line[7] == "00000000"), "")
-
-
-def _is_bridged() -> bool:
-    try:
-        with open(BRIDGED) as file:
-            return file.read().strip() != "0"
-    except OSError:
-        return False
 
 
 def _nft(*arguments: str) -> str:

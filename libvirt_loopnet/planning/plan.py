@@ -134,7 +134,7 @@ def _add(observed: Observed, desired: HostState) -> list[Step]:
 
 def _orders(observed: Observed, desired: HostState) -> list[Order]:
     published = {each.network for each in desired.published}
-    return orders(observed.firewalls, desired.networks, desired.gone, published)
+    return orders(observed.firewalls, desired.networks, desired.gone, published, desired.trusted)
 
 
 def _hosts(observed: Observed, desired: HostState) -> list[Step]:

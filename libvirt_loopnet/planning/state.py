@@ -97,6 +97,8 @@ class HostState(NamedTuple):
     """(network, host number) of all that are reserved in networks with published ports."""
     gone: tuple[str, ...] = ()
     """Bridges that were ours: other firewalls have to forget them, although they are no more."""
+    trusted: tuple[str, ...] = ()
+    """Tables of others in nft that may be opened, each as family and name."""
 
     @property
     def addresses(self) -> list[Address]:
@@ -198,6 +200,7 @@ def desire(
         published=ports_of_guests,
         reserved=reserved,
         reached=tuple(each for each in reserved if each[0] in reached),
+        trusted=options.open_firewalls,
     )
 
 

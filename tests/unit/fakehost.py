@@ -5,7 +5,7 @@ For plans, never for claims about packets. ``str(host)`` prints what it holds, a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Optional
 
@@ -39,7 +39,12 @@ class FakeHost:
     # --- Host
 
     def observe(
-        self, devices: Iterable[str], *, ruleset: bool = False, firewalls: Optional[Firewalls] = None
+        self,
+        devices: Iterable[str],
+        *,
+        ruleset: bool = False,
+        firewalls: Optional[Firewalls] = None,
+        trusted: Collection[str] = (),
     ) -> Observed:
         return Observed(
             tuple(self.lo),

@@ -35,6 +35,13 @@ SHIPPED = Path(__file__).resolve().parents[2] / "packaging" / "libvirt-loopnet.c
         ("move = a:b", Options(move=(("a", "b"),))),
         ("move = []", Options()),
         ('move = ""', Options()),
+        (
+            'open-firewalls = [ "inet mullvad", "ip  a_b-c.d" ]',
+            Options(open_firewalls=("inet mullvad", "ip a_b-c.d")),
+        ),
+        ('open-firewalls = "inet mullvad"', Options(open_firewalls=("inet mullvad",))),
+        ("open-firewalls = []", Options()),
+        ('open-firewalls = ""', Options()),
         ('move = "é#x:b"', Options(move=(("é#x", "b"),))),
     ],
 )
@@ -66,6 +73,18 @@ def test_good(text: str, options: Options) -> None:
         ('lo = keep names = "off"', 1, "'names' follows the value"),
         ("lo: keep", 1, "unknown setting 'lo:'"),
         ('lo = "keep', 1, '" is never closed'),
+        ('open-firewalls = [ "mullvad" ]', 1, "open-firewalls can't be 'mullvad'; write a table of nft"),
+        ('\nopen-firewalls = "ip6 x"', 2, "open-firewalls can't be 'ip6 x'"),
+        ('open-firewalls = [ "" ]', 1, "open-firewalls can't be ''"),
+        ('open-firewalls = [ "inet x; flush ruleset" ]', 1, "open-firewalls can't be"),
+        ('open-firewalls = [ "inet 1x" ]', 1, "open-firewalls can't be"),
+        (
+            'open-firewalls = [ "ip loopnet" ]',
+            1,
+            "open-firewalls can't be 'ip loopnet', which is our own table",
+        ),
+        ('open-firewalls = [ "ip x", "ip  x" ]', 1, "open-firewalls names 'ip x' twice"),
+        ("open-firewalls = [ inet mullvad ]", 1, 'write open-firewalls = [ "inet mullvad" ]'),
         ("move = [ 'a:b'\nlo = keep", 1, 'write move = [ "default:loopnet" ]'),
         ("move = [ a:b c:d ]", 1, "move has no proper value"),
         ("move = [ , ]", 1, "move has no proper value"),
@@ -120,5 +139,6 @@ def test_the_shipped_file_says_the_defaults_and_each_line_works() -> None:
     assert parse(text) == Options()
     settings = [line[1:] for line in text.splitlines() if line.startswith("#") and line[1] != " "]
     settings = [line for line in settings if "=" in line]
-    assert parse("\n".join(settings)) == Options(move=(("default", "loopnet"),))
+    expected = Options(move=(("default", "loopnet"),), open_firewalls=("inet mullvad",))
+    assert parse("\n".join(settings)) == expected
     assert os.path.getsize(SHIPPED) < 2000

@@ -6,13 +6,25 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from libvirt_loopnet.firewalls.obstacles import Obstacle
+from libvirt_loopnet.firewalls.obstacles import Foreign, Obstacle
+from libvirt_loopnet.firewalls.ways import Ways
 from libvirt_loopnet.model import ANY_ADDRESS, Publication
 from libvirt_loopnet.networks.dhcp import Problem
-from libvirt_loopnet.reports.doctor import ERROR, NOTE, Daemon, Facts, Finding, Listener, findings, order
+from libvirt_loopnet.reports.doctor import (
+    ERROR,
+    NOTE,
+    WARNING,
+    Daemon,
+    Facts,
+    Finding,
+    Listener,
+    findings,
+    order,
+)
 from tests.unit.test_plan import network
 
 ADDRESS = IPv4Address("127.1.0.9")
+IN_THE_WAY = Obstacle("ip x y", "drop", ("DNS",), ("nft insert",), "ip x")
 
 
 def only(facts: Facts) -> Finding:
@@ -55,7 +67,11 @@ def test_a_sound_host() -> None:
         (Facts(guest_leases=(("net", "the script is in none of /x"),)), "leases", "install-hooks"),
         (Facts(unplugged=(("guest vm1 runs", "loopnet sync"),)), "unplugged", "loopnet sync"),
         (Facts(drift=("ip route add",)), "drift", "loopnet sync"),
-        (Facts(obstacles=(Obstacle("ip x y", "drop", ("DNS",), ("nft insert",)),)), "firewall", "nft insert"),
+        (
+            Facts(foreign=Foreign((Obstacle("ip x y", "drop", ("DNS",), ("nft insert",), "ip x"),))),
+            "firewall",
+            "nft insert",
+        ),
         (Facts(firewall_problems=("busctl is not installed",)), "firewall-unknown", "loopnet sync"),
     ],
 )
@@ -77,6 +93,45 @@ def test_each_finding(facts: Facts, identity: str, command: str) -> None:
 )
 def test_nothing_to_say(facts: Facts) -> None:
     assert findings(facts) == []
+
+
+CLOSED = Ways(elsewhere=False, by=("inet x output",))
+
+
+def test_tables_of_others() -> None:
+    """The line to write has all that stands there, and the table; what can't be opened, and what needn't, says so."""
+    opened = Foreign((IN_THE_WAY,), tables=frozenset({"ip x"}))
+    command = only(Facts(foreign=opened)).command
+    assert 'loopnet sync, with open-firewalls = [ "ip x" ] in /etc/libvirt-loopnet.conf;' in command
+    other = opened._replace(tables=frozenset({"ip x", "inet a"}))
+    assert (
+        'open-firewalls = [ "inet a", "ip x" ]'
+        in only(Facts(foreign=other, open_firewalls=("inet a",))).command
+    )
+    assert only(Facts(foreign=opened, open_firewalls=("ip x",))).command == "loopnet sync"
+    owned = opened._replace(owned=frozenset({"ip x"}))
+    assert "only the program it belongs to" in only(Facts(foreign=owned)).command
+    assert only(Facts(open_firewalls=("inet a",))).id == "firewall-absent"
+
+
+def test_guests_are_kept_in_like_the_host() -> None:
+    shut = Foreign(ways=CLOSED)
+    assert findings(Facts(foreign=shut)) == []
+    finding = only(Facts(networks=(network(1),), foreign=shut))
+    assert (finding.id, finding.level, finding.command) == (
+        "firewall-closed",
+        NOTE,
+        "nft list chain inet x output",
+    )
+    assert findings(Facts(networks=(network(1)._replace(internet="none"),), foreign=shut)) == []
+    tunnel = Foreign(ways=CLOSED._replace(open=("wg0",)))
+    assert findings(Facts(networks=(network(1),), foreign=tunnel)) == []
+    past = only(Facts(networks=(network(1),), foreign=tunnel._replace(around="eth0")))
+    assert (past.id, past.level) == ("firewall-around", WARNING)
+    assert """iifname { "virbr1" } oifname != "wg0" oifname != "virbr1" drop'""" in past.command
+    port = Publication("tcp", ANY_ADDRESS, 80, 80)
+    published = Facts(networks=(network(1),), foreign=tunnel, published=(("vm1", port),))
+    assert only(published).id == "firewall-published"
 
 
 def test_the_worst_comes_first_and_notes_are_no_failure() -> None:

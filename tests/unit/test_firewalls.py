@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libvirt_loopnet.errors import HostError
-from libvirt_loopnet.firewalls.obstacles import Packet, drops, packets
+from libvirt_loopnet.firewalls.obstacles import drops, packets
 from libvirt_loopnet.firewalls.openings import FIREWALLD, Firewalld, Firewalls, Order, orders, script
+from libvirt_loopnet.firewalls.walk import Packet, Rules
 from libvirt_loopnet.model import MAPPED, NATIVE, Network
 
 
@@ -351,7 +352,7 @@ STATE = {"ct": {"key": "state"}}
 
 def dropped(*ruleset: Any) -> list[tuple[str, int, set[str]]]:
     """(chain, handle, what breaks)."""
-    found = drops(ruleset, packets([ONE], "eth0", False), [])
+    found = drops(Rules(ruleset), packets([ONE], "eth0", False))
     return [(drop.place[2], drop.handle, {packet.what for packet in drop.packets}) for drop in found]
 
 
@@ -411,18 +412,18 @@ def test_what_is_ours_or_spoken_to_is_not_looked_at() -> None:
     ours = {"chain": {**chain("input", "input", "drop", "ip")["chain"], "table": "loopnet"}}
     assert dropped(ours) == []
     everything = packets([ONE, TWO], "eth0", True)
-    assert drops([chain("INPUT", "input", "drop")], everything, [("inet", "t", "INPUT")]) == []
+    assert drops(Rules([chain("INPUT", "input", "drop")]), everything, [("inet", "t", "INPUT")]) == []
 
 
 def test_findings_name_rule_and_commands() -> None:
-    (drop,) = drops([chain("f", "forward", "drop")], packets([ONE], "eth0", True), [])
+    (drop,) = drops(Rules([chain("f", "forward", "drop")]), packets([ONE], "eth0", True), [])
     finding = drop.obstacle("policy drop")
     assert finding.where == "inet t f"
     assert finding.breaks == ("guests don't reach the internet", "guests don't reach each other")
     assert finding.mend == (
-        'nft insert rule inet t f iifname "virbr1" ip saddr 247.1.0.0/24 accept',
-        'nft insert rule inet t f oifname "virbr1" ip daddr 247.1.0.0/24 ct state established,related accept',
-        'nft insert rule inet t f iifname "virbr1" ip saddr 10.127.1.0/24 accept',
+        'nft add rule inet t f iifname "virbr1" ip saddr 247.1.0.0/24 accept',
+        'nft add rule inet t f oifname "virbr1" ip daddr 247.1.0.0/24 ct state established,related accept',
+        'nft add rule inet t f iifname "virbr1" oifname "virbr1" ip saddr 10.127.1.0/24 accept',
     )
 
 
