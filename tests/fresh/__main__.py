@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Iterator, List, Optional, Sequence
@@ -77,6 +77,15 @@ def _clone(machine: Machine, disk: Path) -> None:
         print(f"fresh: a clone has HEAD, without what is not committed ({len(changed)} files)", flush=True)
 
 
+def _name() -> str:
+    """What this system calls itself."""
+    with suppress(OSError):
+        for line in Path("/etc/os-release").read_text().splitlines():
+            if line.startswith("PRETTY_NAME="):
+                return line.partition("=")[2].strip("'\"")
+    return "this machine"
+
+
 def _stop(number: int, frame: Optional[FrameType]) -> None:
     """SIGTERM as Ctrl-C: everything is taken away on the way out."""
     raise KeyboardInterrupt
@@ -98,10 +107,13 @@ def main(arguments: Optional[List[str]] = None) -> int:
     if os.environ.get(INSIDE):
         print("fresh: this is a fresh system already; not once more in it")
         return 0
-    for tool in ("mmdebstrap", "slirp4netns"):
-        if not shutil.which(tool):
-            print(f"fresh: {tool} is missing; try: make check-fresh, which installs it", file=sys.stderr)
-            return 4
+    lacking = next((tool for tool in ("apt-get", "mmdebstrap", "slirp4netns") if not shutil.which(tool)), "")
+    if lacking == "apt-get":
+        print(f"fresh: {_name()} has no {lacking}; try on Debian or one of its relatives", file=sys.stderr)
+        return 4
+    if lacking:
+        print(f"fresh: {lacking} is missing; try: make check-fresh, which installs it", file=sys.stderr)
+        return 4
     signal.signal(signal.SIGTERM, _stop)
     told: List[str] = []
     status = 0
