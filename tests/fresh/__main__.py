@@ -21,7 +21,7 @@ from typing import Iterator, List, Optional, Sequence
 
 from tests.machines.bootstrap import SUITES, root
 from tests.machines.machine import CommandError, Machine
-from tests.sandbox.image import ImageError, command
+from tests.sandbox.image import ImageError, command, reason
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PACKAGES = ("git", "make", "ca-certificates")
@@ -38,7 +38,7 @@ INSIDE = "LOOPNET_FRESH"
 def fresh(suite: str, targets: Sequence[str]) -> Iterator[str]:
     """Runs targets in a fresh `suite`; a line for each that is done. Raises what tells why not."""
     tree = root(suite, PACKAGES)
-    _remove_old_disks(tree.parent)
+    _remove_old(tree.parent)
     with ExitStack() as stack:
         disk = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="disk-", dir=tree.parent)))
         machine = stack.enter_context(Machine(tree, boot=False, disk=disk, internet=True))
@@ -57,11 +57,11 @@ def fresh(suite: str, targets: Sequence[str]) -> Iterator[str]:
             yield f"make {target}: {took}"
 
 
-def _remove_old_disks(machines: Path) -> None:
-    """Those of runs that were killed."""
-    for disk in machines.glob("disk-*"):
-        if time.time() - disk.stat().st_mtime > OLD_SECONDS:
-            shutil.rmtree(disk, ignore_errors=True)
+def _remove_old(machines: Path) -> None:
+    """What runs that were killed have left, half built or used."""
+    for place in (*machines.glob("disk-*"), *machines.glob("build-*")):
+        if time.time() - place.stat().st_mtime > OLD_SECONDS:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def _clone(machine: Machine, disk: Path) -> None:
@@ -127,8 +127,9 @@ def main(arguments: Optional[List[str]] = None) -> int:
             return 130
         except (CommandError, ImageError, OSError, subprocess.SubprocessError) as error:
             status = 1
-            told.append(f"{suite}: {error}")
-            print(f"fresh: {suite}: {error}", file=sys.stderr, flush=True)
+            why = reason(str(error)) if isinstance(error, ImageError) else str(error)
+            told.append(f"{suite}: {why}")
+            print(f"fresh: {suite}: {why}", file=sys.stderr, flush=True)
     print("\n".join(told))
     return status
 

@@ -77,7 +77,7 @@ def bootstrap(suite: str, packages: Sequence[str], target: Path, *options: str) 
     own += [MERGE_USR] if suite in family.older else []
     try:
         command(
-            ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", "--format=directory",
+            ["mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory",
              '--aptopt=APT::Install-Recommends "false"', "--dpkgopt=force-unsafe-io", *own,
              f"--include={','.join(('apt', *packages))}", *options, suite, str(target), *sources],
             timeout=BUILD_SECONDS,
@@ -98,7 +98,7 @@ def _keys() -> Path:
             mirror = _mirror(DEBIAN, KEYS_SUITE)
             try:
                 command(
-                    ["mmdebstrap", "--quiet", "--mode=root", "--variant=extract", f"--include={','.join(KEYS)}",
+                    ["mmdebstrap", "--mode=root", "--variant=extract", f"--include={','.join(KEYS)}",
                      *_apt_settings(), KEYS_SUITE, str(tree), f"deb {mirror} {KEYS_SUITE} main"],
                     timeout=BUILD_SECONDS,
                 )  # fmt: skip

@@ -114,7 +114,7 @@ def check_room(directory: Path, needed: int) -> None:
 
 def reason(printed: str) -> str:
     """The line that says why, of all that a program, and those that it runs, have printed."""
-    for pattern in (r"No space left on device", r"^(?:E|Err|dpkg): .*", r"."):
+    for pattern in (r"No space left on device|enough free space", r"^(?:E|Err|dpkg|fatal): .*", r"."):
         found = [line.strip() for line in printed.splitlines() if re.search(pattern, line)]
         if found:
             return found[0]
