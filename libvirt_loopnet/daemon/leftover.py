@@ -16,11 +16,11 @@ from . import runstate
 
 PLACE = "/run/libvirt-loopnet-removed"
 """Has libvirt_loopnet/ in it."""
-PURGE = f"{PLACE}/purge"
-"""Its presence says that what guests have reserved goes as well."""
 SUFFIX = "-removed"
 
 STATE = "/var/lib/libvirt-loopnet"
+PURGE = f"{STATE}/purge"
+"""Its presence says that what guests have reserved goes as well; hooks/network sees to that after a reboot."""
 
 _HERE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -74,6 +74,8 @@ def forget() -> None:
             hookfiles.uninstall(driver, suffix=SUFFIX)
         except LoopnetError as error:
             warn(str(error))
+    with suppress(OSError):
+        os.unlink(PURGE)
     shutil.rmtree(PLACE, ignore_errors=True)
 
 

@@ -63,14 +63,14 @@ _SAY_SO = 'lease-addresses = "guest" in /etc/libvirt-loopnet.conf says that it i
 def prepare(network: Network, addresses: str, options: Sequence[str], root: str = ROOT) -> str:
     """Lay out both files for the start of ``network``; why libvirt will list guest addresses, '' if it won't.
 
-    ``addresses`` is the setting lease-addresses, ``options`` are the dnsmasq options of the definition. Raises
-    StateError.
+    ``addresses`` is the setting lease-addresses, ``options`` are the dnsmasq options of the definition. A native
+    network, whose guests have one address only, needs no script, and has the first file empty. Raises StateError.
     """
-    if network.mode != MAPPED:
-        return ""
-    why = _obstacle(network, options)
+    mapped = network.mode == MAPPED
+    why = _obstacle(network, options) if mapped else ""
     try:
-        update(_configuration(network.name, root), f"dhcp-script={script()}\n".encode() if not why else b"")
+        text = f"dhcp-script={script()}\n" if mapped and not why else ""
+        update(_configuration(network.name, root), text.encode())
     except OSError as error:
         raise state_error(error.filename or root, error) from None
     try:

@@ -20,8 +20,9 @@ def hosts_directory(name: str) -> str:
 def lease_option(name: str) -> str:
     """Where dnsmasq finds the lease script of network ``name`` (host/leases.py writes that file).
 
-    A network without it starts, and libvirt lists its guest addresses, which is what definitions of former
-    releases do.
+    Where there is no hook to write it, dnsmasq doesn't start, and so the network doesn't: its guests would get
+    nothing. A network without the option starts, and libvirt lists its guest addresses, which is what
+    definitions of former releases do.
     """
     return f"conf-file={DIRECTORY}/{name}.loopnet-dnsmasq"
 
@@ -48,14 +49,14 @@ def dnsmasq_options(network: Network) -> tuple[str, ...]:
         options = (*options, "no-resolv")
     if network.mode == MAPPED and network.internet == NONE:  # a second NIC's router is the only one
         options = (*options, "dhcp-option=3")
-    if network.mode == MAPPED:
-        return (*options, lease_option(network.name))
-    return (
-        *options,
-        f"dhcp-option=option:router,{network.guest_address(network.gateway)}",
-        # NetworkManager and systemd-networkd drop DNS servers in 127/8
-        f"dhcp-option=option:dns-server,{network.transit_address(network.host)}",
-    )
+    if network.mode != MAPPED:
+        options = (
+            *options,
+            f"dhcp-option=option:router,{network.guest_address(network.gateway)}",
+            # NetworkManager and systemd-networkd drop DNS servers in 127/8
+            f"dhcp-option=option:dns-server,{network.transit_address(network.host)}",
+        )
+    return (*options, lease_option(network.name))
 
 
 def given_options(network: Element) -> tuple[str, ...]:

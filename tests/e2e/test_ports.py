@@ -6,7 +6,7 @@ import json
 import re
 import signal
 import subprocess
-from typing import Dict, Iterator, List, Tuple
+from typing import Dict, Iterator, List, Sequence, Tuple
 
 import pytest
 
@@ -40,6 +40,14 @@ def _recorder(world: World) -> Iterator[None]:
     path.chmod(0o755)
     yield
     path.unlink()
+
+
+Told = Tuple[List[str], List[str]]
+"""The events of ports, and the ports that are left."""
+KEPT: Told = (["created B", "deleted B"], ["A"])
+REPLACED: Told = (["created B", "deleted A"], ["B"])
+EITHER = (KEPT, REPLACED)
+"""Where the NIC stays plugged in: the first is libvirt 9.0's way, the second 11.3's."""
 
 
 class Ports:
@@ -104,13 +112,11 @@ def test_link_down_and_up(world: World) -> None:
     (guest,) = world.boot("vm1")
     where = world.published()["vm1.loopnet"]
     for _ in range(2):
-        ports = Ports(world)
-        setlink(world, guest, "down")
-        assert ports.events() == ["created B", "deleted B"]
-        assert_no_drift(world)
-        setlink(world, guest, "up")
-        assert ports.events() == ["created B", "deleted B", "created C", "deleted C"]
-        assert ports.live() == ["A"]
+        for state in ("down", "up"):
+            ports = Ports(world)
+            setlink(world, guest, state)
+            assert (ports.events(), ports.live()) in EITHER
+            assert_no_drift(world)
         wait_for_carrier(guest)
         assert_well(world, guest, where)
     assert world.host.run(["loopnet", "sync"]).stdout == "nothing to do\n"
@@ -127,15 +133,14 @@ def test_link_is_down_at_the_start(world: World) -> None:
 
 
 ISOLATED = f"<port isolated='yes'/>{VIRTIO}"
-KEPT, REPLACED = (["created B", "deleted B"], ["A"]), (["created B", "deleted A"], ["B"])
-UPDATES: Dict[str, Tuple[str, Tuple[List[str], List[str]]]] = {
-    # what: (elements, (the events, the port that is left))
-    "as it is": (VIRTIO, KEPT),
-    "link down": (f"{VIRTIO}<link state='down'/>", KEPT),
-    "link up": (f"{VIRTIO}<link state='up'/>", KEPT),
-    "isolated": (ISOLATED, REPLACED),
-    "no more": (VIRTIO, REPLACED),
-    "refused before any port is made": (f"{VIRTIO}<boot order='1'/>", ([], ["A"])),
+UPDATES: Dict[str, Tuple[str, Sequence[Told]]] = {
+    # what: (elements, what libvirt may tell of ports)
+    "as it is": (VIRTIO, EITHER),
+    "link down": (f"{VIRTIO}<link state='down'/>", EITHER),
+    "link up": (f"{VIRTIO}<link state='up'/>", EITHER),
+    "isolated": (ISOLATED, [REPLACED]),
+    "no more": (VIRTIO, [REPLACED]),
+    "refused before any port is made": (f"{VIRTIO}<boot order='1'/>", [([], ["A"])]),
 }
 
 
@@ -147,7 +152,7 @@ def test_updates(world: World) -> None:
     for what, (settings, expected) in UPDATES.items():
         ports = Ports(world)
         assert update(world, guest, settings) != what.startswith("refused"), what
-        assert (ports.events(), ports.live()) == expected, what
+        assert (ports.events(), ports.live()) in expected, what
         if what != "link down":
             wait_for_carrier(guest)
             assert_well(world, guest, where)

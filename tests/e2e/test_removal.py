@@ -6,10 +6,15 @@ from typing import Iterator
 
 import pytest
 
-from tests.sandbox.world import World
+from tests.sandbox.world import NATIVE, World, template
 
 LEFT = "/run/libvirt-loopnet-removed"
 HOOKS = "/etc/libvirt/hooks"
+STALE_HOSTS = """\
+# libvirt-loopnet: begin (do not edit; names of running guests)
+127.1.0.7 crashed.loopnet # libvirt-loopnet: guest
+# libvirt-loopnet: end
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -59,15 +64,18 @@ def test_guests_go_on(world: World) -> None:
 
 
 def test_it_does_not_start_again(world: World) -> None:
-    """Neither this network nor another one of ours, whose guests would get nothing."""
+    """Neither this network nor another one of ours, whose guests would get nothing, of either mode."""
     world.start()
+    world.define(template(NATIVE.name))
     world.sandbox.host.run(["loopnet", "define", "other"])
     remove(world)
     assert "libvirt-loopnet was removed; install it" in world.refusal("net-start", "other")
     world.sandbox.virsh("net-destroy", "loopnet")
     assert left(world) == ""
-    assert "dnsmasq" in world.refusal("net-start", "loopnet")
-    world.sandbox.virsh("net-undefine", "other")
+    for name in ("loopnet", "other", NATIVE.name):
+        assert f"{name}.loopnet-dnsmasq" in world.refusal("net-start", name)
+    for name in ("other", NATIVE.name):
+        world.sandbox.virsh("net-undefine", name)
 
 
 def test_it_comes_back(world: World) -> None:
@@ -90,6 +98,9 @@ def test_a_reboot_ends_it(world: World) -> None:
     world.start()
     remove(world)
     host = world.sandbox.host
-    host.sh(f"rm -r {LEFT}")
+    hosts = host.sh("cat /etc/hosts")
+    host.sh(f"rm -r {LEFT}; cat >>/etc/hosts <<.\n{STALE_HOSTS}.")
     host.sh(f"for hook in {HOOKS}/*/*-removed; do $hook default start begin - </dev/null; done")
     assert left(world) == ""
+    assert host.sh("cat /etc/hosts") == hosts
+    assert "loopnet" not in host.sh("ls /var/lib/libvirt/dnsmasq | grep '[.]loopnet' || true")

@@ -14,14 +14,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Iterator, List, Optional, Sequence
 
 from tests.machines.bootstrap import SUITES, root
 from tests.machines.machine import CommandError, Machine
-from tests.sandbox.image import ImageError, command
+from tests.sandbox.image import ImageError, command, reason
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PACKAGES = ("git", "make", "ca-certificates")
@@ -38,7 +38,7 @@ INSIDE = "LOOPNET_FRESH"
 def fresh(suite: str, targets: Sequence[str]) -> Iterator[str]:
     """Runs targets in a fresh `suite`; a line for each that is done. Raises what tells why not."""
     tree = root(suite, PACKAGES)
-    _remove_old_disks(tree.parent)
+    _remove_old(tree.parent)
     with ExitStack() as stack:
         disk = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="disk-", dir=tree.parent)))
         machine = stack.enter_context(Machine(tree, boot=False, disk=disk, internet=True))
@@ -57,11 +57,11 @@ def fresh(suite: str, targets: Sequence[str]) -> Iterator[str]:
             yield f"make {target}: {took}"
 
 
-def _remove_old_disks(machines: Path) -> None:
-    """Those of runs that were killed."""
-    for disk in machines.glob("disk-*"):
-        if time.time() - disk.stat().st_mtime > OLD_SECONDS:
-            shutil.rmtree(disk, ignore_errors=True)
+def _remove_old(machines: Path) -> None:
+    """What runs that were killed have left, half built or used."""
+    for place in (*machines.glob("disk-*"), *machines.glob("build-*")):
+        if time.time() - place.stat().st_mtime > OLD_SECONDS:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def _clone(machine: Machine, disk: Path) -> None:
@@ -75,6 +75,15 @@ def _clone(machine: Machine, disk: Path) -> None:
     changed = command(["git", "-C", str(CHECKOUT), "status", "--porcelain"]).splitlines()
     if changed:
         print(f"fresh: a clone has HEAD, without what is not committed ({len(changed)} files)", flush=True)
+
+
+def _name() -> str:
+    """What this system calls itself."""
+    with suppress(OSError):
+        for line in Path("/etc/os-release").read_text().splitlines():
+            if line.startswith("PRETTY_NAME="):
+                return line.partition("=")[2].strip("'\"")
+    return "this machine"
 
 
 def _stop(number: int, frame: Optional[FrameType]) -> None:
@@ -98,10 +107,13 @@ def main(arguments: Optional[List[str]] = None) -> int:
     if os.environ.get(INSIDE):
         print("fresh: this is a fresh system already; not once more in it")
         return 0
-    for tool in ("mmdebstrap", "slirp4netns"):
-        if not shutil.which(tool):
-            print(f"fresh: {tool} is missing; try: make check-fresh, which installs it", file=sys.stderr)
-            return 4
+    lacking = next((tool for tool in ("apt-get", "mmdebstrap", "slirp4netns") if not shutil.which(tool)), "")
+    if lacking == "apt-get":
+        print(f"fresh: {_name()} has no {lacking}; try on Debian or one of its relatives", file=sys.stderr)
+        return 4
+    if lacking:
+        print(f"fresh: {lacking} is missing; try: make check-fresh, which installs it", file=sys.stderr)
+        return 4
     signal.signal(signal.SIGTERM, _stop)
     told: List[str] = []
     status = 0
@@ -115,8 +127,9 @@ def main(arguments: Optional[List[str]] = None) -> int:
             return 130
         except (CommandError, ImageError, OSError, subprocess.SubprocessError) as error:
             status = 1
-            told.append(f"{suite}: {error}")
-            print(f"fresh: {suite}: {error}", file=sys.stderr, flush=True)
+            why = reason(str(error)) if isinstance(error, ImageError) else str(error)
+            told.append(f"{suite}: {why}")
+            print(f"fresh: {suite}: {why}", file=sys.stderr, flush=True)
     print("\n".join(told))
     return status
 

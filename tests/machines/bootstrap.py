@@ -11,7 +11,7 @@ import urllib.request
 from pathlib import Path
 from typing import Dict, Iterator, List, NamedTuple, Sequence
 
-from tests.sandbox.image import ImageError, cache_directory, command, locked
+from tests.sandbox.image import ImageError, cache_directory, check_room, command, locked, reason
 
 BUILD_SECONDS = 1200.0
 ANSWER_SECONDS = 20.0
@@ -58,7 +58,7 @@ def root(suite: str, packages: Sequence[str], *options: str) -> Path:
         machines.mkdir(parents=True, exist_ok=True)
         with locked(machines / f"{suite}.lock"):
             if not place.exists():
-                _check_room(machines)
+                check_room(machines, NEEDED_MIB)
                 with tempfile.TemporaryDirectory(prefix="build-", dir=machines) as build:
                     tree = Path(build) / "root"
                     bootstrap(suite, wanted, tree, *options)
@@ -77,35 +77,16 @@ def bootstrap(suite: str, packages: Sequence[str], target: Path, *options: str) 
     own += [MERGE_USR] if suite in family.older else []
     try:
         command(
-            ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", "--format=directory",
+            ["mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory",
              '--aptopt=APT::Install-Recommends "false"', "--dpkgopt=force-unsafe-io", *own,
              f"--include={','.join(('apt', *packages))}", *options, suite, str(target), *sources],
             timeout=BUILD_SECONDS,
         )  # fmt: skip
     except ImageError as error:
         shutil.rmtree(target, ignore_errors=True)
-        _check_room(target.parent)
-        raise ImageError(_reason(str(error))) from error
+        check_room(target.parent, NEEDED_MIB)
+        raise ImageError(reason(str(error))) from error
     (target / "etc/apt/sources.list").write_text("".join(f"{line}\n" for line in sources))
-
-
-def _check_room(directory: Path) -> None:
-    """A full disk makes apt say anything but that."""
-    free = shutil.disk_usage(directory).free >> 20
-    if free < NEEDED_MIB:
-        raise ImageError(
-            f"no space left in {directory}: {free} MiB are free, {NEEDED_MIB} are needed; "
-            "make room, or name another place: XDG_CACHE_HOME=DIRECTORY make …"
-        )
-
-
-def _reason(printed: str) -> str:
-    """The line that says why, of all that mmdebstrap and the programs it runs have printed."""
-    for pattern in (r"No space left on device", r"^(?:E|Err|dpkg): .*", r"."):
-        found = [line.strip() for line in printed.splitlines() if re.search(pattern, line)]
-        if found:
-            return found[0]
-    return "mmdebstrap failed"
 
 
 def _keys() -> Path:
@@ -117,12 +98,12 @@ def _keys() -> Path:
             mirror = _mirror(DEBIAN, KEYS_SUITE)
             try:
                 command(
-                    ["mmdebstrap", "--quiet", "--mode=root", "--variant=extract", f"--include={','.join(KEYS)}",
+                    ["mmdebstrap", "--mode=root", "--variant=extract", f"--include={','.join(KEYS)}",
                      *_apt_settings(), KEYS_SUITE, str(tree), f"deb {mirror} {KEYS_SUITE} main"],
                     timeout=BUILD_SECONDS,
                 )  # fmt: skip
             except ImageError as error:
-                raise ImageError(f"the archives' keys: {_reason(str(error))}") from error
+                raise ImageError(f"the archives' keys: {reason(str(error))}") from error
             (tree / "usr/share/keyrings").rename(place)
     return place
 

@@ -277,17 +277,29 @@ def test_a_leftover_does_nothing(lab: Lab, driver: str, name: str) -> None:
     assert_silent(result)
 
 
+@pytest.mark.parametrize("suffix", ["", "-removed"])
 @pytest.mark.parametrize("driver", ["network", "qemu"])
-def test_the_package_is_gone(lab: Lab, driver: str) -> None:
-    """A package manager leaves configuration files behind."""
-    path = f"{HOOKS}/{driver}.d/50-loopnet"
-    lab.host.sh(
-        f"mkdir /run/x; sed 's,^package=.*,package=/nowhere,' {path} >/run/x/{driver}; chmod +x /run/x/*"
+def test_the_package_is_gone(lab: Lab, driver: str, suffix: str) -> None:
+    """A package manager leaves configuration files behind: our networks don't start, all else goes on."""
+    path, orphan = f"{HOOKS}/{driver}.d/50-loopnet", f"/run/x/50-loopnet{suffix}"
+    refused = (
+        "libvirt-loopnet: network net1: libvirt-loopnet was removed; install it, or use another network\n"
     )
     data = lab.network(1).hook_data()
-    result = lab.host.run([f"/run/x/{driver}", "net1", "start", "begin", "-"], input=data, check=False)
-    lab.host.sh("rm -r /run/x")
-    assert_silent(result)
+    events = [(data, each) for event_driver, each in OPERATIONS if event_driver == driver and each != "start"]
+    try:
+        for given, operation in [(data, "start"), (data.replace("loopnet", "other"), "start"), *events]:
+            lab.host.sh(
+                f"mkdir -p /run/x; sed 's,^package=.*,package=/nowhere,' {path} >{orphan}; chmod +x /run/x/*"
+            )
+            result = lab.host.run([orphan, "net1", operation, "begin", "-"], input=given, check=False)
+            expected = (
+                (1, "", refused) if (driver, given, operation) == ("network", data, "start") else (0, "", "")
+            )
+            assert (result.returncode, result.stdout, result.stderr) == expected
+            assert lab.path(orphan).exists() == (not suffix)
+    finally:
+        lab.host.sh("rm -r /run/x")
 
 
 @pytest.mark.parametrize("driver", ["network", "qemu"])

@@ -17,7 +17,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator, List, NamedTuple, Sequence, Tuple
@@ -33,6 +33,8 @@ LIBRARIES = (
 )  # fmt: skip
 """Perl's, and what a busybox of before glibc 2.34 needs to look up names."""
 DOWNLOAD_SECONDS = 300.0
+NEEDED_MIB = 500
+"""What must be free to make an image: a generic kernel, packed and unpacked."""
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -76,23 +78,47 @@ def guest_image(kernel: Kernel = CLOUD) -> GuestImage:
     """The guest image; built when the cache has none made by this recipe (some 10 seconds).
 
     Processes that ask at the same time wait for the first one.
-    Raises ImageError when packages cannot be had.
+    Raises ImageError, in one line, when packages cannot be had or kept.
     """
     cache = cache_directory()
     directory = cache / f"guest-{_recipe_digest(kernel)}"
     image = GuestImage(directory / "vmlinuz", directory / "initramfs")
     if directory.is_dir():
         return image
-    cache.mkdir(parents=True, exist_ok=True)
-    with locked(cache / "lock"):
-        if not directory.is_dir():
-            with tempfile.TemporaryDirectory(prefix="build-", dir=cache) as name:
-                build = Path(name)
-                result = build / "result"
-                result.mkdir()
-                _build(kernel, cache / "packages", build / "unpacked", result)
-                result.rename(directory)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with locked(cache / "lock"):
+            if not directory.is_dir():
+                with tempfile.TemporaryDirectory(prefix="build-", dir=cache) as name:
+                    build = Path(name)
+                    result = build / "result"
+                    result.mkdir()
+                    _build(kernel, cache / "packages", build / "unpacked", result)
+                    result.rename(directory)
+    except (ImageError, OSError) as error:
+        check_room(cache, NEEDED_MIB)
+        raise ImageError(f"no guest image in {cache}: {reason(str(error))}") from error
     return image
+
+
+def check_room(directory: Path, needed: int) -> None:
+    """A full disk makes apt say anything but that. Raises ImageError with less than ``needed`` MiB."""
+    with suppress(OSError):  # there is no such place, which is told by others
+        free = shutil.disk_usage(directory).free >> 20
+        if free < needed:
+            raise ImageError(
+                f"no space left in {directory}: {free} MiB are free, {needed} are needed; "
+                "make room, or name another place: XDG_CACHE_HOME=DIRECTORY make …"
+            )
+
+
+def reason(printed: str) -> str:
+    """The line that says why, of all that a program, and those that it runs, have printed."""
+    for pattern in (r"No space left on device|enough free space", r"^(?:E|Err|dpkg|fatal): .*", r"."):
+        found = [line.strip() for line in printed.splitlines() if re.search(pattern, line)]
+        if found:
+            return found[0]
+    return "it failed, and did not say why"
 
 
 def unpack_kernel(target: Path, kernel: Kernel = CLOUD) -> None:
@@ -134,24 +160,25 @@ def _download(kernel: Kernel, directory: Path) -> List[Path]:
     listed = directory / f"{kernel.packages[0]}.list"
     if not (listed.is_file() and all((directory / name).is_file() for name in listed.read_text().split())):
         try:
-            names = _download_now(kernel, directory)
+            _download_now(kernel, directory, listed)
         except ImageError:
             # Old package lists name files that the mirror no longer has.
             command(["apt-get", "update", "-q"])
-            names = _download_now(kernel, directory)
-        listed.write_text("\n".join(names))
+            _download_now(kernel, directory, listed)
     return [directory / name for name in listed.read_text().split()]
 
 
-def _download_now(kernel: Kernel, directory: Path) -> List[str]:
+def _download_now(kernel: Kernel, directory: Path, listed: Path) -> None:
     with tempfile.TemporaryDirectory(dir=directory) as name:
         # _apt, the user apt would switch to, cannot write into root's cache directory.
         sandbox = ["-o", "APT::Sandbox::User=root"]
         command(["apt-get", "download", "-q", *sandbox, *_kernel_packages(kernel), *PACKAGES], name)
         files = sorted(Path(name).glob("*.deb"))
+        names = Path(name) / "list"
+        names.write_text("\n".join(path.name for path in files))
         for path in files:
             path.rename(directory / path.name)
-    return [path.name for path in files]
+        names.rename(listed)
 
 
 def _kernel_packages(kernel: Kernel) -> List[str]:

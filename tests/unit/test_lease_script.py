@@ -333,7 +333,7 @@ def test_only_what_differs_is_told(tmp_path: Path) -> None:
 def test_native_needs_none(tmp_path: Path) -> None:
     native = NETWORK._replace(mode="native", guest_prefix=NETWORK.loop_prefix)
     assert leases.prepare(native, "loop", (), str(tmp_path)) == ""
-    assert files(tmp_path) == {}
+    assert files(tmp_path) == {"net.loopnet-dnsmasq": ""}
 
 
 @pytest.mark.parametrize(
