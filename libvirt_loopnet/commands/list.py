@@ -9,6 +9,7 @@
     mac            MAC address
     loop_address   the address on the host, null when the network isn't defined any more
     guest_address  the address in the guest, likewise
+    ipv6_address   the address that it has by its number for everybody, null without (loopnet define --ipv6)
     tap            the host's device for the NIC, null while there is none
     state          "up" while it is seen on the network's bridge, with carrier, and let in;
                    "off" while its guest runs and it is not (see loopnet doctor), else "reserved"
@@ -28,7 +29,7 @@ from .shared.inventory import Entry, entries, networks
 from .shared.output import print_json, print_table
 
 COLUMNS = ("guest", "dns_name", "network", "mac", "loop_address", "guest_address", "tap", "state")
-SEEN, PUBLISHED = "seen", "published"
+IPV6, SEEN, PUBLISHED = "ipv6_address", "seen", "published"
 """Columns of their own where there are any."""
 
 
@@ -44,6 +45,7 @@ def run(arguments: Namespace) -> int:
     columns = [*COLUMNS]
     rows = [[_printable(cell or "") for cell in _row(entry)] for entry in listed]
     for column, cells in (
+        (IPV6, [[entry.ipv6_address] if entry.ipv6_address else [] for entry in listed]),
         (SEEN, [entry.seen for entry in listed]),
         (PUBLISHED, [entry.reservation.published for entry in listed]),
     ):
@@ -58,6 +60,7 @@ def _as_json(entry: Entry) -> dict[str, object]:
     return {
         **dict(zip(COLUMNS, _row(entry))),
         "name": entry.reservation.name,
+        IPV6: str(entry.ipv6_address) if entry.ipv6_address else None,
         SEEN: [str(address) for address in entry.seen],
         PUBLISHED: [as_json(each) for each in entry.reservation.published],
     }

@@ -14,9 +14,8 @@ from ..firewalls.openings import FIREWALLD, IPTABLES, Firewalls
 from ..host import Host, linux, sockets
 from ..log import warn
 from ..model import Network, Options
-from ..planning.plan import HOSTS, NETLINK, NFT, SYSCTL, Step, plan
+from ..planning.plan import HOSTS, NETLINK, NFT, SYSCTL, Step, plan, script
 from ..planning.state import HostState, Observed, desire
-from ..ruleset.tables import make_tables
 
 
 def survey(
@@ -57,10 +56,8 @@ def _observe(host: Host, desired: HostState, thorough: bool, firewalls: Firewall
 def _plan(host: Host, observed: Observed, desired: HostState, thorough: bool) -> list[Step]:
     if not thorough:
         return plan(observed, desired)
-    script = make_tables(
-        desired.networks, desired.guests, desired.bindings, desired.published, desired.reserved
-    )
-    return plan(observed, desired, host.canonical(desired.networks, script) if script else "")
+    made = script(observed, desired)
+    return plan(observed, desired, host.canonical(desired.networks, made) if made else "")
 
 
 def converge(host: Host, desired: HostState, *, thorough: bool = False) -> list[Step]:

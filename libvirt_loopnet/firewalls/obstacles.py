@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any, NamedTuple, Optional
 
 from ..model import NATIVE, NONE, Network
-from ..ruleset.tables import TABLES
+from ..ruleset.tables import IPV6_TABLE, TABLES
 
 Json = dict[str, Any]
 Place = tuple[str, str, str]
@@ -160,7 +160,7 @@ def drops(ruleset: Sequence[Json], packets: Sequence[Packet], known: Iterable[Pl
     skipped = {*known}
     found: dict[tuple[Place, int], list[Packet]] = {}
     for place, chain in rules.base_chains():
-        if place in skipped or place[:2] in TABLES:
+        if place in skipped or place[:2] in (*TABLES, IPV6_TABLE):
             continue
         for packet in packets:
             handle = rules.dropping(place, chain, packet) if chain["hook"] in packet.hooks else None

@@ -26,8 +26,9 @@ from contextlib import suppress
 from ..errors import HostError, StateError
 from ..files import state_error
 from ..model import MAPPED, Network
-from ..networks.dnsmasq_options import lease_option
+from ..networks.dnsmasq_options import ipv6_options, lease_option
 from ..networks.elements import place
+from . import ipv6
 from .dnsmasq import read, update
 
 ROOT = "/var/lib/libvirt/dnsmasq"
@@ -66,11 +67,13 @@ def prepare(network: Network, addresses: str, options: Sequence[str], root: str 
     ``addresses`` is the setting lease-addresses, ``options`` are the dnsmasq options of the definition. Raises
     StateError.
     """
-    if network.mode != MAPPED:
+    if network.mode != MAPPED and not network.ipv6:
         return ""
-    why = _obstacle(network, options)
+    why = _obstacle(network, options) if network.mode == MAPPED else ""
+    lines = [f"dhcp-script={script()}"] if network.mode == MAPPED and not why else []
+    lines += ipv6_options(network) if ipv6.is_enabled() else []
     try:
-        update(_configuration(network.name, root), f"dhcp-script={script()}\n".encode() if not why else b"")
+        update(_configuration(network.name, root), "".join(f"{line}\n" for line in lines).encode())
     except OSError as error:
         raise state_error(error.filename or root, error) from None
     try:
@@ -139,7 +142,7 @@ def obstacle(network: Network, options: Sequence[str], root: str = ROOT) -> str:
     if network.mode != MAPPED:
         return ""
     why = _obstacle(network, options)
-    if not why and not _text(_configuration(network.name, root)):
+    if not why and "dhcp-script=" not in _text(_configuration(network.name, root)):
         return f"it was started without; virsh net-destroy {network.name}; virsh net-start {network.name}"
     return why
 

@@ -17,6 +17,13 @@ from pyroute2.netlink import rtnl
 _NETFILTER, _NFNLGRP_NFTABLES, _ADD_MEMBERSHIP = 12, 7, 1
 _SOL_NETLINK = 270
 _TABLE_LOCAL = 255
+_GROUPS = (
+    rtnl.RTMGRP_LINK
+    | rtnl.RTMGRP_IPV4_IFADDR
+    | rtnl.RTMGRP_IPV4_ROUTE
+    | rtnl.RTMGRP_IPV6_IFADDR
+    | rtnl.RTMGRP_IPV6_ROUTE
+)
 
 
 class Changes:
@@ -28,7 +35,7 @@ class Changes:
 
     def __enter__(self) -> Changes:
         self._route = IPRoute()
-        self._route.bind(groups=rtnl.RTMGRP_LINK | rtnl.RTMGRP_IPV4_IFADDR | rtnl.RTMGRP_IPV4_ROUTE)
+        self._route.bind(groups=_GROUPS)
         self._rules = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETFILTER)
         self._rules.bind((0, 0))
         self._rules.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _NFNLGRP_NFTABLES)
@@ -80,7 +87,10 @@ class Changes:
 
 
 def _concerns(message: Any) -> bool:
-    """Routes beyond table local never do; routing daemons change them by the thousand."""
+    """Routes beyond table local never do, routing daemons change them by the thousand; but for default routes in
+    IPv6, with which guests get and lose their own."""
     if message["event"] not in ("RTM_NEWROUTE", "RTM_DELROUTE"):
+        return True
+    if message["family"] == socket.AF_INET6 and message["dst_len"] == 0:
         return True
     return bool((message.get_attr("RTA_TABLE") or message["table"]) == _TABLE_LOCAL)
