@@ -230,6 +230,10 @@ class Lab(Sandbox):
         if dnsmasq:
             self._start_dnsmasq(network)
         self.network_hook(network, "started")
+        self.note(network)
+
+    def note(self, network: LabNetwork) -> None:
+        """It is active: libvirt's own record of that."""
         self._active[network.model.name] = network
         self.path(RUN).mkdir(parents=True, exist_ok=True)
         status = self.path(f"{RUN}/{network.model.name}.xml")

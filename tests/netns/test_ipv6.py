@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from libvirt_loopnet.networks.parsing import parse_network
+
 from . import frames, frames6
 from .arena import INTERNET6, LAN6, OTHER_PREFIX6, PREFIX6, UPLINK6
 from .lab import DNSMASQ, Lab, LabGuest, LabNetwork, eventually
@@ -323,3 +325,100 @@ def test_many_guests_cost_what_one_costs(plain: Lab) -> None:
 
 def all_handles(lab: Lab) -> list[str]:
     return lab.host.run(["nft", "-a", "list", "table", "ip6", "loopnet"]).stdout.splitlines()
+
+
+# --- what libvirt gives --------------------------------------------------------------------------
+
+GIVEN = "2001:db8:1::1"
+GIVEN_PREFIX = "2001:db8:1::/64"
+
+
+class Given:
+    """A network with a global prefix that was libvirt's, and is loopnet's now; the LAN has a route to it."""
+
+    def __init__(self, lab: Lab, forward: str, internet: str = "all") -> None:
+        add_uplink(lab)
+        lab.host.sh("echo 1 >/proc/sys/net/ipv6/conf/all/forwarding")  # as libvirt does
+        lab.host.run(["ip", "-n", "lan", "-6", "route", "add", GIVEN_PREFIX, "via", UPLINK6])
+        plain = lab.network(1, internet=internet)
+        given = f"<ip family='ipv6' address='{GIVEN}' prefix='64'/>"
+        xml = plain.xml.replace("gateway='1'", f"gateway='1' ipv6-forward='{forward}'")
+        xml = xml.replace("<dnsmasq:options", f"{given}<dnsmasq:options")
+        model = parse_network(xml.encode())
+        assert model
+        assert model.ipv6_given
+        self.lab, self.network = lab, LabNetwork(model, xml)
+        lab.network_hook(self.network, "start")
+        lab.make_bridge(self.network)
+        lab.host.sh(
+            f"echo 0 >/proc/sys/net/ipv6/conf/virbr1/disable_ipv6; ip address add {GIVEN}/64 dev virbr1 nodad"
+        )
+        lab.network_hook(self.network, "started")
+        lab.note(self.network)
+        self.one, self.two = lab.guest(self.network), lab.guest(self.network)
+        for guest, address in ((self.one, "2001:db8:1::51"), (self.two, "2001:db8:1::52")):
+            guest.namespace.sh(
+                f"ip address add {address}/64 dev eth0 nodad; ip -6 route add default via {GIVEN}"
+            )
+
+    def out(self, source: str, destination: str = INTERNET6) -> str:
+        """What address a guest's packet has in the LAN, '' if it isn't seen there."""
+        with Capture(self.lab.lan, "lan0") as outside, Capture(self.one.namespace, "eth0") as inside:
+            inside.send(frame_to_router(self.one, source, destination))
+            seen = outside.find(lambda frame: TOKEN in frame, 0.2)
+        return socket.inet_ntop(socket.AF_INET6, seen[22:38]) if seen else ""
+
+    def comes_in(self, destination: str) -> bool:
+        mac = self.lab.lan.sh("ip -br link show lan0").split()[2]
+        uplink = self.lab.path("/sys/class/net/uplink0/address").read_text().strip()
+        with Capture(self.one.namespace, "eth0") as inside, Capture(self.lab.lan, "lan0") as outside:
+            packet = frames6.udp((LAN6, 4000), (destination, 53), TOKEN)
+            outside.send(frames.ethernet(mac, uplink, frames.IP6, packet))
+            return inside.find(lambda frame: TOKEN in frame, 0.2) is not None
+
+
+def test_given_and_masqueraded(plain: Lab) -> None:
+    given = Given(plain, "nat")
+    assert pings(given.one, "2001:db8:1::52")
+    assert pings(given.one, GIVEN)
+    assert pings(plain, "2001:db8:1::51")
+    assert given.out("2001:db8:1::51") == UPLINK6
+    assert pings(given.one, INTERNET6)
+    assert not given.comes_in("2001:db8:1::51")
+    assert loopnet(plain, "plan") == "nothing to do\n"
+
+
+def test_given_and_routed(plain: Lab) -> None:
+    given = Given(plain, "route")
+    assert given.out("2001:db8:1::51") == "2001:db8:1::51"
+    assert pings(given.one, INTERNET6)
+    pings(plain, "2001:db8:1::51")  # now the host knows where it is
+    assert given.comes_in("2001:db8:1::51")
+    for forged in (GIVEN, LAN6, "2001:db8:2::1", "fd00::1"):
+        assert given.out(forged) == ""
+    # To another network of ours it is no router, nor is that to it.
+    other = start(plain, 2, ipv6=OTHER_PREFIX6)
+    stranger = plain.guest(other)
+    own_address(stranger)
+    stranger.namespace.run(
+        ["ip", "-6", "route", "add", GIVEN_PREFIX, "via", OTHER_PREFIX6.replace("::/64", "::1")]
+    )
+    assert not pings(stranger, "2001:db8:1::51")
+    assert not pings(given.one, stranger.ipv6)
+
+
+def test_given_and_isolated(plain: Lab) -> None:
+    given = Given(plain, "nat", "none")
+    assert pings(given.one, "2001:db8:1::52")
+    assert pings(given.one, GIVEN)
+    assert given.out("2001:db8:1::51") == ""
+    assert not given.comes_in("2001:db8:1::51")
+
+
+def test_without_our_rules_it_is_open(plain: Lab) -> None:
+    """What these tests would see of a network whose rules libvirt took away."""
+    given = Given(plain, "nat")
+    pings(plain, "2001:db8:1::51")
+    plain.host.run(["nft", "delete", "table", "ip6", "loopnet"])
+    assert given.comes_in("2001:db8:1::51")
+    assert given.out("2001:db8:1::51") == "2001:db8:1::51"

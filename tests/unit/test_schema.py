@@ -14,7 +14,8 @@ from tests import schema
 
 NIC = {
     "guest": "vm1", "dns_name": "vm1.loopnet", "name": "vm1", "network": "loopnet", "mac": "52:54:00:00:00:01",
-    "loop_address": "127.1.0.2", "guest_address": "10.127.1.2", "tap": None, "state": "up",
+    "loop_address": "127.1.0.2", "guest_address": "10.127.1.2", "ipv6_address": "fd12::2",
+    "tap": None, "state": "up",
     "seen": ["127.1.0.77"],
     "published": [{"protocol": "tcp", "host_address": None, "host_port": 8080, "guest_port": 80,
           "ports": 1, "from": None}],
@@ -23,14 +24,14 @@ NIC = {
 
 def test_what_is_right() -> None:
     schema.check("list", [])
-    schema.check("list", [NIC, {**NIC, "loop_address": None, "guest_address": None, "tap": "vnet0"}])
+    schema.check("list", [NIC, {**NIC, "loop_address": None, "guest_address": None, "ipv6_address": None}])
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
         {"state": "down"}, {"loop_address": "127.1.0.256"}, {"mac": "52:54"}, {"tap": ""}, {"name": None},
-        {"guest": ""}, {"dns_name": ""},
+        {"guest": ""}, {"ipv6_address": "10.0.0.1"}, {"dns_name": ""},
         {"network": ""}, {"more": 1}, {"published": [{}]}, {"published": None},
     ],
 )  # fmt: skip
@@ -50,6 +51,7 @@ def test_the_keys_are_those_of_the_code() -> None:
     assert {*definitions["list"]["items"]["properties"]} == {
         *list_command.COLUMNS,
         "name",
+        "ipv6_address",
         "seen",
         "published",
     }
