@@ -232,6 +232,10 @@ class Lab(Sandbox):
         self.network_hook(network, "started")
         self.note(network)
 
+    @property
+    def active(self) -> list[LabNetwork]:
+        return list(self._active.values())
+
     def note(self, network: LabNetwork) -> None:
         """It is active: libvirt's own record of that."""
         self._active[network.model.name] = network
