@@ -9,9 +9,9 @@ from ..addresses.labels import alias
 from ..addresses.publications import spare_taken
 from ..addresses.store import Store
 from ..daemon import runstate
-from ..errors import LoopnetError, NamesError, VerifyError
+from ..errors import HostError, LoopnetError, NamesError, VerifyError
 from ..firewalls.openings import FIREWALLD, IPTABLES, Firewalls
-from ..host import Host, linux, sockets
+from ..host import Host, ipv6, linux, sockets
 from ..log import warn
 from ..model import Network, Options
 from ..planning.plan import HOSTS, NETLINK, NFT, SYSCTL, Step, plan, script
@@ -50,7 +50,12 @@ def planned(host: Host, desired: HostState, *, thorough: bool = False) -> list[S
 
 def _observe(host: Host, desired: HostState, thorough: bool, firewalls: Firewalls | None = None) -> Observed:
     devices = [network.bridge for network in desired.networks]
-    return host.observe(devices, ruleset=thorough, firewalls=firewalls)
+    observed = host.observe(devices, ruleset=thorough, firewalls=firewalls)
+    try:
+        return observed._replace(ipv6=ipv6.with_ip6tables(observed.ipv6, desired.networks))
+    except HostError as error:  # as of iptables: told, and nothing is refused for it
+        known = observed.firewalls
+        return observed._replace(firewalls=known._replace(problems=(*known.problems, str(error))))
 
 
 def _plan(host: Host, observed: Observed, desired: HostState, thorough: bool) -> list[Step]:

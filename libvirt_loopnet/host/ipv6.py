@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv6Address, IPv6Network
 
+from ..firewalls.ip6tables import IP6TABLES
+from ..model import Network
 from ..planning.ipv6 import FORWARDING, Observed6, Route6, settings
+from . import firewall
 
 ROUTES = "/proc/net/ipv6_route"
 ADDRESSES = "/proc/net/if_inet6"
+LEGACY_TABLES = "/proc/net/ip6_tables_names"
+"""Tables of ip6tables-legacy that are in use in this network namespace; no such file without it."""
 SYSCTLS = "/proc/sys/net/ipv6/conf"
 
 _RTF_UP, _RTF_REJECT, _RTF_ADDRCONF = 0x1, 0x200, 0x40000  # linux/route.h, linux/ipv6_route.h
@@ -42,18 +47,38 @@ def _sysctl(key: str) -> str:
         return ""
 
 
-def observe(bridges: Iterable[str], *, has_table: bool) -> Observed6:
-    """What the kernel holds; of sysctls those of ``bridges``. Whether our table is there nft has told."""
+def observe(bridges: Iterable[str], chains: str | None, *, first: bool) -> Observed6:
+    """What the kernel holds; of sysctls those of ``bridges``.
+
+    ``chains`` is nft's list of all chains, if it could be had; it is asked for the ``first`` look only.
+    """
     found = tuple(_routes())
     wanted = (*settings(bridges), FORWARDING)
     return Observed6(
         enabled=is_enabled(),
-        has_table=has_table,
+        has_table="table ip6 loopnet {" in chains if chains is not None else first,
+        has_filter="table ip6 filter {" in (chains or ""),
         addresses=frozenset((words[5], IPv6Address(bytes.fromhex(words[0]))) for words in _lines(ADDRESSES)),
         routes=found,
         settings=frozenset(line for line in wanted if _holds(line)),
         accept_ra=frozenset(r.dev for r in found if r.learned and _sysctl(f"{r.dev}/accept_ra") == "1"),
     )
+
+
+def with_ip6tables(observed: Observed6, networks: Iterable[Network]) -> Observed6:
+    """``observed`` with what ip6tables holds, where it is in use and ``networks`` are, or were, of its concern.
+
+    Raises HostError.
+    """
+    if not (observed.has_table or any(network.ipv6_prefixes for network in networks)):
+        return observed
+    used = [tool for tool, is_used in zip(IP6TABLES, (observed.has_filter, _has_legacy())) if is_used]
+    saved = tuple((tool, firewall.save(tool)) for tool in used)
+    return observed._replace(ip6tables=saved, bridges=firewall.bridges() if saved else frozenset())
+
+
+def _has_legacy() -> bool:
+    return ["filter"] in _lines(LEGACY_TABLES)
 
 
 def _routes() -> Iterator[Route6]:

@@ -46,7 +46,7 @@ class Linux:
             firewalls=firewall.observe(chains) if firewalls is None else firewalls,
             macs=frozenset((dev, _sysfs(dev, "address")) for dev in looked_at),
             neighbours=seen.neighbours,
-            ipv6=ipv6.observe(looked_at, has_table=chains is None or "table ip6 loopnet {" in chains),
+            ipv6=ipv6.observe(looked_at, chains, first=firewalls is None),
         )
 
     def canonical(self, networks: Sequence[Network], script: str) -> str:

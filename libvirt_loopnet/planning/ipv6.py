@@ -36,8 +36,14 @@ class Observed6(NamedTuple):
 
     enabled: bool = False
     """There is IPv6, and it is not switched off on all interfaces."""
-    has_table: bool = True
+    has_table: bool = False
     """Our table may be there."""
+    has_filter: bool = False
+    """Base chains of ip6tables-nft are there."""
+    ip6tables: tuple[tuple[str, str], ...] = ()
+    """(one of IP6TABLES, its ``ip6tables-save -t filter``), where these are in use and matter to us."""
+    bridges: frozenset[str] = frozenset()
+    """All bridge devices; not asked without ip6tables."""
     addresses: frozenset[tuple[str, IPv6Address]] = frozenset()
     routes: tuple[Route6, ...] = ()
     settings: frozenset[str] = frozenset()

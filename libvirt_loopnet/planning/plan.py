@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ..firewalls.ip6tables import orders6
 from ..firewalls.openings import Order, orders
 from ..model import Network
 from ..prefixes import TRANSIT
@@ -156,7 +157,8 @@ def _add(observed: Observed, desired: HostState) -> list[Step]:
 
 def _orders(observed: Observed, desired: HostState) -> list[Order]:
     published = {each.network for each in desired.published}
-    return orders(observed.firewalls, desired.networks, desired.gone, published)
+    found = orders(observed.firewalls, desired.networks, desired.gone, published)
+    return found + orders6(observed.ipv6.ip6tables, desired.networks, observed.ipv6.bridges)
 
 
 def _hosts(observed: Observed, desired: HostState) -> list[Step]:

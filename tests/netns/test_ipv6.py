@@ -327,6 +327,46 @@ def all_handles(lab: Lab) -> list[str]:
     return lab.host.run(["nft", "-a", "list", "table", "ip6", "loopnet"]).stdout.splitlines()
 
 
+# --- other firewalls -----------------------------------------------------------------------------
+
+FORBID = """
+for chain in INPUT FORWARD OUTPUT; do {tool} -P $chain DROP; done
+{tool} -A INPUT -i lo -j ACCEPT; {tool} -A OUTPUT -o lo -j ACCEPT
+{tool} -A OUTPUT -o uplink0 -j ACCEPT; {tool} -A INPUT -i uplink0 -j ACCEPT
+"""
+
+
+@pytest.mark.parametrize("tool", ["ip6tables-nft", "ip6tables-legacy"])
+def test_ip6tables_lets_through_what_is_needed(plain: Lab, tool: str) -> None:
+    """As ufw and Docker drop by policy; what was there is as before when the network is gone."""
+    add_uplink(plain)
+    plain.host.sh(FORBID.format(tool=tool))
+    before = plain.host.run([f"{tool}-save", "-t", "filter"]).stdout
+    network = start(plain)
+    one, two = plain.guest(network), plain.guest(network)
+    for guest in (one, two):
+        own_address(guest)
+        slaac(guest)
+    assert pings(plain, one.ipv6)
+    assert pings(one, GATEWAY)
+    assert pings(one, two.ipv6)
+    assert pings(one, INTERNET6)
+    assert loopnet(plain, "plan") == "nothing to do\n"
+    with served(plain, GATEWAY) as asked, pytest.raises(OSError, match="timed out"):
+        asked(one)  # a service of the host's, which its firewall forbids
+    plain.host.run([tool, "-F", "LOOPNET_INPUT"])
+    assert not pings(one, GATEWAY)
+    assert tool in loopnet(plain, "sync")
+    assert pings(one, GATEWAY)
+    plain.stop(network)
+    after = plain.host.run([f"{tool}-save", "-t", "filter"]).stdout
+    assert without_counters(after) == without_counters(before)
+
+
+def without_counters(saved: str) -> list[str]:
+    return [line.partition(" [")[0] for line in saved.splitlines() if not line.startswith("#")]
+
+
 # --- what libvirt gives --------------------------------------------------------------------------
 
 GIVEN = "2001:db8:1::1"

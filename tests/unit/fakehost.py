@@ -71,7 +71,7 @@ class FakeHost:
         elif step.tool == SYSCTL:
             self._sysctl(step.text)
         elif step.tool == NFT:
-            self.ruleset = step.text.rpartition("delete table ip6 loopnet\n")[2]
+            self.ruleset = step.text.rpartition("delete table ip loopnet\n")[2]
             if not self.ruleset:
                 assert not self.localnet, "the guards went before route_localnet"
         elif step.tool == HOSTS:
