@@ -6,7 +6,7 @@ on the path of every hook.
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 
 from .prefixes import transit_prefix
 from .records import NamedTuple
@@ -31,6 +31,12 @@ on any network; or none."""
 
 INTERNET = (ALL, NONE)
 """What guests may reach beyond the host and each other: whatever the host does, or nothing."""
+
+NAT = "nat"
+ROUTE = "route"
+IPV6_FORWARD = (NAT, ROUTE)
+"""How IPv6 leaves the host, and comes in, in libvirt's words: masqueraded, and nothing new comes in; or both ways
+as it is."""
 
 
 class Network(NamedTuple):
@@ -58,6 +64,12 @@ class Network(NamedTuple):
     guest_to_host: str = ALL
     addresses: str = FREE
     internet: str = ALL
+    ipv6: IPv6Network | None = None
+    """The prefix that loopnet gives it in IPv6, a /64."""
+    ipv6_forward: str = ""
+    """'' where IPv6 is none of loopnet's: it has no prefix, and what libvirt gives it was let through before."""
+    ipv6_given: tuple[IPv6Interface, ...] = ()
+    """The bridge's addresses, and prefixes, that libvirt gives it (``<ip family='ipv6'>``), if their rules are ours."""
 
     @property
     def transit_prefix(self) -> IPv4Network:
@@ -71,6 +83,21 @@ class Network(NamedTuple):
 
     def transit_address(self, number: int) -> IPv4Address:
         return self.transit_prefix.network_address + number
+
+    def ipv6_address(self, number: int) -> IPv6Address | None:
+        """The address with ``number`` as its interface ID, None where the network has no prefix."""
+        return self.ipv6.network_address + number if self.ipv6 else None
+
+    @property
+    def ipv6_prefixes(self) -> tuple[IPv6Network, ...]:
+        """All IPv6 prefixes whose rules are ours; none without."""
+        return (self.ipv6,) if self.ipv6 else tuple(given.network for given in self.ipv6_given)
+
+    @property
+    def ipv6_own(self) -> tuple[IPv6Address, ...]:
+        """The host's addresses in them."""
+        gateway = self.ipv6_address(self.gateway)
+        return (gateway,) if gateway else tuple(given.ip for given in self.ipv6_given)
 
     @property
     def own_transit(self) -> list[IPv4Address]:

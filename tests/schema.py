@@ -22,7 +22,7 @@ def check(command: str, printed: Any) -> None:
     schema = load()
     closed = {**_closed(schema), "$ref": f"#/$defs/{command}"}
     Draft202012Validator.check_schema(closed)
-    errors = Draft202012Validator(closed, format_checker=FormatChecker(["ipv4"])).iter_errors(printed)
+    errors = Draft202012Validator(closed, format_checker=FormatChecker(["ipv4", "ipv6"])).iter_errors(printed)
     found = [f"{'/'.join(map(str, error.path))}: {error.message}" for error in errors]
     assert not found, found
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from typing import NamedTuple
 
 from ..errors import ConflictError, LoopnetError
+from ..ipv6 import check_ipv6_overlap
 from ..model import ALL, FREE, MAPPED, NATIVE, NONE
 from ..networks.new import new_network
 from ..prefixes import (
@@ -44,6 +45,7 @@ class Chosen(NamedTuple):
     guest_prefix: IPv4Network
     mode: str
     addresses: str
+    ipv6: IPv6Network | None
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -58,15 +60,16 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     asked = prefix_options.read(arguments)
     internet = NONE if arguments.isolated else ALL
-    new_network(arguments.name, *choose(arguments.name, asked, ()))  # wrong input is told first
+    _new(arguments.name, choose(arguments.name, asked, ()), internet)  # wrong input is told first
     if arguments.print_xml:
         chosen = choose(arguments.name, asked, _taken(arguments.connect))
-        sys.stdout.buffer.write(new_network(arguments.name, *chosen, internet))
+        sys.stdout.buffer.write(_new(arguments.name, chosen, internet))
     else:
         chosen = _define(arguments.name, asked, internet, arguments.connect)
+        also = f" and {chosen.ipv6}" if chosen.ipv6 else ""
         print(
             f"network {arguments.name} is defined: guests at {chosen.loop_prefix} (they see "
-            f"{chosen.guest_prefix}); start it with: virsh net-start {arguments.name}"
+            f"{chosen.guest_prefix}){also}; start it with: virsh net-start {arguments.name}"
         )
     user = known_user(chosen.loop_prefix)
     if user:
@@ -82,7 +85,14 @@ def choose(name: str, asked: Asked, taken: Taken) -> Chosen:
     guest_prefix = asked.guest_prefix or default
     check_guest_prefix(guest_prefix, check_loop_prefix(loop_prefix), mode)
     check_overlap(name, loop_prefix, taken)
-    return Chosen(loop_prefix, guest_prefix, mode, asked.addresses or FREE)
+    ipv6 = asked.ipv6.of(loop_prefix) if asked.ipv6 else None
+    return Chosen(loop_prefix, guest_prefix, mode, asked.addresses or FREE, ipv6)
+
+
+def _new(name: str, chosen: Chosen, internet: str) -> bytes:
+    return new_network(
+        name, chosen.loop_prefix, chosen.guest_prefix, chosen.mode, chosen.addresses, internet, chosen.ipv6
+    )
 
 
 def _free(asked: Asked, mode: str, taken: Taken) -> IPv4Network:
@@ -113,5 +123,7 @@ def _define(name: str, asked: Asked, internet: str, uri: str) -> Chosen:
             )
         ours = connection.loopnet_networks()
         chosen = choose(name, asked, [(n.name, n.loop_prefix) for n, _ in ours])
-        connection.define(new_network(name, *chosen, internet))
+        if chosen.ipv6:
+            check_ipv6_overlap(name, chosen.ipv6, [(n.name, n.ipv6) for n, _ in ours if n.ipv6])
+        connection.define(_new(name, chosen, internet))
     return chosen

@@ -10,6 +10,7 @@ that is on a network's bridge and is not let in::
     mac            MAC address
     loop_address   the address on the host, null when the network isn't defined any more
     guest_address  the address in the guest, likewise
+    ipv6_address   the address that it has by its number for everybody, null without (loopnet define --ipv6)
     tap            the host's device for the NIC, null while there is none
     state          "up" while it is seen on the network's bridge, with carrier, and let in;
                    "off" while its guest runs and it is not (see loopnet doctor), else "reserved";
@@ -36,6 +37,7 @@ from .shared.untold import Untold, untold
 
 COLUMNS = ("guest", "dns_name", "network", "mac", "loop_address", "guest_address", "tap", "state")
 UNKNOWN = "unknown"
+IPV6 = "ipv6_address"
 ALSO, SHARED, SEEN, DROPPED, PUBLISHED = "also", "shared", "seen", "dropped", "published"
 """Columns of their own where there are any."""
 
@@ -54,6 +56,7 @@ def run(arguments: Namespace) -> int:
     columns = [*COLUMNS]
     rows = [[_printable(cell or "") for cell in _row(entry)] for entry in listed]
     for column, cells in (
+        (IPV6, [[entry.ipv6_address] if entry.ipv6_address else [] for entry in listed]),
         (ALSO, [entry.also for entry in listed]),
         (SHARED, [entry.shared for entry in listed]),
         (SEEN, [entry.seen for entry in listed]),
@@ -74,6 +77,7 @@ def _as_json(entry: Entry) -> dict[str, object]:
     return {
         **dict(zip(COLUMNS, _row(entry))),
         "name": entry.reservation.name,
+        IPV6: str(entry.ipv6_address) if entry.ipv6_address else None,
         ALSO: [str(address) for address in entry.also],
         SHARED: [str(address) for address in entry.shared],
         SEEN: [str(address) for address in entry.seen],
@@ -87,7 +91,7 @@ def _as_json(entry: Entry) -> dict[str, object]:
 def _unknown_as_json(nic: Untold) -> dict[str, object]:
     known = {"network": nic.network, "mac": nic.mac, "tap": nic.device, "state": UNKNOWN}
     none: dict[str, object] = {key: [] for key in (ALSO, SHARED, SEEN, DROPPED, PUBLISHED)}
-    rest = {"name": "", **none, "why": nic.why, "command": nic.command}
+    rest = {"name": "", IPV6: None, **none, "why": nic.why, "command": nic.command}
     return {**dict.fromkeys(COLUMNS), **known, **rest}
 
 

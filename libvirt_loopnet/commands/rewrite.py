@@ -34,6 +34,7 @@ def run(arguments: Namespace) -> int:
         guest_prefix=asked.guest_prefix,
         mode=asked.mode,
         addresses=asked.addresses,
+        ipv6=asked.ipv6,
         gateway=arguments.gateway,
         taken=_taken(),
     )

@@ -9,14 +9,13 @@ from ..addresses.labels import alias
 from ..addresses.publications import spare_taken
 from ..addresses.store import Store
 from ..daemon import runstate
-from ..errors import LoopnetError, NamesError, VerifyError
+from ..errors import HostError, LoopnetError, NamesError, VerifyError
 from ..firewalls.openings import FIREWALLD, IPTABLES, NFT_TABLE, Firewalls
-from ..host import Host, linux, sockets
+from ..host import Host, ipv6, linux, sockets
 from ..log import warn
 from ..model import Binding, Network, Options
-from ..planning.plan import CONNTRACK, HOSTS, NETLINK, NFT, SYSCTL, Step, plan
+from ..planning.plan import CONNTRACK, HOSTS, NETLINK, NFT, SYSCTL, Step, plan, script
 from ..planning.state import HostState, Observed, desire
-from ..ruleset.tables import make_tables
 
 
 def survey(
@@ -51,16 +50,19 @@ def planned(host: Host, desired: HostState, *, thorough: bool = False) -> list[S
 
 def _observe(host: Host, desired: HostState, thorough: bool, firewalls: Firewalls | None = None) -> Observed:
     devices = [network.bridge for network in desired.networks]
-    return host.observe(devices, ruleset=thorough, firewalls=firewalls, trusted=desired.trusted)
+    observed = host.observe(devices, ruleset=thorough, firewalls=firewalls, trusted=desired.trusted)
+    try:
+        return observed._replace(ipv6=ipv6.with_ip6tables(observed.ipv6, desired.networks))
+    except HostError as error:  # as of iptables: told, and nothing is refused for it
+        known = observed.firewalls
+        return observed._replace(firewalls=known._replace(problems=(*known.problems, str(error))))
 
 
 def _plan(host: Host, observed: Observed, desired: HostState, thorough: bool) -> list[Step]:
     if not thorough:
         return plan(observed, desired)
-    script = make_tables(
-        desired.networks, desired.guests, desired.bindings, desired.published, desired.reserved
-    )
-    return plan(observed, desired, host.canonical(desired.networks, script) if script else "")
+    made = script(observed, desired)
+    return plan(observed, desired, host.canonical(desired.networks, made) if made else "")
 
 
 def converge(host: Host, desired: HostState, *, thorough: bool = False) -> list[Step]:

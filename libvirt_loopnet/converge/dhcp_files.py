@@ -37,7 +37,8 @@ def stale_files(store: Store, networks: Iterable[Network]) -> Iterator[str]:
     for network in networks:
         directory = dnsmasq.hosts_directory(network.name)
         wanted = _wanted(network, store.load(network.name))
-        present = {entry: _fields(f"{directory}/{entry}") for entry in _entries(directory)}
+        count = 3 if network.ipv6 else 2
+        present = {entry: _fields(f"{directory}/{entry}", count) for entry in _entries(directory)}
         for entry in sorted({*wanted, *present}):
             if wanted.get(entry) != present.get(entry):
                 yield f"{directory}/{entry}"
@@ -49,10 +50,7 @@ def stale_files(store: Store, networks: Iterable[Network]) -> Iterator[str]:
 
 
 def _wanted(network: Network, reservations: Sequence[Reservation]) -> dict[str, str]:
-    return {
-        kept.mac.replace(":", "-"): f"{kept.mac},{network.guest_address(kept.number)}"
-        for kept in reservations
-    }
+    return {kept.mac.replace(":", "-"): ",".join(dnsmasq.host_fields(network, kept)) for kept in reservations}
 
 
 def _entries(directory: str) -> list[str]:
@@ -62,10 +60,10 @@ def _entries(directory: str) -> list[str]:
         return []
 
 
-def _fields(path: str) -> str:
-    """MAC and guest address; the name after them is what another name makes of it."""
+def _fields(path: str, count: int) -> str:
+    """MAC and addresses; the name after them is what another name makes of it."""
     line = (_read(path) or b"").decode("ascii", "replace").strip()
-    return ",".join(line.split(",")[:2])
+    return ",".join(line.split(",")[:count])
 
 
 def _read(path: str) -> bytes | None:

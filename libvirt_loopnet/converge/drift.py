@@ -77,7 +77,7 @@ def brief(steps: Iterable[Step]) -> Iterator[str]:
     """A line for each of ``steps``, the text of rules left out."""
     for step in steps:
         if step.tool == NFT:
-            gone = step.text == delete_tables()
+            gone = step.text in (delete_tables(), delete_tables(with_ipv6=False))
             yield f"nft: tables loopnet (bridge, arp, ip) {'deleted' if gone else 'replaced'}"
         elif step.tool == NFT_TABLE:
             yield f"nft: table {' '.join(step.text.split()[2:4])} told of our networks"

@@ -16,6 +16,7 @@ from ..daemon import leftover, runstate
 from ..errors import ConflictError, HostError, InputError, LoopnetError
 from ..host import dnsmasq, leases, linux, sockets
 from ..host.kernel import iproute
+from ..ipv6 import check_ipv6_overlap
 from ..log import warn
 from ..model import Network, Options, Reservation
 from ..networks.dhcp import parse_static
@@ -32,7 +33,8 @@ def network_start(data: bytes) -> None:
             f"network {network.name}: libvirt-loopnet was removed; install it, or use another network"
         )
     options = config.load()
-    missing = [option for option in missing_options(data, network) if option != lease_option(network.name)]
+    spare = () if network.ipv6 else (lease_option(network.name),)
+    missing = [option for option in missing_options(data, network) if option not in spare]
     if missing:
         raise InputError(
             f"network {network.name} lacks the dnsmasq option {missing[0]!r}; put it right: "
@@ -43,6 +45,8 @@ def network_start(data: bytes) -> None:
     with store.locked():
         others = [other for other in runstate.active_networks() if other.name != network.name]
         check_overlap(network.name, network.loop_prefix, [(o.name, o.loop_prefix) for o in others])
+        if network.ipv6:
+            check_ipv6_overlap(network.name, network.ipv6, [(o.name, o.ipv6) for o in others if o.ipv6])
         _check_addresses(network, {network.bridge, *(other.bridge for other in others)})
         survey(linux.Linux(), store, options)  # what network_started can't read is better said now
         process.find("nft")

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address
 
 from ..model import NATIVE, NONE, Network
 from ..records import NamedTuple
-from ..ruleset.tables import TABLES
+from ..ruleset.tables import IPV6_TABLE, TABLES
 from .walk import Fate, Packet, Rules
 from .ways import ELSEWHERE, EVERYWHERE, Ways
 
@@ -229,7 +229,7 @@ def drops(rules: Rules, packets: Sequence[Packet], known: Iterable[Place] = ()) 
     found: dict[tuple[Place, Fate], list[Packet]] = {}
     hooks: dict[Place, str] = {}
     for place, chain in rules.base_chains():
-        if place in skipped or place[:2] in TABLES:
+        if place in skipped or place[:2] in (*TABLES, IPV6_TABLE):
             continue
         hooks[place] = chain["hook"]
         for packet in packets:

@@ -16,7 +16,7 @@ Opened is what guests and host need of each other, and no service of the host bu
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ..errors import HostError
 from ..model import NATIVE, Network
@@ -294,6 +294,26 @@ def _replace(chains: dict[str, _Chain], builtin: str, place: int | None, rules: 
         return [f":{own} - [0:0]", *leave, f"-X {own}"]
     fill = [f"-A {own} {rule}" for rule in rules]
     return [f":{own} - [0:0]", *leave, *fill, f"-I {builtin} {place + 1} -j {own}"]
+
+
+def fill(
+    saved: str, rules: Mapping[str, Sequence[str]], ours: Collection[str], others: Collection[str]
+) -> str:
+    """As script(), for the ``rules`` of each built-in chain; none where ``ours``, our bridges, are none. ``others`` are
+    the bridges of others."""
+    chains = _parse(saved)
+    lines: list[str] = []
+    for builtin in BUILTINS:
+        place = _place(chains, _Path(builtin, ours, others)) if ours else None
+        wanted = [] if place is None else rules[builtin]
+        if not _holds(chains, builtin, place, wanted):
+            lines += _replace(chains, builtin, place, wanted)
+    return "".join(f"{line}\n" for line in ("*filter", *lines, "COMMIT")) if lines else ""
+
+
+def device(network: Network) -> str:
+    """The network's bridge, as iptables matches it. Raises HostError."""
+    return _device(network)
 
 
 def _input(networks: Iterable[Network]) -> Iterable[str]:

@@ -196,9 +196,16 @@ def _file_name(reservation: Reservation) -> str:
 
 
 def _line(network: Network, reservation: Reservation) -> bytes:
-    fields = [reservation.mac, str(network.guest_address(reservation.number))]
+    fields = host_fields(network, reservation)
     name = _host_name(reservation.name, network.domain)
     return ",".join([*fields, name] if name else fields).encode() + b"\n"
+
+
+def host_fields(network: Network, reservation: Reservation) -> list[str]:
+    """MAC address and addresses, as a dhcp-host line begins."""
+    address = network.ipv6_address(reservation.number)
+    ipv6 = [f"[{address}]"] if address else []
+    return [reservation.mac, str(network.guest_address(reservation.number)), *ipv6]
 
 
 def _host_name(label: str, domain: str) -> str:

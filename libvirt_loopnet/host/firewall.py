@@ -142,6 +142,16 @@ def _bridges() -> frozenset[str]:
     return frozenset(device for device in devices if os.path.isdir(f"{SYSFS_NET}/{device}/bridge"))
 
 
+def save(tool: str) -> str:
+    """What ``tool``-save says of table filter. Raises HostError."""
+    return _save(tool)
+
+
+def bridges() -> frozenset[str]:
+    """All bridge devices."""
+    return _bridges()
+
+
 def _save(tool: str) -> str:
     result = process.run([f"{tool}-save", "-t", "filter"])
     text = result.stdout.decode(errors="replace")
@@ -154,7 +164,7 @@ def _save(tool: str) -> str:
 
 def _restore(tool: str, script: str) -> None:
     # iptables-legacy waits for its lock, 5 seconds at most; the other needs none.
-    wait = ["--wait", "5"] if tool == "iptables-legacy" else []
+    wait = ["--wait", "5"] if tool.endswith("-legacy") else []
     result = process.run([f"{tool}-restore", "--noflush", *wait], script.encode())
     if result.status:
         if b"Permission denied" in result.stderr:

@@ -26,8 +26,9 @@ from contextlib import suppress
 from ..errors import HostError, StateError
 from ..files import state_error
 from ..model import MAPPED, Network
-from ..networks.dnsmasq_options import lease_option
+from ..networks.dnsmasq_options import ipv6_options, lease_option
 from ..networks.elements import place
+from . import ipv6
 from .dnsmasq import read, update
 
 ROOT = "/var/lib/libvirt/dnsmasq"
@@ -68,9 +69,10 @@ def prepare(network: Network, addresses: str, options: Sequence[str], root: str 
     """
     mapped = network.mode == MAPPED
     why = _obstacle(network, options) if mapped else ""
+    lines = [f"dhcp-script={script()}"] if mapped and not why else []
+    lines += ipv6_options(network) if ipv6.is_enabled() else []
     try:
-        text = f"dhcp-script={script()}\n" if mapped and not why else ""
-        update(_configuration(network.name, root), text.encode())
+        update(_configuration(network.name, root), "".join(f"{line}\n" for line in lines).encode())
     except OSError as error:
         raise state_error(error.filename or root, error) from None
     try:
@@ -139,7 +141,7 @@ def obstacle(network: Network, options: Sequence[str], root: str = ROOT) -> str:
     if network.mode != MAPPED:
         return ""
     why = _obstacle(network, options)
-    if not why and not _text(_configuration(network.name, root)):
+    if not why and "dhcp-script=" not in _text(_configuration(network.name, root)):
         return f"it was started without; virsh net-destroy {network.name}; virsh net-start {network.name}"
     return why
 

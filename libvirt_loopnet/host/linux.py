@@ -16,11 +16,11 @@ from ..errors import HostError, LoopnetError, PrivilegeError
 from ..firewalls.openings import Firewalls
 from ..log import warn
 from ..model import Network
-from ..planning.plan import CONNTRACK, HOSTS, IP, NETLINK, NFT, SYSCTL, Step
+from ..planning.plan import CONNTRACK, HOSTS, IP, NETLINK, NFT, SYSCTL, Step, inserts
 from ..planning.state import Observed, Tap
-from ..ruleset.moves import batch, moves, parse
-from ..ruleset.tables import TABLES
-from . import firewall, names
+from ..ruleset.moves import batch, parse
+from ..ruleset.tables import IPV6_TABLE, TABLES
+from . import firewall, ipv6, names
 from .kernel import conntrack, iproute, nfnetlink
 from .kernel.nftables import nft
 
@@ -52,6 +52,7 @@ class Linux:
             firewalls=firewall.observe(chains, trusted) if firewalls is None else firewalls,
             macs=frozenset((dev, _sysfs(dev, "address")) for dev in looked_at),
             neighbours=seen.neighbours,
+            ipv6=ipv6.observe(looked_at, chains, first=firewalls is None),
         )
 
     def canonical(self, networks: Sequence[Network], script: str) -> str:
@@ -62,7 +63,7 @@ class Linux:
         )
         root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         python = ["/usr/bin/python3", "-I", "-S", "-c", code, root]
-        moved = "\n".join(str(move) for network in networks for move in moves(network))
+        moved = "\n".join(str(each) for network in networks for each in inserts(network))
         result = process.run(["unshare", "--net", *python], f"{moved}\0{script}".encode())
         if result.status:
             raise HostError(f"nft refused the rules: {_last_line(result.stderr)}")
@@ -205,12 +206,12 @@ def _published_names() -> tuple[names.Entry, ...]:
 
 def _empty_or_unknown(chains: str | None) -> str | None:
     """What is known of our tables by the list of all chains: '' when none is there."""
-    heads = {f"table {family} {table} {{" for family, table in TABLES}
+    heads = {f"table {family} {table} {{" for family, table in (*TABLES, IPV6_TABLE)}
     return None if chains is None or heads.intersection(chains.splitlines()) else ""
 
 
 def _list_tables() -> str:
-    return "".join(_list_table(family, table) for family, table in TABLES)
+    return "".join(_list_table(family, table) for family, table in (*TABLES, IPV6_TABLE))
 
 
 def _list_table(family: str, table: str) -> str:

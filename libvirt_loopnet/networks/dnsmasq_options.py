@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..model import MAPPED, NONE, Network
+from ..model import FREE, MAPPED, NONE, Network
 from ..xml.tree import Element
 
 DNSMASQ_NAMESPACE = "http://libvirt.org/schemas/network/dnsmasq/1.0"
@@ -10,6 +10,10 @@ OPTIONS_TAG = f"{{{DNSMASQ_NAMESPACE}}}options"
 OPTION_TAG = f"{{{DNSMASQ_NAMESPACE}}}option"
 DIRECTORY = "/var/lib/libvirt/dnsmasq"
 """Where libvirt's dnsmasq may read, by AppArmor and SELinux."""
+
+
+RA_INTERVAL = 60
+"""Seconds between router advertisements: so long may it take until guests know of a way out, or that it is gone."""
 
 
 def hosts_directory(name: str) -> str:
@@ -57,6 +61,24 @@ def dnsmasq_options(network: Network) -> tuple[str, ...]:
             f"dhcp-option=option:dns-server,{network.transit_address(network.host)}",
         )
     return (*options, lease_option(network.name))
+
+
+def ipv6_options(network: Network) -> tuple[str, ...]:
+    """What dnsmasq is told of IPv6 where the host has it, in the file that lease_option() names.
+
+    Not in the definition, as dnsmasq would not start where the kernel has no IPv6. Guests that ask get the
+    address that is reserved for them; where addresses are free, any guest makes others by itself (SLAAC).
+    Router lifetime 0: here is no way out (RFC 4861, 6.2.3); where there is one, our rules change it
+    (ruleset/ipv6.py), since dnsmasq reads this once.
+    """
+    if not network.ipv6:
+        return ()
+    kinds = "static,slaac" if network.addresses == FREE else "static"
+    return (
+        "enable-ra",
+        f"dhcp-range={network.ipv6.network_address},{kinds},{network.ipv6.prefixlen}",
+        f"ra-param={network.bridge},{RA_INTERVAL},0",
+    )
 
 
 def given_options(network: Element) -> tuple[str, ...]:

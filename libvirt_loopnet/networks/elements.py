@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Interface, IPv6Network
 
 from ..addresses.labels import dns_label
 from ..errors import InputError
-from ..model import ADDRESSES, ALL, FREE, GUEST_TO_HOST, INTERNET, MAPPED, MODES, NATIVE, Network
+from ..ipv6 import parse_ipv6_prefix
+from ..model import (
+    ADDRESSES,
+    ALL,
+    FREE,
+    GUEST_TO_HOST,
+    INTERNET,
+    IPV6_FORWARD,
+    MAPPED,
+    MODES,
+    NAT,
+    NATIVE,
+    NONE,
+    Network,
+)
 from ..prefixes import check_guest_prefix, check_loop_prefix, default_guest_prefix, parse_prefix
 from ..validation import check_device, check_domain, check_mac, check_name, check_uuid, shown
 from ..xml.tree import Element, local_name
@@ -15,7 +29,16 @@ from ..xml.tree import Element, local_name
 NAMESPACE = "https://libvirt-loopnet.org/xml/network/1"
 OWN_TAG = f"{{{NAMESPACE}}}network"
 OWN_HOST_TAG = f"{{{NAMESPACE}}}host"
-OWN_ATTRIBUTES = ("mode", "guest-prefix", "gateway", "guest-to-host", "addresses", "internet")
+OWN_ATTRIBUTES = (
+    "mode",
+    "guest-prefix",
+    "gateway",
+    "guest-to-host",
+    "addresses",
+    "internet",
+    "ipv6",
+    "ipv6-forward",
+)
 
 _AROUND = ("networkstatus", "hookData")
 
@@ -73,6 +96,8 @@ def describe(element: Element, own: Element) -> Network:
         raise InputError(f"network {name}: gateway and host number are both {host}; give one another")
     bridge, bridge_mac = bridge_of(name, element)
     uuid = element.findtext("uuid")
+    ipv6 = _ipv6(name, element, own.get("ipv6", NONE))
+    forward = own.get("ipv6-forward", NAT if ipv6 else "")
     return Network(
         name=name,
         uuid=check_uuid(f"network {name}", uuid) if uuid else "",
@@ -87,12 +112,34 @@ def describe(element: Element, own: Element) -> Network:
         guest_to_host=own.get("guest-to-host", ALL),
         addresses=own.get("addresses", FREE),
         internet=own.get("internet", ALL),
+        ipv6=ipv6,
+        ipv6_forward=forward,
+        ipv6_given=ipv6_given(name, element) if forward else (),
     )
 
 
 def ipv4_elements(network: Element) -> list[Element]:
     """The ``<ip>`` elements that are IPv4, which is what no family means."""
     return [ip for ip in network.findall("ip") if ip.get("family", "ipv4") == "ipv4"]
+
+
+def ipv6_elements(network: Element) -> list[Element]:
+    """The ``<ip>`` elements that are IPv6."""
+    return [ip for ip in network.findall("ip") if ip.get("family") == "ipv6"]
+
+
+def ipv6_given(name: str, network: Element) -> tuple[IPv6Interface, ...]:
+    """The addresses and prefixes of the IPv6 ``<ip>`` elements."""
+    return tuple(_ipv6_interface(name, ip) for ip in ipv6_elements(network))
+
+
+def _ipv6_interface(name: str, ip: Element) -> IPv6Interface:
+    try:
+        # libvirt's virSocketAddrGetIPPrefix: 64 where none is given
+        return IPv6Interface((ip.get("address"), int(ip.get("prefix") or 64)))
+    except ValueError:
+        given = " ".join(f"{key}={shown(value)}" for key, value in ip.attrib.items())
+        raise InputError(f"network {name}: <ip {given}> is no IPv6 address with a prefix") from None
 
 
 def ipv4_address(name: str, ip: Element) -> tuple[IPv4Address, IPv4Network]:
@@ -144,6 +191,7 @@ def _check_own(name: str, own: Element) -> None:
         )
     choices = (
         ("mode", MODES), ("guest-to-host", GUEST_TO_HOST), ("addresses", ADDRESSES), ("internet", INTERNET),
+        ("ipv6-forward", IPV6_FORWARD),
     )  # fmt: skip
     for key, known in choices:
         given = own.get(key, known[0])
@@ -169,6 +217,18 @@ def _guest_prefix(own: Element, loop_prefix: IPv4Network, mode: str) -> IPv4Netw
     text = own.get("guest-prefix")
     prefix = parse_prefix(text, "guest prefix") if text else default
     return check_guest_prefix(prefix, loop_prefix, mode)
+
+
+def _ipv6(name: str, element: Element, text: str) -> IPv6Network | None:
+    if text == NONE:
+        return None
+    prefix = parse_ipv6_prefix(text, f"network {name}: ipv6")
+    if ipv6_elements(element):
+        raise InputError(
+            f"network {name} has an IPv6 <ip> of its own, beside which loopnet gives it no prefix; "
+            "take one of the two out"
+        )
+    return prefix
 
 
 def host_number(name: str, what: str, text: str, prefix: IPv4Network) -> int:

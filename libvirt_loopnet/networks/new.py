@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 
 from ..addresses.labels import dns_label
-from ..model import ALL, FREE, Network, Reservation
+from ..model import ALL, FREE, NAT, Network, Reservation
 from ..prefixes import check_guest_prefix, check_loop_prefix
 from ..validation import check_name
 from ..xml.document import Node, make, pretty
@@ -27,6 +27,10 @@ def own_attributes(network: Network) -> dict[str, str]:
         given["addresses"] = network.addresses
     if network.internet != ALL:
         given["internet"] = network.internet
+    if network.ipv6:
+        given["ipv6"] = str(network.ipv6)
+    if network.ipv6_forward != (NAT if network.ipv6 else ""):
+        given["ipv6-forward"] = network.ipv6_forward
     return given
 
 
@@ -63,6 +67,7 @@ def new_network(
     mode: str,
     addresses: str = FREE,
     internet: str = ALL,
+    ipv6: IPv6Network | None = None,
 ) -> bytes:
     """A complete definition, for virsh net-define as it stands; libvirt picks bridge and UUID.
 
@@ -84,6 +89,8 @@ def new_network(
         domain=dns_label(name) or DEFAULT_DOMAIN,
         addresses=addresses,
         internet=internet,
+        ipv6=ipv6,
+        ipv6_forward=NAT if ipv6 else "",
     )
     ip = {"address": str(network.loop_address(host)), "prefix": str(loop_prefix.prefixlen)}
     return pretty(

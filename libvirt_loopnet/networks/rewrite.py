@@ -24,7 +24,8 @@ from ipaddress import IPv4Network
 from typing import NamedTuple
 
 from ..errors import InputError, PoolFullError, VerifyError
-from ..model import ADDRESSES, FREE, MAPPED, MODES, NATIVE, NONE, Network, Reservation
+from ..ipv6 import Choice
+from ..model import ADDRESSES, FREE, MAPPED, MODES, NAT, NATIVE, NONE, ROUTE, Network, Reservation
 from ..prefixes import (
     LONGEST,
     LOOPBACK,
@@ -45,6 +46,8 @@ from .elements import (
     host_number,
     ipv4_address,
     ipv4_elements,
+    ipv6_elements,
+    ipv6_given,
     network_element,
     own_element,
     prefixes_of,
@@ -71,6 +74,7 @@ class _Asked(NamedTuple):
     guest_prefix: IPv4Network | None
     mode: str | None
     addresses: str | None
+    ipv6: Choice | None
     gateway: int | None
     taken: tuple[tuple[str, IPv4Network], ...]
 
@@ -82,6 +86,7 @@ def rewrite_network(
     guest_prefix: IPv4Network | None = None,
     mode: str | None = None,
     addresses: str | None = None,
+    ipv6: Choice | None = None,
     gateway: int | None = None,
     taken: Iterable[tuple[str, IPv4Network]] = (),
     occupied: Iterable[int] = (),
@@ -97,7 +102,7 @@ def rewrite_network(
     if network_element(root) is not root:
         raise InputError("expected <network>, got a status file; take: virsh net-dumpxml NETWORK")
     check_rewritable(root)
-    asked = _Asked(loop_prefix, guest_prefix, mode, addresses, gateway, tuple(taken))
+    asked = _Asked(loop_prefix, guest_prefix, mode, addresses, ipv6, gateway, tuple(taken))
     own = own_element(root)
     old = describe(root, own) if own else None
     draft = _fitting(_normalised(old, asked) if old else _converted(root, asked), asked)
@@ -129,6 +134,8 @@ def _normalised(old: Network, asked: _Asked) -> Network:
         gateway=old.gateway if asked.gateway is None else asked.gateway,
         addresses=asked.addresses or old.addresses,
     )
+    if asked.ipv6:
+        draft = _with_ipv6(draft, asked.ipv6)
     if draft.host == draft.gateway or draft.host not in draft.guest_numbers:
         draft = draft._replace(host=0)
     return draft
@@ -149,7 +156,7 @@ def _converted(root: Element, asked: _Asked) -> Network:
     if not 0 < number < prefix.num_addresses - 1:
         raise refusal("gateway", name=name, address=address, prefix=prefix)
     bridge, bridge_mac = bridge_of(name, root)
-    return Network(
+    draft = Network(
         name=name,
         uuid="",
         bridge=bridge,
@@ -161,7 +168,28 @@ def _converted(root: Element, asked: _Asked) -> Network:
         host=0,
         domain=domain_of(name, root),
         addresses=asked.addresses or FREE,
+        ipv6_forward=_ipv6_forward(root),
+        ipv6_given=ipv6_given(name, root) if _ipv6_forward(root) else (),
     )
+    return _with_ipv6(draft, asked.ipv6) if asked.ipv6 else draft
+
+
+def _with_ipv6(draft: Network, choice: Choice) -> Network:
+    prefix = choice.of(draft.loop_prefix)
+    if not (prefix or draft.ipv6):
+        return draft
+    return draft._replace(ipv6=prefix, ipv6_forward=NAT if prefix else "")
+
+
+def _ipv6_forward(root: Element) -> str:
+    """What libvirt's rules do for IPv6, in its words: networkAddRoutingFirewallRules() unless ``<nat ipv6='yes'>``;
+    none in mode open. Isolated, nothing leaves whatever this says."""
+    forward = root.find("forward")
+    if not ipv6_elements(root) or (forward is not None and forward.get("mode", "nat") == "open"):
+        return ""
+    nat = None if forward is None else forward.find("nat")
+    is_nat = forward is None or (nat is not None and nat.get("ipv6") == "yes")
+    return NAT if is_nat else ROUTE
 
 
 def _loop_prefix(name: str, prefix: IPv4Network, asked: _Asked) -> IPv4Network:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..model import NONE, Network
+from ..model import Network
 from ..prefixes import known_user
 from ..validation import shown
 from ..xml.tree import Element
-from .elements import ipv4_address, ipv4_elements
+from .elements import ipv4_address, ipv4_elements, ipv6_elements
 
 _ALL_PORTS = {"start": "1024", "end": "65535"}
 """What libvirt writes for a network that says nothing of ports."""
@@ -37,8 +37,6 @@ def _forward(root: Element) -> Iterator[str]:
     port = nat.find("port")
     if nat.find("address") or (port and port.attrib != _ALL_PORTS):
         yield "masquerade takes the host's own addresses and ports, no longer those of <nat>"
-    if nat.get("ipv6") == "yes":
-        yield "IPv6 is no longer masqueraded"
 
 
 def _prefixes(root: Element, network: Network, old: Network | None) -> Iterator[str]:
@@ -64,8 +62,5 @@ def _dhcp(root: Element) -> Iterator[str]:
 
 
 def _ipv6(root: Element, network: Network) -> Iterator[str]:
-    if any(ip.get("family") == "ipv6" for ip in root.findall("ip")):
-        if network.internet == NONE:
-            yield "guests reach each other by IPv6, the host by its fe80 address alone"
-            return
+    if ipv6_elements(root) and not network.ipv6_forward:
         yield "libvirt has no firewall rules for its IPv6 any more, as ever in forward mode open"

@@ -10,11 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ..firewalls.ip6tables import orders6
 from ..firewalls.openings import Order, orders
+from ..model import Network
 from ..prefixes import TRANSIT
 from ..records import NamedTuple
-from ..ruleset.moves import moves
-from ..ruleset.tables import delete_tables, make_tables, replace_tables
+from ..ruleset.ipv6_bridge import claims, router
+from ..ruleset.moves import Claim, Move, moves
+from ..ruleset.tables import delete_tables, make_tables
+from . import ipv6
 from .lo import plan_lo
 from .state import ROUTE_PROTOCOL, Address, HostState, Observed, Route
 
@@ -69,6 +73,7 @@ def _remove(observed: Observed, desired: HostState) -> list[Step]:
     if not desired.shrink_lo:
         steps += _ip(plan_lo(observed.lo, observed.routes, False, _is_active(observed)))
     steps += _ip(_route("del", route) for route in sorted(stale, key=str))
+    steps += [Step(SYSCTL, line) for line in ipv6.remove(observed.ipv6, desired.networks)]
     wanted = {(each.dev, each.address) for each in desired.neighbours}
     steps += _ip(
         f"neighbour del {each.address} dev {each.dev}"
@@ -90,14 +95,30 @@ def _replace_tables(observed: Observed, desired: HostState, tables: str | None) 
         return []
     # The kernel takes its time over what is deleted (a grace period of RCU), were it never there.
     absent = observed.ruleset == ""
+    gone = delete_tables(with_ipv6=observed.ipv6.has_table)
     if not desired.networks:
         # While our guards stand: after them an established connection's packets, with addresses of ours put in
         # by its entry, would be routed like any others, and leave by the default route.
-        return [] if absent else [Step(CONNTRACK, str(TRANSIT)), Step(NFT, delete_tables())]
-    make = make_tables if absent else replace_tables
-    script = make(desired.networks, desired.guests, desired.bindings, desired.published, desired.reserved)
-    moved = [move for network in desired.networks for move in moves(network)]
-    return [Step(NFT, script), *(Step(NETLINK, str(move)) for move in moved)]
+        return [] if absent else [Step(CONNTRACK, str(TRANSIT)), Step(NFT, gone)]
+    made = script(observed, desired)
+    inserted = [each for network in desired.networks for each in inserts(network)]
+    return [
+        Step(NFT, made if absent else gone + made),
+        *(Step(NETLINK, str(each)) for each in inserted),
+    ]
+
+
+def script(observed: Observed, desired: HostState) -> str:
+    """Our tables as nft is given them, '' for none."""
+    is_router = ipv6.is_router(observed.ipv6, desired.networks)
+    return make_tables(
+        desired.networks, desired.guests, desired.bindings, desired.published, desired.reserved, is_router
+    )
+
+
+def inserts(network: Network) -> list[Move | Claim]:
+    """The rules that netlink puts into them."""
+    return [*moves(network), *claims(network), *router(network)]
 
 
 def _add(observed: Observed, desired: HostState) -> list[Step]:
@@ -125,16 +146,23 @@ def _add(observed: Observed, desired: HostState) -> list[Step]:
     if desired.shrink_lo:
         lines += plan_lo(observed.lo, observed.routes, True, _is_active(observed))
     bridges = [network.bridge for network in desired.networks]
-    return _ip(lines) + [
-        Step(SYSCTL, f"net/ipv4/conf/{bridge}/route_localnet=1")
-        for bridge in bridges
-        if bridge not in observed.route_localnet
-    ]
+    sysctls, lines6 = ipv6.add(observed.ipv6, desired.networks)
+    steps6 = [*(Step(SYSCTL, line) for line in sysctls), *_ip(lines6)]
+    return (
+        _ip(lines)
+        + steps6
+        + [
+            Step(SYSCTL, f"net/ipv4/conf/{bridge}/route_localnet=1")
+            for bridge in bridges
+            if bridge not in observed.route_localnet
+        ]
+    )
 
 
 def _orders(observed: Observed, desired: HostState) -> list[Order]:
     published = {each.network for each in desired.published}
-    return orders(observed.firewalls, desired.networks, desired.gone, published, desired.trusted)
+    found = orders(observed.firewalls, desired.networks, desired.gone, published, desired.trusted)
+    return found + orders6(observed.ipv6.ip6tables, desired.networks, observed.ipv6.bridges)
 
 
 def _hosts(observed: Observed, desired: HostState) -> list[Step]:

@@ -17,6 +17,7 @@ from ..firewalls.openings import Firewalls
 from ..model import NATIVE, Binding, Guest, Network, Options, Port, Published, Reservation
 from ..records import NamedTuple
 from ..validation import is_quotable
+from .ipv6 import Observed6
 
 ROUTE_PROTOCOL = 127
 """Marks our routes (rtm_protocol, free in rtnetlink.h and iproute2's rt_protos), so that they are
@@ -80,6 +81,7 @@ class Observed(NamedTuple):
     """(bridge, its MAC address), of the same devices as ``route_localnet``."""
     neighbours: frozenset[Neighbour] = frozenset()
     """Those in the transit prefixes."""
+    ipv6: Observed6 = Observed6()
 
 
 class HostState(NamedTuple):

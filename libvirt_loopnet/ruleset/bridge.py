@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ..model import NATIVE, NONE, Network
 from ..prefixes import LOOPBACK, TRANSIT
+from .ipv6_bridge import ipv6_chains, ipv6_from_guest, ipv6_output, ipv6_sets
 from .phrases import (
     ICMP_ERRORS,
     block,
@@ -24,7 +25,7 @@ STRANGERS = "seen-strangers"
 dropped unseen: the rule that remembers goes no further then, and so is one of its own."""
 
 
-def bridge_table(networks: Sequence[Network]) -> str:
+def bridge_table(networks: Sequence[Network], is_ipv6_router: bool = False) -> str:
     """The table; what guests send is told by tap, MAC and IP address at once, or else is looked at closer."""
     head = f"""\
 table bridge loopnet {{
@@ -78,7 +79,7 @@ table bridge loopnet {{
 		ip saddr {LOOPBACK} goto to-all
 		ip saddr {TRANSIT} goto to-all
 		meta protocol arp goto arp-to-guest
-	}}
+{ipv6_output(networks, is_ipv6_router)}	}}
 	chain to-guest {{
 {_by_prefix("ip daddr", networks)}	}}
 	chain to-all {{
@@ -92,7 +93,7 @@ table bridge loopnet {{
 def _no_ipv6_out(networks: Sequence[Network]) -> str:
     """What the host would forward comes to the bridge's MAC address; an isolated network has nothing there
     but with the host's fe80 address."""
-    macs = [network.bridge_mac for network in networks if network.internet == NONE]
+    macs = [n.bridge_mac for n in networks if n.internet == NONE and not n.ipv6_prefixes]
     return f"\t\tether daddr {braces(macs)} meta protocol ip6 ip6 daddr != fe80::/10 drop\n" if macs else ""
 
 
@@ -120,6 +121,7 @@ def _chains(network: Network) -> str:
     lines += block("ip-claimed", network, _ip_claimed(network))
     lines += block("arp-claimed", network, _arp_claimed(network))
     lines += block("arp-from", network, _arp_from_guest(network))
+    lines += ipv6_chains(network)
     lines += block("from", network, _from_guest(network))
     lines += block("arp-to", network, _arp_to_guest(network))
     lines += block("to", network, _to_guest(network))
@@ -135,7 +137,7 @@ def _sets(network: Network) -> list[str]:
     if is_free(network):
         never = braces(str(network.guest_address(number)) for number in host_numbers(network))
         sets.append(f"set {chain('reserved', network)} {{ type ipv4_addr; elements = {never}; }}")
-    return sets
+    return sets + ipv6_sets(network)
 
 
 def _free(field: str, network: Network) -> list[str]:
@@ -171,8 +173,7 @@ def _from_guest(network: Network) -> list[str]:
         # VLAN tag 0, or two, is ARP to a guest all the same.
         "ether type { 0x8100, 0x88a8 } drop",  # 802.1Q and 802.1ad: nft before 0.9.9 has no name for both
         f"meta protocol arp goto {chain('arp-from', network)}",
-        "icmpv6 type { nd-router-advert, nd-redirect } drop",  # no guest is a router, or a DHCP server
-        "meta protocol ip6 udp sport 547 drop",
+        *ipv6_from_guest(network),
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ..ipv6 import link_local
 from ..model import Binding, Guest, Network
 from .phrases import chain, host_numbers, is_free
 
@@ -57,6 +58,13 @@ def _elements(
             put("arp loopnet neighbours", f"{nic} . {network.loop_address(number)}")
         put(f"bridge loopnet {chain('arp-senders', network)}", f"{guest.mac} . {guest.mac}")
         put("arp loopnet nics", nic)
+        if network.ipv6_prefixes:
+            put("ip6 loopnet nics", guest.mac)
+            own = str(link_local(guest.mac))
+            addresses = [network.ipv6_address(number) for number in (guest.number, *guest.also)]
+            for each in (own, *(str(address) for address in addresses if address)):
+                put(f"bridge loopnet {chain('senders6', network)}", f"{guest.mac} . {each}")
+            put(f"bridge loopnet {chain('reserved6', network)}", own)
         # One MAC may be on two networks (clones); unbound it can be told to one of them only.
         if guest.mac not in macs:
             macs.add(guest.mac)
@@ -74,6 +82,8 @@ def _elements(
         put("bridge loopnet bound-macs", binding.mac)
     for name, number in reserved:
         network = by_name[name]
+        if network.ipv6 and number not in host_numbers(network):
+            put(f"bridge loopnet {chain('reserved6', network)}", str(network.ipv6_address(number)))
         if is_free(network) and number not in host_numbers(network):
             put(f"bridge loopnet {chain('reserved', network)}", str(network.guest_address(number)))
             put("arp loopnet reserved", str(network.loop_address(number)))

@@ -1,6 +1,9 @@
 """Rules that nft's language can't say, as netlink messages. Pure: bytes out, no socket.
 
-They move addresses from prefix to prefix where nft's own statement can't, or would take longer:
+Claims are about neighbour discovery (ipv6_bridge.py): the kernel looks any bytes of a packet up in a set, nft only
+those that it has a name of the set's type for.
+
+All others move addresses from prefix to prefix where nft's own statement can't, or would take longer:
 
 * **quoted** addresses: ICMP errors quote the packet they are about. A write into ICMP's payload has to mend
   ICMP's checksum (offset 2). The kernel's nf_tables does that when asked (NFTA_PAYLOAD_CSUM_TYPE and _OFFSET
@@ -25,6 +28,7 @@ _NFNL_BATCH_BEGIN, _NFNL_BATCH_END, _SUBSYS_NFTABLES, _NEWRULE = 16, 17, 10, 6
 _REQUEST, _ACK, _CREATE, _NESTED = 0x1, 0x4, 0x400, 0x8000
 _BRIDGE, _UNSPEC = 7, 0
 _REG_VERDICT, _REG, _CSUM_INET, _NF_ACCEPT = 0, 1, 1, 1
+_REG32, _NFT_GOTO, _LOOKUP_INVERTED = 8, 2**32 - 4, 1
 
 NETWORK_HEADER, TRANSPORT_HEADER = "nh", "th"
 """As nft calls the headers that an offset counts from."""
@@ -55,8 +59,29 @@ class Move(NamedTuple):
         return " ".join(map(str, tuple(self)))
 
 
-def parse(text: str) -> Move:
-    """What str() makes of a move, back to itself."""
+class Claim(NamedTuple):
+    """A rule: in ``chain``, the target of a neighbour advertisement or solicitation is looked up in ``known``.
+
+    Without ``otherwise``, if the sender's MAC address and it are there, it is accepted; with it, if it alone is not
+    there, that chain says what becomes of it.
+    """
+
+    chain: str
+    known: str
+    otherwise: str
+
+    def __str__(self) -> str:
+        return " ".join((self.chain, CLAIM, self.known, self.otherwise)).rstrip()
+
+
+CLAIM = "nd-target"
+
+
+def parse(text: str) -> Move | Claim:
+    """What str() makes of a move or a claim, back to itself."""
+    if CLAIM in text.split():
+        name, _, known, *otherwise = text.split()
+        return Claim(name, known, "".join(otherwise))
     name, header, offset, addresses, old, new = text.split()
     return Move(name, header, int(offset), int(addresses), IPv4Network(old), IPv4Network(new))
 
@@ -75,20 +100,45 @@ def moves(network: Network) -> list[Move]:
     ]
 
 
-def batch(needed: Iterable[Move]) -> tuple[bytes, int]:
-    """One nfnetlink transaction that inserts a rule for each move, and how many answers it brings."""
-    rules = [_rule(sequence, move) for sequence, move in enumerate(needed, start=2)]
+def batch(needed: Iterable[Move | Claim]) -> tuple[bytes, int]:
+    """One nfnetlink transaction that inserts a rule for each, and how many answers it brings."""
+    rules = [_rule(sequence, each) for sequence, each in enumerate(needed, start=2)]
     begin = _message(_NFNL_BATCH_BEGIN, _REQUEST, 1, _UNSPEC, _SUBSYS_NFTABLES, b"")
     end = _message(_NFNL_BATCH_END, _REQUEST, len(rules) + 2, _UNSPEC, _SUBSYS_NFTABLES, b"")
     return begin + b"".join(rules) + end, len(rules)
 
 
-def _rule(sequence: int, move: Move) -> bytes:
-    expressions = _both(move) if move.addresses > 1 else _one(move)
-    attributes = _string(1, "loopnet") + _string(2, move.chain) + _nest(4, b"".join(expressions))
+def _rule(sequence: int, rule: Move | Claim) -> bytes:
+    if isinstance(rule, Claim):
+        expressions = _claim(rule)
+    else:
+        expressions = _both(rule) if rule.addresses > 1 else _one(rule)
+    attributes = _string(1, "loopnet") + _string(2, rule.chain) + _nest(4, b"".join(expressions))
     return _message(
         (_SUBSYS_NFTABLES << 8) | _NEWRULE, _REQUEST | _ACK | _CREATE, sequence, _BRIDGE, 0, attributes
     )
+
+
+def _claim(claim: Claim) -> list[bytes]:
+    """Registers of 4 bytes hold what is looked up: a MAC address fills two."""
+    if claim.otherwise:
+        verdict = _u32(1, _NFT_GOTO) + _string(2, claim.otherwise)
+        return [_target(_REG32), _lookup(claim.known, _LOOKUP_INVERTED), _verdict(verdict)]
+    sender = _expression("payload", _u32(1, _REG32) + _u32(2, 0) + _u32(3, 6) + _u32(4, 6))
+    return [sender, _target(_REG32 + 2), _lookup(claim.known, 0), _verdict(_u32(1, _NF_ACCEPT))]
+
+
+def _target(register: int) -> bytes:
+    place = _u32(2, _HEADERS[TRANSPORT_HEADER]) + _u32(3, 8) + _u32(4, 16)
+    return _expression("payload", _u32(1, register) + place)
+
+
+def _lookup(known: str, flags: int) -> bytes:
+    return _expression("lookup", _string(1, known) + _u32(2, _REG32) + _u32(5, flags))
+
+
+def _verdict(verdict: bytes) -> bytes:
+    return _expression("immediate", _u32(1, _REG_VERDICT) + _nest(2, _nest(2, verdict)))
 
 
 def _one(move: Move) -> list[bytes]:
@@ -99,8 +149,7 @@ def _one(move: Move) -> list[bytes]:
 
 def _both(move: Move) -> list[bytes]:
     """The write, and the packet is done with."""
-    accept = _nest(2, _nest(2, _u32(1, _NF_ACCEPT)))
-    return [*_write(move), _expression("immediate", _u32(1, _REG_VERDICT) + accept)]
+    return [*_write(move), _verdict(_u32(1, _NF_ACCEPT))]
 
 
 def _write(move: Move) -> list[bytes]:

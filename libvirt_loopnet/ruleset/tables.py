@@ -9,24 +9,17 @@ from .arp import arp_table
 from .bridge import bridge_table
 from .elements import add_elements
 from .ip import ip_table
+from .ip6 import ip6_table
 
 TABLES = (("bridge", "loopnet"), ("arp", "loopnet"), ("ip", "loopnet"))
+IPV6_TABLE = ("ip6", "loopnet")
+"""Is there only while a network has IPv6 whose rules are ours; a kernel without IPv6 has no such tables."""
 
 
-def delete_tables() -> str:
+def delete_tables(*, with_ipv6: bool = True) -> str:
     """Take our tables away; right also when they aren't there (``add`` makes ``delete`` succeed)."""
-    return "".join(f"add table {f} {t}\ndelete table {f} {t}\n" for f, t in TABLES)
-
-
-def replace_tables(
-    networks: Sequence[Network],
-    guests: Sequence[Guest],
-    bindings: Sequence[Binding],
-    published: Sequence[Published] = (),
-    reserved: Iterable[tuple[str, int]] = (),
-) -> str:
-    """The nft script that puts our tables in place of whatever was there, in one transaction."""
-    return delete_tables() + make_tables(networks, guests, bindings, published, reserved)
+    tables = (*TABLES, *([IPV6_TABLE] if with_ipv6 else []))
+    return "".join(f"add table {f} {t}\ndelete table {f} {t}\n" for f, t in tables)
 
 
 def make_tables(
@@ -35,9 +28,10 @@ def make_tables(
     bindings: Sequence[Binding],
     published: Sequence[Published] = (),
     reserved: Iterable[tuple[str, int]] = (),
+    is_ipv6_router: bool = False,
 ) -> str:
     """Our tables for these active ``networks``; '' when there are none."""
     if not networks:
         return ""
-    made = bridge_table(networks) + ip_table(networks, published) + arp_table(networks)
-    return made + add_elements(networks, guests, bindings, reserved)
+    made = bridge_table(networks, is_ipv6_router) + ip_table(networks, published) + arp_table(networks)
+    return made + ip6_table(networks) + add_elements(networks, guests, bindings, reserved)

@@ -43,6 +43,10 @@ _loopnet() {
         COMPREPLY=($(compgen -W 'free own' -- "$cur"))
         return
         ;;
+    --ipv6)
+        COMPREPLY=($(compgen -W 'ula none' -- "$cur"))
+        return
+        ;;
     --loop-prefix | --guest-prefix | --gateway | --mac | --also | --shared) return ;;
     esac
 
@@ -53,13 +57,13 @@ _loopnet() {
         candidates='define rewrite convert revert list graph ip reserve release publish unpublish
             status plan sync watch cleanup doctor guest-setup install-hooks uninstall-hooks'
         ;;
-    define) options='--loop-prefix --guest-prefix --mode --addresses --isolated --print-xml' ;;
+    define) options='--loop-prefix --guest-prefix --mode --addresses --ipv6 --isolated --print-xml' ;;
     rewrite)
-        options='--loop-prefix --guest-prefix --mode --addresses --gateway'
+        options='--loop-prefix --guest-prefix --mode --addresses --ipv6 --gateway'
         [[ $cur == -* ]] || _filedir xml
         ;;
     convert)
-        options='--print-xml --print-diff --restart --loop-prefix --guest-prefix --mode --addresses --gateway'
+        options='--print-xml --print-diff --restart --loop-prefix --guest-prefix --mode --addresses --ipv6 --gateway'
         candidates=$(virsh -q net-list --all --name 2>/dev/null)
         ;;
     revert)
@@ -69,7 +73,7 @@ _loopnet() {
     list | status | doctor) options='--json' ;;
     graph) options='--output' ;;
     ip)
-        options='--all'
+        options='--all --ipv6'
         candidates=$(_loopnet_guests)
         ;;
     reserve)

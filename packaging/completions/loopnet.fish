@@ -39,6 +39,7 @@ complete -c loopnet -n "__fish_seen_subcommand_from $prefixed" -l loop-prefix -x
 complete -c loopnet -n "__fish_seen_subcommand_from $prefixed" -l guest-prefix -x -d 'the guests\' view, of equal length'
 complete -c loopnet -n "__fish_seen_subcommand_from $prefixed" -l mode -x -a 'mapped native' -d 'who has 127.x'
 complete -c loopnet -n "__fish_seen_subcommand_from $prefixed" -l addresses -x -a 'free own' -d 'what guests may use'
+complete -c loopnet -n "__fish_seen_subcommand_from $prefixed" -l ipv6 -x -a 'ula none' -d 'IPv6 of its own'
 complete -c loopnet -n '__fish_seen_subcommand_from rewrite convert' -l gateway -x -d 'host number of the router that guests see'
 complete -c loopnet -n '__fish_seen_subcommand_from define convert revert' -l print-xml -d 'print the result, do nothing'
 complete -c loopnet -n '__fish_seen_subcommand_from convert revert' -l print-diff -d 'print what would change'
@@ -47,6 +48,7 @@ complete -c loopnet -n '__fish_seen_subcommand_from convert revert' -a '(__loopn
 complete -c loopnet -n '__fish_seen_subcommand_from rewrite' -F
 complete -c loopnet -n '__fish_seen_subcommand_from graph' -s o -l output -rF -d 'write it there'
 complete -c loopnet -n '__fish_seen_subcommand_from list status doctor' -l json -d 'for programs'
+complete -c loopnet -n '__fish_seen_subcommand_from ip' -l ipv6 -d 'its IPv6 address'
 complete -c loopnet -n '__fish_seen_subcommand_from ip reserve release publish unpublish' -a '(__loopnet_guests)'
 complete -c loopnet -n '__fish_seen_subcommand_from reserve' -l behind -x -a '(__loopnet_guests)' -d 'for what is within this guest'
 complete -c loopnet -n '__fish_seen_subcommand_from define' -l isolated -d 'guests reach the host and each other alone'

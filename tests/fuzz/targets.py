@@ -30,7 +30,7 @@ from libvirt_loopnet.networks.parsing import (
     parse_port,
 )
 from libvirt_loopnet.networks.rewrite import rewrite_network
-from libvirt_loopnet.ruleset.tables import replace_tables
+from libvirt_loopnet.ruleset.tables import delete_tables, make_tables
 from libvirt_loopnet.xml.tree import parse
 
 from .mutate import Mutator
@@ -116,7 +116,7 @@ def _check_network(network: Network) -> None:
 
 def _check_nft(network: Network, guests: list[Guest]) -> None:
     """No name may end its quotes, or be a pattern, in the text that nft reads as root."""
-    text = replace_tables([network], guests, [])
+    text = delete_tables() + make_tables([network], guests, [])
     quoted = set(re.findall(r'"([^"\n]*)"', text)) - {"lo", network.bridge}
     assert not quoted, f"nft gets {quoted}"
     assert re.fullmatch(r'[^"*\n]*', network.bridge), f"nft gets the device {network.bridge!r}"

@@ -7,11 +7,11 @@ import itertools
 import socket
 import time
 from collections.abc import Iterator
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 
 from tests.sandbox import Namespace
 
-from . import frames
+from . import frames, frames6
 from .lab import Lab, LabGuest
 from .wire import SETTLE, Capture, LeakWatch, datagram_socket
 
@@ -19,6 +19,8 @@ LOCAL_PORT, ANY_PORT, LOOP_PORT = 9001, 9002, 9003
 GUEST_PORT = 9004
 PUBLISHED_PORT = 9005
 """Of the host: the victim's GUEST_PORT, for everybody."""
+PREFIX6, OTHER_PREFIX6 = "fd12:3456:789a:100::/64", "fd12:3456:789a:200::/64"
+LAN6, UPLINK6, INTERNET6 = "2001:db8:7::9", "2001:db8:7::2", "2001:db8:9::1"
 STRANGE_MAC = "52:54:00:66:66:66"
 """A MAC address that nobody was given."""
 
@@ -29,11 +31,15 @@ for key in route_localnet accept_local accept_source_route accept_redirects arp_
     for conf in all default uplink0; do echo 1 >conf/$conf/$key; done
 done
 for conf in all default uplink0; do echo 0 >conf/$conf/rp_filter; done
+cd /proc/sys/net/ipv6
+for conf in all default uplink0; do echo 1 >conf/$conf/accept_redirects; done
+echo 1 >conf/all/forwarding
 """
 # Neighbour entries may be replaced at once, so that a test need not wait for a second.
 GULLIBLE = """
 for file in /proc/sys/net/ipv4/neigh/*/locktime; do echo 0 >$file; done
 for file in /proc/sys/net/ipv4/conf/*/arp_accept; do echo 1 >$file; done
+for file in /proc/sys/net/ipv6/conf/*/accept_untracked_na; do [ ! -e $file ] || echo 1 >$file; done
 """
 
 
@@ -51,7 +57,11 @@ class Arena:
     def __init__(self, lab: Lab, stack: contextlib.ExitStack, kind: str) -> None:
         self.lab, self.kind = lab, kind
         lab.host.sh(HOSTILE)
-        self.net, self.other_net = lab.network(1), lab.network(2)
+        lab.host.sh(
+            f"ip address add {UPLINK6}/64 dev uplink0 nodad; ip -n lan address add {LAN6}/64 dev lan0 nodad\n"
+            f"ip -6 route add default via {LAN6}"
+        )
+        self.net, self.other_net = lab.network(1, ipv6=PREFIX6), lab.network(2, ipv6=OTHER_PREFIX6)
         lab.start(self.net)
         lab.start(self.other_net)
         self.bound, self.victim, self.friend = (lab.guest(self.net) for _ in range(3))
@@ -66,6 +76,8 @@ class Arena:
         holders = (self.friend.name, self.victim.name)
         lab.host.run(["loopnet", "reserve", "--shared", self.shared.loop, *holders])
         lab.host.run(["loopnet", "publish", self.victim.name, f"{PUBLISHED_PORT}:{GUEST_PORT}/udp"])
+        for guest in self.guests:
+            guest.namespace.sh(f"ip address add {guest.ipv6}/64 dev eth0 nodad")
         self.leaks = stack.enter_context(LeakWatch(lab.lan, "lan0"))
         self._wires = {
             guest.name: stack.enter_context(Capture(guest.namespace, "eth0")) for guest in self.guests
@@ -78,6 +90,7 @@ class Arena:
         self._listeners: dict[str, socket.socket] = {}
         for name, where in self._services.items():
             self._listeners[name] = stack.enter_context(datagram_socket(lab.host, where))
+        self._listeners["any6"] = stack.enter_context(datagram6_socket(lab.host, ANY_PORT))
         for protocol in (frames.ICMP, frames.TCP, frames.GRE):
             self._listeners[f"protocol {protocol}"] = stack.enter_context(raw_socket(lab.host, protocol))
         self._attacks = itertools.count(1)
@@ -184,6 +197,48 @@ class Arena:
             found |= {f"{name} from {peer}" for data, peer in _datagrams(listener) if token in data}
         return found
 
+    def datagram6(
+        self, attacker: LabGuest, source: str, destination: str, port: int, *, to_mac: str = ""
+    ) -> None:
+        """Send one; ``to_mac`` is the bridge's if not given."""
+        packet = frames6.udp((source, 4000), (destination, port), self.token)
+        self.send(attacker, frames.ethernet(attacker.mac, to_mac or self.bridge_mac, frames.IP6, packet))
+
+    def lan_datagram6(self, source: str, destination: str, port: int) -> None:
+        packet = frames6.udp((source, 4000), (destination, port), self.token)
+        self.send_from_lan(frames.ethernet(self.lan_mac, self.uplink_mac, frames.IP6, packet))
+
+    @property
+    def gateway6(self) -> str:
+        return str(self.net.model.ipv6_own[0])
+
+    @property
+    def bridge_link_local(self) -> str:
+        return str(frames.link_local(self.bridge_mac))
+
+    def prime6(self) -> None:
+        """Fill the neighbour tables of host, victim and friend with the truth."""
+        for namespace, target in (
+            (self.lab.host, self.victim.ipv6), (self.lab.host, self.friend.ipv6),
+            (self.victim.namespace, self.gateway6), (self.victim.namespace, self.friend.ipv6),
+            (self.victim.namespace, f"{self.bridge_link_local}%eth0"),
+        ):  # fmt: skip
+            namespace.run(["ping", "-6", "-n", "-c1", "-W1", target], check=False)
+
+    def poisoned6(self, attacker: LabGuest) -> set[str]:
+        """As poisoned(), in IPv6."""
+        time.sleep(SETTLE)
+        own = {attacker.ipv6, str(frames.link_local(attacker.mac))}
+        found = set()
+        for name, namespace in (("host", self.lab.host), ("victim", self.victim.namespace)):
+            for address, mac in neighbours6(namespace):
+                if mac == STRANGE_MAC or (mac == attacker.mac and address not in own):
+                    found.add(f"{name}: {address}")
+        if found:
+            for namespace in (self.lab.host, self.victim.namespace):
+                namespace.run(["ip", "-6", "neighbour", "flush", "all"])
+        return found
+
     def prime(self) -> None:
         """Fill the neighbour tables of host and victim with the truth."""
         for namespace, target in (
@@ -242,7 +297,25 @@ def _datagrams(listener: socket.socket) -> Iterator[tuple[bytes, str]]:
             data, peer = listener.recvfrom(2048)
         except BlockingIOError:
             return
-        yield data, str(IPv4Address(peer[0]))
+        yield data, str(ip_address(peer[0].partition("%")[0]))
+
+
+def datagram6_socket(namespace: Namespace, port: int) -> socket.socket:
+    """At all of its IPv6 addresses."""
+
+    def make() -> socket.socket:
+        listener = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(("::", port))
+        return listener
+
+    return namespace.call(make)
+
+
+def neighbours6(namespace: Namespace) -> list[tuple[str, str]]:
+    """(address, MAC), of complete IPv6 entries."""
+    lines = (line.split() for line in namespace.run(["ip", "-6", "neighbour"]).stdout.splitlines())
+    return [(words[0], words[words.index("lladdr") + 1]) for words in lines if "lladdr" in words]
 
 
 def raw_socket(namespace: Namespace, protocol: int) -> socket.socket:

@@ -67,6 +67,11 @@ class LabGuest(NamedTuple):
         return str(self.network.model.transit_address(self.number))
 
     @property
+    def ipv6(self) -> str:
+        """As everybody calls it, where its network has IPv6."""
+        return str(self.network.model.ipv6_address(self.number))
+
+    @property
     def gateway(self) -> str:
         return str(self.network.model.guest_address(self.network.model.gateway))
 
@@ -110,6 +115,7 @@ def network_xml(
     length: int = 24,
     addresses: str = FREE,
     internet: str = ALL,
+    ipv6: str = "",
 ) -> str:
     """The live definition of network number ``index``, 127.INDEX.0.0, on bridge virbrINDEX."""
     name = f"net{index}"
@@ -117,7 +123,9 @@ def network_xml(
     guest = ipaddress.IPv4Network(guest_prefix or f"10.127.{index}.0/{length}")
     own = loop if mode == NATIVE else guest
     text = (
-        new_network(name, loop, own, mode, addresses, internet).decode().replace('"', "'")
+        new_network(name, loop, own, mode, addresses, internet, ipaddress.IPv6Network(ipv6) if ipv6 else None)
+        .decode()
+        .replace('"', "'")
     )  # as libvirt writes
     head = f"<name>{name}</name><uuid>{guest_uuid(name)}</uuid>"
     bridge = f"<bridge name='virbr{index}' stp='off' delay='0'/><mac address='{bridge_mac(index)}'/>"
@@ -199,6 +207,7 @@ class Lab(Sandbox):
         length: int = 24,
         addresses: str = "",
         internet: str = ALL,
+        ipv6: str = "",
     ) -> LabNetwork:
         """A definition; nothing is started."""
         xml = network_xml(
@@ -208,6 +217,7 @@ class Lab(Sandbox):
             length=length,
             addresses=addresses or self.addresses,
             internet=internet,
+            ipv6=ipv6,
         )
         model = parse_network(xml.encode())
         assert model is not None
@@ -220,6 +230,14 @@ class Lab(Sandbox):
         if dnsmasq:
             self._start_dnsmasq(network)
         self.network_hook(network, "started")
+        self.note(network)
+
+    @property
+    def active(self) -> list[LabNetwork]:
+        return list(self._active.values())
+
+    def note(self, network: LabNetwork) -> None:
+        """It is active: libvirt's own record of that."""
         self._active[network.model.name] = network
         self.path(RUN).mkdir(parents=True, exist_ok=True)
         status = self.path(f"{RUN}/{network.model.name}.xml")

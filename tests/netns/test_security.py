@@ -21,6 +21,7 @@ from tests.sandbox import CHECKOUT, INTERNET
 
 from . import frames
 from .arena import ANY_PORT, GUEST_PORT, LOCAL_PORT, LOOP_PORT, PUBLISHED_PORT, STRANGE_MAC, Arena
+from .attacks6 import add_all
 from .lab import Lab, LabGuest
 from .wire import SETTLE, Capture, Flood, LeakWatch, ask_tcp, ask_udp, datagram_socket
 
@@ -536,17 +537,6 @@ for _who in ("bound", "loose"):
             )  # fmt: skip
 
 
-def host_by_ipv6(arena: Arena) -> object:
-    """The bridge has no IPv6 address, as libvirt switches IPv6 off there."""
-    target = frames.link_local(arena.bridge_mac)
-    return arena.bound.namespace.run(
-        ["ping", "-6", "-n", "-c1", "-W0.2", f"{target}%eth0"], check=False
-    ).returncode == 0  # fmt: skip
-
-
-add("bound", "reaches-host-by-ipv6", "pings the bridge's fe80 address", "host", host_by_ipv6, bites=())
-
-
 def source_routed(arena: Arena) -> object:
     """By way of the gateway to 127.0.0.1; the host is told to obey such options."""
     me = arena.bound
@@ -842,6 +832,11 @@ add(
 )  # fmt: skip
 
 
+# --- IPv6 ----------------------------------------------------------------------------------------
+
+add_all(add)
+
+
 # --- the tests -----------------------------------------------------------------------------------
 
 
@@ -960,9 +955,10 @@ from libvirt_loopnet.converge.apply import survey
 from libvirt_loopnet.host import linux
 from libvirt_loopnet.host.kernel import nftables
 from libvirt_loopnet.addresses.store import Store
-from libvirt_loopnet.ruleset.tables import replace_tables
+from libvirt_loopnet.ruleset.tables import delete_tables, make_tables
 desired = survey(linux.Linux(), Store(), config.load())
-script = replace_tables(desired.networks, desired.guests, desired.bindings, (), desired.reserved)
+made = make_tables(desired.networks, desired.guests, desired.bindings, (), desired.reserved)
+script = delete_tables() + made
 for _ in range(300):
     nftables.nft(script)
 """

@@ -14,7 +14,7 @@ from tests import schema
 
 NIC = {
     "guest": "vm1", "dns_name": "vm1.loopnet", "name": "vm1", "network": "loopnet", "mac": "52:54:00:00:00:01",
-    "loop_address": "127.1.0.2", "guest_address": "10.127.1.2", "tap": None, "state": "up",
+    "loop_address": "127.1.0.2", "guest_address": "10.127.1.2", "ipv6_address": "fd12::2", "tap": None, "state": "up",
     "also": ["127.1.0.20"], "shared": [], "seen": ["127.1.0.77"], "dropped": ["192.0.2.1"],
     "published": [{"protocol": "tcp", "host_address": None, "host_port": 8080, "guest_port": 80,
           "ports": 1, "from": None}],
@@ -24,7 +24,8 @@ NIC = {
 
 def test_what_is_right() -> None:
     schema.check("list", [])
-    schema.check("list", [NIC, {**NIC, "loop_address": None, "guest_address": None, "tap": "vnet0"}])
+    nowhere = {"loop_address": None, "guest_address": None, "ipv6_address": None}
+    schema.check("list", [NIC, {**NIC, **nowhere, "tap": "vnet0"}])
     unknown = {**dict.fromkeys(NIC), "name": "", "network": "loopnet", "mac": NIC["mac"], "tap": "veth0"}
     none: dict[str, list[str]] = {key: [] for key in ("also", "shared", "seen", "dropped", "published")}
     said = {"state": "unknown", **none, "why": "no address", "command": "loopnet reserve"}
@@ -35,7 +36,7 @@ def test_what_is_right() -> None:
     "wrong",
     [
         {"state": "down"}, {"loop_address": "127.1.0.256"}, {"mac": "52:54"}, {"tap": ""}, {"name": None},
-        {"guest": ""}, {"dns_name": ""},
+        {"guest": ""}, {"ipv6_address": "10.0.0.1"}, {"dns_name": ""},
         {"network": ""}, {"more": 1}, {"published": [{}]}, {"published": None},
     ],
 )  # fmt: skip
@@ -55,6 +56,7 @@ def test_the_keys_are_those_of_the_code() -> None:
     assert {*definitions["list"]["items"]["properties"]} == {
         *list_command.COLUMNS,
         "name",
+        "ipv6_address",
         "also",
         "shared",
         "seen",

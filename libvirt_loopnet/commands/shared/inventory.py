@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
 from ...addresses.behind import is_behind
@@ -75,6 +75,10 @@ class Entry(NamedTuple):
     @property
     def loop_address(self) -> IPv4Address | None:
         return self.network.loop_address(self.reservation.number) if self.network else None
+
+    @property
+    def ipv6_address(self) -> IPv6Address | None:
+        return self.network.ipv6_address(self.reservation.number) if self.network else None
 
     @property
     def also(self) -> list[IPv4Address]:

@@ -6,7 +6,11 @@ from argparse import ArgumentParser, Namespace
 from ipaddress import IPv4Network
 from typing import NamedTuple
 
-from ...model import ADDRESSES, MODES
+from ...addresses.ula import global_id
+from ...errors import InputError
+from ...host import ipv6
+from ...ipv6 import ULA, Choice, is_routed, parse_ipv6_prefix
+from ...model import ADDRESSES, MODES, NONE
 from ...prefixes import parse_prefix
 
 
@@ -17,6 +21,7 @@ class Asked(NamedTuple):
     guest_prefix: IPv4Network | None
     mode: str | None
     addresses: str | None = None
+    ipv6: Choice | None = None
 
 
 def add(parser: ArgumentParser) -> None:
@@ -31,6 +36,11 @@ def add(parser: ArgumentParser) -> None:
         choices=ADDRESSES,
         help="free: guests may use what nobody has reserved as well; own: their own alone",
     )
+    parser.add_argument(
+        "--ipv6",
+        metavar="P",
+        help=f"ula: IPv6 addresses of this host's own (RFC 4193); a /64 of yours; or {NONE}",
+    )
 
 
 def add_gateway(parser: ArgumentParser) -> None:
@@ -39,14 +49,30 @@ def add_gateway(parser: ArgumentParser) -> None:
 
 
 def read(arguments: Namespace) -> Asked:
-    """Read the options. Raises InputError for what is no prefix."""
+    """Read the options. Raises InputError for what is no prefix; ``ula`` may need root, once, see addresses/ula.py."""
     return Asked(
         loop_prefix=_prefix(arguments.loop_prefix, "--loop-prefix"),
         guest_prefix=_prefix(arguments.guest_prefix, "--guest-prefix"),
         mode=arguments.mode,
         addresses=arguments.addresses,
+        ipv6=_ipv6(arguments.ipv6, "--ipv6"),
     )
 
 
 def _prefix(text: str | None, option: str) -> IPv4Network | None:
     return None if text is None else parse_prefix(text, option)
+
+
+def _ipv6(text: str | None, option: str) -> Choice | None:
+    if text is None:
+        return None
+    if text == NONE:
+        return Choice()
+    if text == "ula":
+        return Choice(global_id=global_id())
+    prefix = parse_ipv6_prefix(text, option)
+    if not prefix.subnet_of(ULA) and not is_routed(prefix, ipv6.routes()):
+        raise InputError(
+            f"{option} {prefix} is not routed here, so nobody could answer its guests; take ula, or see: ip -6 route"
+        )
+    return Choice(prefix)

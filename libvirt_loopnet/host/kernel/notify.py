@@ -18,7 +18,14 @@ from pyroute2.netlink import rtnl
 _NETFILTER, _NFNLGRP_NFTABLES, _ADD_MEMBERSHIP = 12, 7, 1
 _SOL_NETLINK = 270
 _TABLE_LOCAL = 255
-_GROUPS = rtnl.RTMGRP_LINK | rtnl.RTMGRP_IPV4_IFADDR | rtnl.RTMGRP_IPV4_ROUTE | rtnl.RTMGRP_NEIGH
+_GROUPS = (
+    rtnl.RTMGRP_LINK
+    | rtnl.RTMGRP_IPV4_IFADDR
+    | rtnl.RTMGRP_IPV4_ROUTE
+    | rtnl.RTMGRP_IPV6_IFADDR
+    | rtnl.RTMGRP_IPV6_ROUTE
+    | rtnl.RTMGRP_NEIGH
+)
 """The last tells of neighbours, which may be many, and of what bridges learn, as family AF_BRIDGE."""
 
 
@@ -86,13 +93,16 @@ class Changes:
         return True
 
     def _concerns(self, message: Any) -> bool:
-        """Routes beyond table local never do; routing daemons change them by the thousand."""
+        """Routes beyond table local never do, routing daemons change them by the thousand; but for default routes in
+        IPv6, with which guests get and lose their own."""
         event = message["event"]
         if event in ("RTM_NEWNEIGH", "RTM_DELNEIGH"):
             return (
                 event == "RTM_NEWNEIGH" and message["family"] == socket.AF_BRIDGE and self._is_heard(message)
             )
         if event not in ("RTM_NEWROUTE", "RTM_DELROUTE"):
+            return True
+        if message["family"] == socket.AF_INET6 and message["dst_len"] == 0:
             return True
         return bool((message.get_attr("RTA_TABLE") or message["table"]) == _TABLE_LOCAL)
 

@@ -16,6 +16,7 @@ from ...daemon.connection import Connection, NetworkInfo
 from ...errors import InputError, LoopnetError
 from ...guests.interfaces import spare_name
 from ...host.kernel.neighbours import neighbours
+from ...ipv6 import Choice
 from ...model import Reservation
 from ...plugging.plugs import Claim, Plug, addresses, claims, plugs
 from ...xml.schema import check_schema
@@ -39,6 +40,7 @@ class Wanted(NamedTuple):
     guest_prefix: IPv4Network | None = None
     mode: str | None = None
     addresses: str | None = None
+    ipv6: Choice | None = None
     gateway: int | None = None
 
 
@@ -127,6 +129,7 @@ def _rewritten(tools: Tools, info: NetworkInfo, wanted: Wanted, used: Mapping[st
         guest_prefix=wanted.guest_prefix,
         mode=wanted.mode,
         addresses=wanted.addresses,
+        ipv6=wanted.ipv6,
         gateway=wanted.gateway,
         taken=[(net.name, net.loop_prefix) for net, _ in tools.connection.loopnet_networks()],
         occupied=[*used.values(), *kept],

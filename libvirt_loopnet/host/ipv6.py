@@ -1,0 +1,94 @@
+"""What the kernel says of IPv6: read from /proc, since an event must not pay for one more program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv6Address, IPv6Network
+
+from ..firewalls.ip6tables import IP6TABLES
+from ..model import Network
+from ..planning.ipv6 import FORWARDING, Observed6, Route6, settings
+from . import firewall
+
+ROUTES = "/proc/net/ipv6_route"
+ADDRESSES = "/proc/net/if_inet6"
+LEGACY_TABLES = "/proc/net/ip6_tables_names"
+"""Tables of ip6tables-legacy that are in use in this network namespace; no such file without it."""
+SYSCTLS = "/proc/sys/net/ipv6/conf"
+
+_RTF_UP, _RTF_REJECT, _RTF_ADDRCONF = 0x1, 0x200, 0x40000  # linux/route.h, linux/ipv6_route.h
+
+
+def routes() -> list[IPv6Network]:
+    """Where the routes lead, of all tables; those to devices that answer for nobody (unreachable) too: such a route is
+    how a prefix is kept that the provider sends here."""
+    return [IPv6Network((int(words[0], 16), int(words[1], 16)), strict=False) for words in _lines(ROUTES)]
+
+
+def _lines(path: str) -> list[list[str]]:
+    """Words of the file, by line; none where there is no IPv6."""
+    try:
+        with open(path, encoding="ascii") as file:
+            return [line.split() for line in file]
+    except OSError:
+        return []
+
+
+def is_enabled() -> bool:
+    """Has the kernel IPv6, and is it not disabled by sysctl on all interfaces (ip-sysctl.rst, disable_ipv6)?"""
+    return _sysctl("all/disable_ipv6") == "0"
+
+
+def _sysctl(key: str) -> str:
+    try:
+        with open(f"{SYSCTLS}/{key}", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def observe(bridges: Iterable[str], chains: str | None, *, first: bool) -> Observed6:
+    """What the kernel holds; of sysctls those of ``bridges``.
+
+    ``chains`` is nft's list of all chains, if it could be had; it is asked for the ``first`` look only.
+    """
+    found = tuple(_routes())
+    wanted = (*settings(bridges), FORWARDING)
+    return Observed6(
+        enabled=is_enabled(),
+        has_table="table ip6 loopnet {" in chains if chains is not None else first,
+        has_filter="table ip6 filter {" in (chains or ""),
+        addresses=frozenset((words[5], IPv6Address(bytes.fromhex(words[0]))) for words in _lines(ADDRESSES)),
+        routes=found,
+        settings=frozenset(line for line in wanted if _holds(line)),
+        accept_ra=frozenset(r.dev for r in found if r.learned and _sysctl(f"{r.dev}/accept_ra") == "1"),
+    )
+
+
+def with_ip6tables(observed: Observed6, networks: Iterable[Network]) -> Observed6:
+    """``observed`` with what ip6tables holds, where it is in use and ``networks`` are, or were, of its concern.
+
+    Raises HostError.
+    """
+    if not (observed.has_table or any(network.ipv6_prefixes for network in networks)):
+        return observed
+    used = [tool for tool, is_used in zip(IP6TABLES, (observed.has_filter, _has_legacy())) if is_used]
+    saved = tuple((tool, firewall.save(tool)) for tool in used)
+    return observed._replace(ip6tables=saved, bridges=firewall.bridges() if saved else frozenset())
+
+
+def _has_legacy() -> bool:
+    return ["filter"] in _lines(LEGACY_TABLES)
+
+
+def _routes() -> Iterator[Route6]:
+    for words in _lines(ROUTES):
+        flags = int(words[8], 16)
+        if flags & _RTF_UP and not flags & _RTF_REJECT:
+            prefix = IPv6Network((int(words[0], 16), int(words[1], 16)), strict=False)
+            yield Route6(prefix, words[9], int(words[5], 16), bool(flags & _RTF_ADDRCONF))
+
+
+def _holds(line: str) -> bool:
+    key, _, value = line.partition("=")
+    return _sysctl(key.removeprefix("net/ipv6/conf/")) == value

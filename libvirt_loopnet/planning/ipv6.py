@@ -1,0 +1,107 @@
+"""What our networks need of the host in IPv6, beside their rules: an address, a route, sysctls. Pure.
+
+Where libvirt gives a network IPv6 itself all that is libvirt's. Where the host has no IPv6, or none switched on,
+nothing of it is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv6Address, IPv6Network
+
+from ..ipv6 import LENGTH
+from ..model import NONE, Network
+from ..records import NamedTuple
+
+METRIC = 127
+"""Marks our routes, since /proc/net/ipv6_route tells no protocol."""
+FORWARDING = "net/ipv6/conf/all/forwarding=1"
+_BRIDGE = ("addr_gen_mode=0", "accept_ra=0", "disable_ipv6=0")
+"""Its fe80 address is made of its MAC address, as the rules have it; it learns nothing; and libvirt has switched
+its IPv6 off, which goes last (ip-sysctl.rst)."""
+
+
+class Route6(NamedTuple):
+    """A route in any table."""
+
+    prefix: IPv6Network
+    dev: str
+    metric: int
+    learned: bool = False
+    """By the kernel itself, from a router advertisement."""
+
+
+class Observed6(NamedTuple):
+    """What the kernel says of IPv6."""
+
+    enabled: bool = False
+    """There is IPv6, and it is not switched off on all interfaces."""
+    has_table: bool = False
+    """Our table may be there."""
+    has_filter: bool = False
+    """Base chains of ip6tables-nft are there."""
+    ip6tables: tuple[tuple[str, str], ...] = ()
+    """(one of IP6TABLES, its ``ip6tables-save -t filter``), where these are in use and matter to us."""
+    bridges: frozenset[str] = frozenset()
+    """All bridge devices; not asked without ip6tables."""
+    addresses: frozenset[tuple[str, IPv6Address]] = frozenset()
+    routes: tuple[Route6, ...] = ()
+    settings: frozenset[str] = frozenset()
+    """Of what settings() and FORWARDING have, the lines that hold."""
+    accept_ra: frozenset[str] = frozenset()
+    """Devices on which the kernel hears router advertisements only while it does not forward (accept_ra 1)."""
+
+
+def settings(bridges: Iterable[str]) -> list[str]:
+    """The sysctls of these bridges."""
+    return [f"net/ipv6/conf/{bridge}/{setting}" for bridge in bridges for setting in _BRIDGE]
+
+
+def is_router(observed: Observed6, networks: Sequence[Network]) -> bool:
+    """May guests take the host for their router in IPv6: has it a way out, and does it forward, or may it?
+
+    It is no reason for forwarding that the host would lose its own default route by it: where the kernel learns
+    that from router advertisements, it stops listening (ip-sysctl.rst, accept_ra).
+    """
+    bridges = [network.bridge for network in networks]
+    out = [r for r in observed.routes if not r.prefix.prefixlen and r.dev not in ("lo", *bridges)]
+    if not observed.enabled or not out:
+        return False
+    return FORWARDING in observed.settings or not is_endangered(observed)
+
+
+def is_endangered(observed: Observed6) -> bool:
+    """Would the host lose a default route if it forwarded?"""
+    return any(
+        route.learned and not route.prefix.prefixlen and route.dev in observed.accept_ra
+        for route in observed.routes
+    )
+
+
+def remove(observed: Observed6, networks: Sequence[Network]) -> list[str]:
+    """Sysctls that switch IPv6 off again on bridges that have ours and are no more to have it."""
+    wanted = {(n.bridge, n.ipv6) for n in networks}
+    stale = {r.dev for r in observed.routes if r.metric == METRIC and (r.dev, r.prefix) not in wanted}
+    return [f"net/ipv6/conf/{dev}/disable_ipv6=1" for dev in sorted(stale)]
+
+
+def add(observed: Observed6, networks: Sequence[Network]) -> tuple[list[str], list[str]]:
+    """Sysctls to set, then lines for ``ip``."""
+    ours = [network for network in networks if network.ipv6]
+    if not observed.enabled or not ours:
+        return [], []
+    sysctls = [line for line in settings(n.bridge for n in ours) if line not in observed.settings]
+    leaving = any(network.internet != NONE for network in ours)
+    if leaving and FORWARDING not in observed.settings and is_router(observed, networks):
+        sysctls.append(FORWARDING)
+    present = {(route.dev, route.prefix) for route in observed.routes if route.metric == METRIC}
+    lines: list[str] = []
+    for network in ours:
+        for address in network.ipv6_own:
+            if (network.bridge, address) not in observed.addresses:
+                # No other host can have it; a tentative one would not be dnsmasq's to answer from.
+                lines.append(f"address add {address}/{LENGTH} dev {network.bridge} nodad")
+        # In table local, as in IPv4: before every rule of a VPN.
+        if (network.bridge, network.ipv6) not in present:
+            lines.append(f"route add unicast {network.ipv6} dev {network.bridge} table local metric {METRIC}")
+    return sysctls, lines

@@ -1,0 +1,464 @@
+"""IPv6 of our networks, by packets: who reaches whom, the way out, and hosts without IPv6. What must not be is in
+attacks6.py."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from libvirt_loopnet.networks.parsing import parse_network
+
+from . import frames, frames6
+from .arena import INTERNET6, LAN6, OTHER_PREFIX6, PREFIX6, UPLINK6
+from .lab import DNSMASQ, Lab, LabGuest, LabNetwork, eventually
+from .wire import Capture
+
+PORT = 80
+TOKEN = b"@ipv6@"
+GATEWAY = PREFIX6.replace("::/64", "::1")
+
+
+def loopnet(lab: Lab, *arguments: str, status: int = 0) -> str:
+    done = lab.host.run(["loopnet", *arguments], check=False)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def own_address(guest: LabGuest) -> None:
+    guest.namespace.sh(f"ip address add {guest.ipv6}/64 dev eth0 nodad")
+
+
+def pings(source: LabGuest | Lab, target: str) -> bool:
+    namespace = source.host if isinstance(source, Lab) else source.namespace
+    done = namespace.run(["ping", "-6", "-n", "-c1", "-W1", target], check=False)
+    return done.returncode == 0
+
+
+def add_uplink(lab: Lab) -> None:
+    """The host is in a LAN with IPv6, and has a default route that somebody set."""
+    lab.host.sh(
+        f"ip address add {UPLINK6}/64 dev uplink0 nodad; ip -n lan address add {LAN6}/64 dev lan0 nodad\n"
+        f"ip -n lan address add {INTERNET6}/128 dev lo; ip -6 route add default via {LAN6}"
+    )
+
+
+def guest_routes(guest: LabGuest) -> str:
+    return guest.namespace.run(["ip", "-6", "route", "show", "default"]).stdout
+
+
+def ask_router(guest: LabGuest) -> None:
+    """The guest's kernel asks once more for a router."""
+    guest.namespace.sh("ip link set eth0 down; ip link set eth0 up")
+
+
+def slaac(guest: LabGuest) -> str:
+    """The address that the guest's kernel made, once it is sure of it."""
+
+    def found() -> list[str]:
+        lines = json.loads(guest.namespace.run(["ip", "-j", "-6", "address", "show", "dev", "eth0"]).stdout)
+        return [
+            each["local"]
+            for line in lines
+            for each in line.get("addr_info", ())
+            if each["scope"] == "global" and each.get("dynamic") and not each.get("tentative")
+        ]
+
+    eventually(found, 8.0)
+    return found()[0]
+
+
+SHAPES = {"mapped": ("mapped", False), "mapped, all": ("mapped", True), "native": ("native", True)}
+
+
+@pytest.fixture(params=[*SHAPES])
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    mode, hard = SHAPES[request.param]
+    with Lab(mode, lan_prefix="192.168.7.0/24", bridge_nf=hard, ip_rule=hard, rp_filter=hard) as made:
+        yield made
+
+
+@pytest.fixture
+def plain() -> Iterator[Lab]:
+    with Lab("mapped", lan_prefix="192.168.7.0/24") as made:
+        yield made
+
+
+def start(lab: Lab, index: int = 1, *, ipv6: str = PREFIX6, internet: str = "all") -> LabNetwork:
+    network = lab.network(index, ipv6=ipv6, internet=internet)
+    lab.start(network, dnsmasq=True)
+    return network
+
+
+def test_host_and_guests_reach_each_other(lab: Lab) -> None:
+    """At one address for all, the host number's; and at what a guest chooses for itself."""
+    network = start(lab)
+    one, two = lab.guest(network), lab.guest(network)
+    own_address(one)
+    own_address(two)
+    assert one.ipv6 == "fd12:3456:789a:100::2"
+    assert pings(lab, one.ipv6)
+    assert pings(one, two.ipv6)
+    assert pings(one, GATEWAY)
+    made = slaac(two)
+    assert made != two.ipv6
+    assert pings(lab, made)
+    assert pings(one, made)
+    two.namespace.run(["ping", "-6", "-n", "-c1", "-W1", "-I", made, GATEWAY])
+    assert loopnet(lab, "plan") == "nothing to do\n"
+    # For names, and a port that the host listens on, as in IPv4.
+    with served(lab, GATEWAY) as asked:
+        assert asked(two) in (made, two.ipv6)
+        assert asked(one).startswith("fd12:3456:789a:100:")
+
+
+@contextlib.contextmanager
+def served(lab: Lab, address: str) -> Iterator[Callable[[LabGuest], str]]:
+    """A server at the host's address that says who asks."""
+    server = lab.host.call(lambda: socket.create_server((address, PORT), family=socket.AF_INET6))
+    server.settimeout(2)
+
+    def ask(guest: LabGuest) -> str:
+        def connect() -> socket.socket:
+            return socket.create_connection((address, PORT), 2)
+
+        with guest.namespace.call(connect), server.accept()[0] as connection:
+            return str(connection.getpeername()[0])
+
+    with server:
+        yield ask
+
+
+def test_a_vpn_that_takes_all_ipv6_does_not_take_guests(plain: Lab) -> None:
+    """Its rule stands before table main, in which the kernel has the bridge's own route."""
+    network = start(plain)
+    guest = plain.guest(network)
+    own_address(guest)
+    plain.host.sh(
+        "ip link add vpn0 type veth peer name vpn1; ip link set vpn1 up; ip link set vpn0 up\n"
+        "ip -6 address add fd99::1/64 dev vpn0 nodad\n"
+        "ip -6 rule add from all lookup 51820 priority 100; ip -6 route add default dev vpn0 table 51820"
+    )
+    assert pings(plain, guest.ipv6)
+    assert pings(guest, GATEWAY)
+
+
+def test_no_router_until_the_host_has_a_way_out(lab: Lab) -> None:
+    network = start(lab)
+    guest = lab.guest(network)
+    made = slaac(guest)
+    assert guest_routes(guest) == ""
+    assert "forwarding" not in loopnet(lab, "plan")
+    add_uplink(lab)
+    assert "net/ipv6/conf/all/forwarding=1" in loopnet(lab, "sync")
+    assert loopnet(lab, "plan") == "nothing to do\n"
+    ask_router(guest)
+    eventually(lambda: "default" in guest_routes(guest), 8.0)
+    assert slaac(guest) == made
+    with Capture(lab.lan, "lan0") as wire:
+        assert pings(guest, INTERNET6)
+        asked = wire.find(lambda frame: frame[12:14] == b"\x86\xdd" and frame[54:55] == b"\x80", 1.0)
+    assert asked is not None
+    assert asked[22:38] == socket.inet_pton(socket.AF_INET6, UPLINK6)
+    # And it is gone again: guests are told so at once when they ask, and else within a minute.
+    lab.host.sh("ip -6 route delete default")
+    loopnet(lab, "sync")
+    ask_router(guest)
+    slaac(guest)
+    assert guest_routes(guest) == ""
+
+
+def test_a_host_that_learns_its_own_router_is_no_router(plain: Lab) -> None:
+    """The kernel would stop listening to router advertisements, and the host would lose its default route."""
+    plain.host.sh(
+        "cd /proc/sys/net/ipv6/conf/uplink0; echo 1 >accept_ra; echo 1 >accept_ra_defrtr; echo 0 >accept_dad\n"
+        f"ip -n lan address add {LAN6}/64 dev lan0 nodad"
+    )
+    mac = plain.lan.sh("ip -br link show lan0").split()[2]
+    with Capture(plain.lan, "lan0") as wire:
+        advertised = frames.router_advertisement(mac, bytes(14))
+        wire.send(frames.ethernet(mac, frames.ALL_NODES, frames.IP6, advertised))
+    eventually(lambda: "default" in plain.host.run(["ip", "-6", "route"]).stdout)
+    network = start(plain)
+    guest = plain.guest(network)
+    slaac(guest)
+    assert plain.host.sh("cat /proc/sys/net/ipv6/conf/all/forwarding") == "0\n"
+    assert guest_routes(guest) == ""
+    assert loopnet(plain, "plan") == "nothing to do\n"
+    plain.host.sh("echo 2 >/proc/sys/net/ipv6/conf/uplink0/accept_ra")
+    assert "forwarding" in loopnet(plain, "sync")
+    assert "default" in plain.host.run(["ip", "-6", "route"]).stdout
+
+
+def frame_to_router(guest: LabGuest, source: str, destination: str) -> bytes:
+    packet = frames6.udp((source, 4000), (destination, 53), TOKEN)
+    return frames.ethernet(guest.mac, guest.network.model.bridge_mac, frames.IP6, packet)
+
+
+def test_nothing_new_comes_in_and_nothing_leaves_unmasked(plain: Lab) -> None:
+    add_uplink(plain)
+    network = start(plain)
+    guest = plain.guest(network)
+    own_address(guest)
+    uplink = plain.path("/sys/class/net/uplink0/address").read_text().strip()
+    mac = plain.lan.sh("ip -br link show lan0").split()[2]
+    with Capture(guest.namespace, "eth0") as inside, Capture(plain.lan, "lan0") as outside:
+        for source in (LAN6, INTERNET6, GATEWAY):
+            for destination in (guest.ipv6, GATEWAY):
+                packet = frames6.udp((source, 4000), (destination, 53), TOKEN)
+                outside.send(frames.ethernet(mac, uplink, frames.IP6, packet))
+        assert inside.find(lambda frame: TOKEN in frame) is None
+        # Without masquerade nothing leaves.
+        plain.host.run(["nft", "flush", "chain", "ip6", "loopnet", "source-nat"])
+        inside.send(frame_to_router(guest, guest.ipv6, INTERNET6))
+        assert outside.find(lambda frame: TOKEN in frame, 0.2) is None
+        loopnet(plain, "sync")
+        inside.send(frame_to_router(guest, guest.ipv6, INTERNET6))
+        assert outside.find(lambda frame: TOKEN in frame, 1.0) is not None
+
+
+def test_isolated_guests_reach_the_host_and_each_other_alone(plain: Lab) -> None:
+    add_uplink(plain)
+    closed, other = start(plain, internet="none"), start(plain, 2, ipv6=OTHER_PREFIX6)
+    one, two, stranger = plain.guest(closed), plain.guest(closed), plain.guest(other)
+    for guest in (one, two, stranger):
+        own_address(guest)
+    assert pings(one, two.ipv6)
+    assert pings(one, GATEWAY)
+    assert pings(plain, one.ipv6)
+    made = slaac(one)
+    assert guest_routes(one) == ""
+    with Capture(plain.lan, "lan0") as outside, Capture(stranger.namespace, "eth0") as elsewhere:
+        with Capture(one.namespace, "eth0") as inside:
+            for source in (one.ipv6, made):
+                for destination in (INTERNET6, LAN6, stranger.ipv6):
+                    inside.send(frame_to_router(one, source, destination))
+        assert outside.find(lambda frame: TOKEN in frame, 0.2) is None
+        assert elsewhere.find(lambda frame: TOKEN in frame) is None
+
+
+@pytest.mark.parametrize("reach", ["services", "none"])
+def test_what_guests_may_begin_with_the_host(plain: Lab, reach: str) -> None:
+    network = plain.network(1, ipv6=PREFIX6)
+    xml = network.xml.replace("gateway='1'", f"gateway='1' guest-to-host='{reach}'")
+    assert xml != network.xml
+    network = network._replace(xml=xml, model=network.model._replace(guest_to_host=reach))
+    plain.start(network, dnsmasq=True)
+    guest = plain.guest(network)
+    own_address(guest)
+    slaac(guest)  # router advertisements come all the same
+    assert pings(guest, GATEWAY) is (reach == "services")
+    assert pings(plain, guest.ipv6)
+    with served(plain, GATEWAY) as asked, pytest.raises(OSError, match="timed out"):
+        asked(guest)
+
+
+def test_a_host_without_ipv6_has_what_it_had(plain: Lab) -> None:
+    """Switched off by sysctl, as ip-sysctl.rst has it: nobody switches it on for a bridge of ours."""
+    plain.host.sh("for conf in all default; do echo 1 >/proc/sys/net/ipv6/conf/$conf/disable_ipv6; done")
+    network = start(plain)
+    guest = plain.guest(network)
+    assert plain.host.run(["ping", "-n", "-c1", "-W1", guest.loop]).returncode == 0
+    assert plain.host.run(["ip", "-6", "address"]).stdout == ""
+    assert "enable-ra" not in plain.path(f"{DNSMASQ}/net1.loopnet-dnsmasq").read_text()
+    assert loopnet(plain, "plan") == "nothing to do\n"
+    plain.stop(network)
+    assert plain.rules() == ""
+
+
+def test_networks_without_a_prefix_are_as_they_were(plain: Lab) -> None:
+    """Beside one that has one: their bridges have no IPv6, and guests reach each other by it."""
+    start(plain)
+    network = plain.network(2)
+    plain.start(network, dnsmasq=True)
+    one, two = plain.guest(network), plain.guest(network)
+    for guest, address in ((one, "fd55::1"), (two, "fd55::2")):
+        guest.namespace.sh(f"ip address add {address}/64 dev eth0 nodad")
+    assert pings(one, "fd55::2")
+    assert plain.host.run(["ip", "-6", "address", "show", "dev", "virbr2"]).stdout == ""
+    assert not pings(one, f"{frames.link_local(network.model.bridge_mac)}%eth0")
+    assert "nd-claim-127.2" not in plain.rules()
+
+
+def test_a_prefix_is_one_networks(plain: Lab) -> None:
+    start(plain)
+    refused = plain.network(2, ipv6=PREFIX6)
+    done = plain.network_hook(refused, "start", check=False)
+    assert done.returncode == 1
+    assert "overlaps" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_all_of_it_goes(plain: Lab) -> None:
+    add_uplink(plain)
+    # Forwarding stays, as libvirt leaves it on in IPv4: somebody else may be in need of it by then.
+    plain.host.sh("echo 1 >/proc/sys/net/ipv6/conf/all/forwarding")
+    before = plain.host.sh("ip -6 route show table all; ip -6 address show dev uplink0")
+    network = start(plain)
+    plain.guest(network)
+    loopnet(plain, "cleanup")
+    assert plain.host.run(["ip", "-6", "address", "show", "dev", "virbr1"]).stdout == ""
+    assert PREFIX6[:-5] not in plain.host.run(["ip", "-6", "route", "show", "table", "all"]).stdout
+    assert plain.rules() == ""
+    loopnet(plain, "sync")
+    assert pings(plain, GATEWAY)
+    plain.stop(network)
+    plain.host.sh("for link in /sys/class/net/vnet*; do ip link delete ${link##*/}; done")
+    time.sleep(0.1)
+    assert plain.host.sh("ip -6 route show table all; ip -6 address show dev uplink0") == before
+    assert plain.rules() == ""
+
+
+def test_many_guests_cost_what_one_costs(plain: Lab) -> None:
+    """A guest's event touches elements alone: its rules are not made anew."""
+    network = start(plain)
+    plain.guest(network)
+    handles = [line for line in all_handles(plain) if "chain" in line]
+    plain.guest(network)
+    assert [line for line in all_handles(plain) if "chain" in line] == handles
+    assert "replacing all rules" not in plain.syslog()
+
+
+def all_handles(lab: Lab) -> list[str]:
+    return lab.host.run(["nft", "-a", "list", "table", "ip6", "loopnet"]).stdout.splitlines()
+
+
+# --- other firewalls -----------------------------------------------------------------------------
+
+FORBID = """
+for chain in INPUT FORWARD OUTPUT; do {tool} -P $chain DROP; done
+{tool} -A INPUT -i lo -j ACCEPT; {tool} -A OUTPUT -o lo -j ACCEPT
+{tool} -A OUTPUT -o uplink0 -j ACCEPT; {tool} -A INPUT -i uplink0 -j ACCEPT
+"""
+
+
+@pytest.mark.parametrize("tool", ["ip6tables-nft", "ip6tables-legacy"])
+def test_ip6tables_lets_through_what_is_needed(plain: Lab, tool: str) -> None:
+    """As ufw and Docker drop by policy; what was there is as before when the network is gone."""
+    add_uplink(plain)
+    plain.host.sh(FORBID.format(tool=tool))
+    before = plain.host.run([f"{tool}-save", "-t", "filter"]).stdout
+    network = start(plain)
+    one, two = plain.guest(network), plain.guest(network)
+    for guest in (one, two):
+        own_address(guest)
+        slaac(guest)
+    assert pings(plain, one.ipv6)
+    assert pings(one, GATEWAY)
+    assert pings(one, two.ipv6)
+    assert pings(one, INTERNET6)
+    assert loopnet(plain, "plan") == "nothing to do\n"
+    with served(plain, GATEWAY) as asked, pytest.raises(OSError, match="timed out"):
+        asked(one)  # a service of the host's, which its firewall forbids
+    plain.host.run([tool, "-F", "LOOPNET_INPUT"])
+    assert not pings(one, GATEWAY)
+    assert tool in loopnet(plain, "sync")
+    assert pings(one, GATEWAY)
+    plain.stop(network)
+    after = plain.host.run([f"{tool}-save", "-t", "filter"]).stdout
+    assert without_counters(after) == without_counters(before)
+
+
+def without_counters(saved: str) -> list[str]:
+    return [line.partition(" [")[0] for line in saved.splitlines() if not line.startswith("#")]
+
+
+# --- what libvirt gives --------------------------------------------------------------------------
+
+GIVEN = "2001:db8:1::1"
+GIVEN_PREFIX = "2001:db8:1::/64"
+
+
+class Given:
+    """A network with a global prefix that was libvirt's, and is loopnet's now; the LAN has a route to it."""
+
+    def __init__(self, lab: Lab, forward: str, internet: str = "all") -> None:
+        add_uplink(lab)
+        lab.host.sh("echo 1 >/proc/sys/net/ipv6/conf/all/forwarding")  # as libvirt does
+        lab.host.run(["ip", "-n", "lan", "-6", "route", "add", GIVEN_PREFIX, "via", UPLINK6])
+        plain = lab.network(1, internet=internet)
+        given = f"<ip family='ipv6' address='{GIVEN}' prefix='64'/>"
+        xml = plain.xml.replace("gateway='1'", f"gateway='1' ipv6-forward='{forward}'")
+        xml = xml.replace("<dnsmasq:options", f"{given}<dnsmasq:options")
+        model = parse_network(xml.encode())
+        assert model
+        assert model.ipv6_given
+        self.lab, self.network = lab, LabNetwork(model, xml)
+        lab.network_hook(self.network, "start")
+        lab.make_bridge(self.network)
+        lab.host.sh(
+            f"echo 0 >/proc/sys/net/ipv6/conf/virbr1/disable_ipv6; ip address add {GIVEN}/64 dev virbr1 nodad"
+        )
+        lab.network_hook(self.network, "started")
+        lab.note(self.network)
+        self.one, self.two = lab.guest(self.network), lab.guest(self.network)
+        for guest, address in ((self.one, "2001:db8:1::51"), (self.two, "2001:db8:1::52")):
+            guest.namespace.sh(
+                f"ip address add {address}/64 dev eth0 nodad; ip -6 route add default via {GIVEN}"
+            )
+
+    def out(self, source: str, destination: str = INTERNET6) -> str:
+        """What address a guest's packet has in the LAN, '' if it isn't seen there."""
+        with Capture(self.lab.lan, "lan0") as outside, Capture(self.one.namespace, "eth0") as inside:
+            inside.send(frame_to_router(self.one, source, destination))
+            seen = outside.find(lambda frame: TOKEN in frame, 0.2)
+        return socket.inet_ntop(socket.AF_INET6, seen[22:38]) if seen else ""
+
+    def comes_in(self, destination: str) -> bool:
+        mac = self.lab.lan.sh("ip -br link show lan0").split()[2]
+        uplink = self.lab.path("/sys/class/net/uplink0/address").read_text().strip()
+        with Capture(self.one.namespace, "eth0") as inside, Capture(self.lab.lan, "lan0") as outside:
+            packet = frames6.udp((LAN6, 4000), (destination, 53), TOKEN)
+            outside.send(frames.ethernet(mac, uplink, frames.IP6, packet))
+            return inside.find(lambda frame: TOKEN in frame, 0.2) is not None
+
+
+def test_given_and_masqueraded(plain: Lab) -> None:
+    given = Given(plain, "nat")
+    assert pings(given.one, "2001:db8:1::52")
+    assert pings(given.one, GIVEN)
+    assert pings(plain, "2001:db8:1::51")
+    assert given.out("2001:db8:1::51") == UPLINK6
+    assert pings(given.one, INTERNET6)
+    assert not given.comes_in("2001:db8:1::51")
+    assert loopnet(plain, "plan") == "nothing to do\n"
+
+
+def test_given_and_routed(plain: Lab) -> None:
+    given = Given(plain, "route")
+    assert given.out("2001:db8:1::51") == "2001:db8:1::51"
+    assert pings(given.one, INTERNET6)
+    pings(plain, "2001:db8:1::51")  # now the host knows where it is
+    assert given.comes_in("2001:db8:1::51")
+    for forged in (GIVEN, LAN6, "2001:db8:2::1", "fd00::1"):
+        assert given.out(forged) == ""
+    # To another network of ours it is no router, nor is that to it.
+    other = start(plain, 2, ipv6=OTHER_PREFIX6)
+    stranger = plain.guest(other)
+    own_address(stranger)
+    stranger.namespace.run(
+        ["ip", "-6", "route", "add", GIVEN_PREFIX, "via", OTHER_PREFIX6.replace("::/64", "::1")]
+    )
+    assert not pings(stranger, "2001:db8:1::51")
+    assert not pings(given.one, stranger.ipv6)
+
+
+def test_given_and_isolated(plain: Lab) -> None:
+    given = Given(plain, "nat", "none")
+    assert pings(given.one, "2001:db8:1::52")
+    assert pings(given.one, GIVEN)
+    assert given.out("2001:db8:1::51") == ""
+    assert not given.comes_in("2001:db8:1::51")
+
+
+def test_without_our_rules_it_is_open(plain: Lab) -> None:
+    """What these tests would see of a network whose rules libvirt took away."""
+    given = Given(plain, "nat")
+    pings(plain, "2001:db8:1::51")
+    plain.host.run(["nft", "delete", "table", "ip6", "loopnet"])
+    assert given.comes_in("2001:db8:1::51")
+    assert given.out("2001:db8:1::51") == "2001:db8:1::51"

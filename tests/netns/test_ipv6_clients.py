@@ -1,0 +1,87 @@
+"""Real DHCPv6 clients in guests, against libvirt's dnsmasq as we configure it: each has its number's address."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.sandbox.packages import provide
+
+from .arena import PREFIX6
+from .lab import Lab, LabGuest, eventually
+
+NETIF, FILES = "/run/systemd/netif", "/run/systemd/network"
+NETWORKD = "[Match]\nName=eth0\n[Network]\nDHCP=ipv6\nIPv6AcceptRA=yes\n"
+# Its own /etc/resolv.conf: what a client writes there is no business of the host's.
+OWN_RESOLVER = "touch /run/resolv.guest; mount --bind /run/resolv.guest /etc/resolv.conf; "
+CLIENTS = {
+    "dhclient": "mkdir -p /var/lib/dhcp; exec dhclient -6 -d eth0",
+    "dhcpcd": "mkdir -p /var/lib/dhcpcd /run/dhcpcd; exec dhcpcd --nobackground --ipv6only eth0",
+    "networkd": "mount -o remount,bind,ro /sys; exec /lib/systemd/systemd-networkd",
+}
+PACKAGES = ("isc-dhcp-client", "dhcpcd-base")
+
+
+@pytest.fixture(scope="module", params=["free", "own"])
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    with Lab("mapped", lan_prefix="192.168.7.0/24", addresses=request.param) as made:
+        provide(made, *PACKAGES)
+        made.host.sh(
+            f"mkdir -p {FILES} {NETIF}/links {NETIF}/leases {NETIF}/lldp; chown -R systemd-network: {NETIF}"
+        )
+        made.path(f"{FILES}/guest.network").write_text(NETWORKD)
+        made.start(made.network(1, ipv6=PREFIX6), dnsmasq=True)
+        yield made
+
+
+@contextlib.contextmanager
+def client(guest: LabGuest, name: str) -> Iterator[subprocess.Popen[str]]:
+    process = guest.namespace.popen(["unshare", "--mount", "sh", "-c", OWN_RESOLVER + CLIENTS[name]])
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def addresses(guest: LabGuest, scope: str = "global") -> set[str]:
+    """Those of which the kernel is sure; by default without fe80."""
+    lines = json.loads(guest.namespace.run(["ip", "-j", "-6", "address", "show", "dev", "eth0"]).stdout)
+    return {
+        each["local"]
+        for line in lines
+        for each in line.get("addr_info", ())
+        if each["scope"] == scope and not each.get("tentative")
+    }
+
+
+def pings(lab: Lab, address: str) -> bool:
+    return lab.host.run(["ping", "-6", "-n", "-c1", "-W1", address], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", [*CLIENTS])
+def test_a_client_gets_its_numbers_address(lab: Lab, name: str) -> None:
+    guest = lab.guest(lab.active[0])
+    eventually(lambda: addresses(guest, "link"), 5.0)  # as ifupdown waits for it
+    with client(guest, name) as process:
+        try:
+            eventually(lambda: guest.ipv6 in addresses(guest), 20.0)
+        except AssertionError:
+            process.terminate()
+            pytest.fail(f"{name}: {addresses(guest)}, {process.communicate(timeout=10)[0][-3000:]}")
+        # dhclient knows who else is on the wire from the router's advertisement alone.
+        eventually(lambda: pings(lab, guest.ipv6), 8.0)
+        if lab.addresses == "free":
+            eventually(lambda: len(addresses(guest)) > 1, 8.0)
+        others = addresses(guest) - {guest.ipv6}
+        assert bool(others) is (lab.addresses == "free")  # none makes more where it may not use them
+        for address in others:
+            assert pings(lab, address)
+        gateway = PREFIX6.replace("::/64", "::1")
+        assert guest.namespace.run(["ping", "-6", "-n", "-c1", "-W2", gateway]).returncode == 0
+        assert "default" not in guest.namespace.run(["ip", "-6", "route"]).stdout
+    lab.destroy(guest)
