@@ -27,7 +27,7 @@ def ipv6_sets(network: Network) -> list[str]:
     """Who may be which address, and whom nobody else may be."""
     if not network.ipv6_prefixes:
         return []
-    never = [link_local(network.bridge_mac), *network.ipv6_own]
+    never = [*network.ipv6_own, *([link_local(network.bridge_mac)] if network.bridge_mac else [])]
     if network.ipv6:
         never += [network.ipv6[number] for number in host_numbers(network) if number != network.gateway]
     elements = braces(map(str, sorted(set(never))))
