@@ -3,9 +3,9 @@
 dnsmasq reads the reservations (host/dnsmasq.py) and runs the lease script (host/leases.py). Its profile in
 AppArmor (profiles/apparmor.d/usr.sbin.dnsmasq there) allows neither: of /var/lib/libvirt/dnsmasq it may read
 the files, ``*``, and no directory below; what it can't read it logs, and gives no guest an address. SELinux's
-policy allows the one and not the other: a directory that it may not watch ends dnsmasq. Packages bring what
-is lacking: packaging/apparmor-dnsmasq, included by the profile, and packaging/selinux/, a module whose labels
-on the script and the hooks tell that it is there.
+policy lets it read that directory and not watch it, and what dnsmasq can't watch it doesn't read either. Packages
+bring what is lacking: packaging/apparmor-dnsmasq, included by the profile, and packaging/selinux/, a module
+whose labels on the script and the hooks tell that it is there.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def of_script(path: str) -> str:
     """Why a confined dnsmasq can't run the lease script ``path``, with the remedy; '' if it can."""
     if selinux_enforces() and selinux_type(path) != SCRIPT_TYPE:
         return (
-            f"SELinux is enforcing, and {path} hasn't the label that lets dnsmasq run it; install the package "
-            f"libvirt-loopnet-selinux; restorecon {path}"
+            f"SELinux is enforcing, and by its label {path} has no module that lets dnsmasq run it and watch the "
+            f"reservations; install the package libvirt-loopnet-selinux; restorecon {path}"
         )
     given = _text(LOCAL_RULES)
     if not _apparmor_enforces() or f"{path} " in given or (path == PACKAGED and OWN_RULES in given):
