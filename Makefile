@@ -16,7 +16,7 @@ help:
 	@echo 'make demo           a guest at 127.1.0.x in a minute, in a sandbox (SHELL=1: a shell inside at the end)'
 	@echo 'make check          all tests: lint unit netns e2e fresh, each a target of its own too'
 	@echo 'make check-fresh    demo and check in minimal Debian 12, 13, sid, Ubuntu 22.04, 24.04 (ROOT=trixie: that one)'
-	@echo 'make check-guests   whole systems as guests: Debian in six ways, firmware, a host within a host; slow'
+	@echo 'make check-guests   whole systems as guests: Debian in six ways, firmware, a host within a host, AppArmor; slow'
 	@echo 'make check-desktop  the real virt-manager, on a screen in memory'
 	@echo 'make check-clients  other programs that work with libvirt: Ansible, Vagrant, Cockpit, avahi and more; slow'
 	@echo 'make bench          speed, as ratios; make fuzz, make soak: the long tests'
@@ -58,6 +58,7 @@ e2e: deps
 check-guests: deps
 	$(ROOT_CHECK)
 	@tests/install-deps guests
+	$(PACKAGING_DEPS) deb
 	$(RUN) tests/guests tests/distros $(if $(GUESTS),-k '$(GUESTS)')
 
 # The demo in another release than this machine's, from nothing

@@ -77,7 +77,7 @@ def look_around() -> doctor.Facts:
         lo_option=_lo_option(),
         rivals=_rivals({network.name for network in networks}),
         guest_leases=_guest_leases(networks),
-        selinux_hooks=facts.selinux_hooks(),
+        selinux_hooks=facts.selinux_hooks(map(hookfiles.path, hookfiles.DRIVERS)),
         listeners=facts.listeners(),
         addresses=() if missing else _addresses({network.bridge for network in networks}),
         foreign=Foreign() if missing else obstacles.find(networks, {network for network, _, _ in ports}),

@@ -14,7 +14,7 @@ from ..converge.apply import establish, force, survey
 from ..converge.evict import evict
 from ..daemon import leftover, runstate
 from ..errors import ConflictError, HostError, InputError, LoopnetError
-from ..host import dnsmasq, leases, linux, sockets
+from ..host import confinement, dnsmasq, leases, linux, sockets
 from ..host.kernel import iproute
 from ..ipv6 import check_ipv6_overlap
 from ..log import warn
@@ -40,6 +40,9 @@ def network_start(data: bytes) -> None:
             f"network {network.name} lacks the dnsmasq option {missing[0]!r}; put it right: "
             f"virsh net-dumpxml --inactive {network.name} | loopnet rewrite > new.xml; virsh net-define new.xml"
         )
+    denied = confinement.of_reservations()
+    if denied:
+        raise HostError(f"network {network.name}: {denied}")
     given = dnsmasq_options_of(data)
     _check_sockets(network, "port=0" not in given)
     with store.locked():

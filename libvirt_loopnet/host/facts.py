@@ -13,7 +13,7 @@ from ..model import MAPPED, Network
 from ..prefixes import parse_prefix
 from ..reports.doctor import Daemon, Listener
 from ..ruleset.tables import make_tables
-from . import linux, sockets
+from . import confinement, linux, sockets
 
 LO_MANAGERS = ("NetworkManager", "nmstatectl")
 NETWORKD_LINKS = "/run/systemd/netif/links"
@@ -72,12 +72,16 @@ def ip_forward() -> bool:
     return _text("/proc/sys/net/ipv4/ip_forward") == "1"
 
 
-def selinux_hooks() -> bool:
-    """Does SELinux let hooks run programs? True where it isn't enforced."""
-    if _text(f"{SELINUX}/enforce") != "1":
+def selinux_hooks(hooks: Iterable[str]) -> bool:
+    """Does SELinux let ``hooks`` run programs? True where it isn't enforced.
+
+    By our module's labels, or by the boolean, which lets virtnetworkd and an unmodular libvirtd, not virtqemud.
+    """
+    if not confinement.selinux_enforces():
         return True
     # "1 1": the value now and the one pending
-    return _text(f"{SELINUX}/booleans/virt_hooks_unconfined").startswith("1")
+    boolean = _text(f"{SELINUX}/booleans/virt_hooks_unconfined").startswith("1")
+    return boolean or all(confinement.selinux_type(hook) == confinement.HOOK_TYPE for hook in hooks)
 
 
 def listeners() -> tuple[Listener, ...]:

@@ -28,7 +28,7 @@ from ..files import state_error
 from ..model import MAPPED, Network
 from ..networks.dnsmasq_options import ipv6_options, lease_option
 from ..networks.elements import place
-from . import ipv6
+from . import confinement, ipv6
 from .dnsmasq import read, update
 
 ROOT = "/var/lib/libvirt/dnsmasq"
@@ -39,22 +39,12 @@ HELPERS = (
     "/usr/lib64/libvirt/libvirt_leaseshelper",
     "/usr/libexec/libvirt/libvirt_leaseshelper",
 )
-PROFILES = "/sys/kernel/security/apparmor/profiles"
-"""AppArmor's loaded profiles, ``NAME (enforce)`` a line."""
-SELINUX = "/sys/fs/selinux/enforce"
-LOCAL_RULES = "/etc/apparmor.d/local/usr.sbin.dnsmasq"
-"""What the profile for dnsmasq, which AppArmor itself brings, includes of the host's own."""
-
-OWN_RULES = "/usr/share/libvirt-loopnet/apparmor-dnsmasq"
-"""What packages have included there, for PACKAGED (packaging/apparmor-rules)."""
-PACKAGED = "/usr/libexec/libvirt-loopnet/lease"
-
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _SCRIPTS = (
     f"{_PACKAGE}/hooks/lease",  # a checkout
     f"{_PACKAGE}/lease",  # make install
     f"{os.path.dirname(os.path.dirname(os.path.dirname(_PACKAGE)))}/share/libvirt-loopnet/hooks/lease",  # pip
-    PACKAGED,
+    confinement.PACKAGED,
 )
 _SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._+-")
 _MIXED = "mixed"
@@ -163,25 +153,6 @@ def helper() -> str:
     return next((path for path in HELPERS if os.access(path, os.X_OK)), "")
 
 
-def confinement(path: str, profiles: str = PROFILES, rules: str = LOCAL_RULES, selinux: str = SELINUX) -> str:
-    """Why a confined dnsmasq may not run the script ``path``, '' if it may.
-
-    SELinux's policy for dnsmasq could keep it from the script, and so the network from starting; no rules of
-    ours let it there yet, so libvirt's own helper stays.
-    """
-    if _text(selinux).strip() == "1":
-        return f"SELinux is enforcing, and no policy of ours lets dnsmasq run {path}; {_SAY_SO}"
-    loaded = _text(profiles).splitlines()
-    enforced = [line for line in loaded if line.endswith(" (enforce)") and _is_dnsmasq(line.split()[0])]
-    given = _text(rules)
-    if not enforced or f"{path} " in given or (path == PACKAGED and OWN_RULES in given):
-        return ""
-    return (
-        f"AppArmor keeps dnsmasq from running {path}; let it: "
-        f"echo '{path} rix, /{{,usr/}}bin/timeout rix,' >>{rules}; systemctl reload apparmor"
-    )
-
-
 def _obstacle(network: Network, options: Sequence[str]) -> str:
     if lease_option(network.name) not in options:
         return (
@@ -193,13 +164,9 @@ def _obstacle(network: Network, options: Sequence[str]) -> str:
     if not helper():
         return f"libvirt's lease helper is in none of {', '.join(HELPERS)}"
     try:
-        return confinement(script())
+        return confinement.of_script(script())
     except HostError as error:
         return str(error)
-
-
-def _is_dnsmasq(profile: str) -> bool:
-    return profile == "dnsmasq" or profile.endswith("/dnsmasq")
 
 
 def _line(network: Network, addresses: str, root: str) -> bytes:

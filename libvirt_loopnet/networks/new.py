@@ -92,7 +92,8 @@ def new_network(
         ipv6=ipv6,
         ipv6_forward=NAT if ipv6 else "",
     )
-    ip = {"address": str(network.loop_address(host)), "prefix": str(loop_prefix.prefixlen)}
+    # netmask, as libvirt's own network has it: vagrant-libvirt compares nothing else (network_util.rb)
+    ip = {"address": str(network.loop_address(host)), "netmask": str(loop_prefix.netmask)}
     return pretty(
         make(
             "network",

@@ -153,7 +153,7 @@ def _hooks(facts: Facts) -> Iterator[Finding]:
             ERROR,
             "SELinux keeps libvirt's hooks confined",
             "the hooks can't start Python, nft or ip",
-            "setsebool -P virt_hooks_unconfined on",
+            "install the package libvirt-loopnet-selinux; restorecon -R /etc/libvirt/hooks",
         )
 
 

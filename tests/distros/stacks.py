@@ -57,12 +57,12 @@ STACKS = {
 SYSTEMS = {
     **STACKS,
     "managed": Stack(
-        ("avahi-daemon", "libnss-mdns", "python3", "qemu-guest-agent"),
+        ("avahi-daemon", "libnss-mdns", "systemd-resolved", "python3", "qemu-guest-agent"),
         (
             ("/etc/systemd/network/80-dhcp.network", NETWORKD),
             ("/etc/fstab", "# /: the initramfs mounts it\n"),
         ),
-        ("systemd-networkd.service",),
+        ("systemd-networkd.service", "systemd-resolved.service"),
     ),
 }
 """Beside them one that programs work with: Ansible's modules, Vagrant, the guest agent, mDNS."""

@@ -97,7 +97,7 @@ GUESTS = "10.127.1.0/24"
 
 def address(text: str, length: int = 24) -> str:
     """The template with another address of the host's, hence another loop prefix."""
-    return changed(("address='127.1.0.254' prefix='24'", f"address='{text}' prefix='{length}'"))
+    return changed(("address='127.1.0.254' netmask='255.255.255.0'", f"address='{text}' prefix='{length}'"))
 
 
 SECOND_IP = ("<ip ", "<ip address='192.0.2.1' prefix='24'/><ip ")
@@ -296,7 +296,7 @@ def test_configuration_breaks_while_a_network_runs(world: World) -> None:
 def test_pool_is_full(world: World) -> None:
     text = network_xml("tiny", "127.9.0.", "10.127.9.")
     for old, new in (
-        ("address='127.9.0.254' prefix='24'", "address='127.9.0.6' prefix='29'"),
+        ("address='127.9.0.254' netmask='255.255.255.0'", "address='127.9.0.6' prefix='29'"),
         ("10.127.9.0/24", "10.127.9.0/29"),
         ("255.255.255.0", "255.255.255.248"),
     ):

@@ -12,12 +12,13 @@ import io
 import shutil
 import tarfile
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Union
 
 from tests.machines.bootstrap import bootstrap
 from tests.sandbox import CHECKOUT
-from tests.sandbox.image import ROOTFS, cache_directory, command, guest_image
+from tests.sandbox.image import ROOTFS, cache_directory, command
 
 SUITE = "trixie"
 PACKAGES = (
@@ -25,7 +26,7 @@ PACKAGES = (
     "initramfs-tools", "iproute2", "nftables", "dnsmasq-base", "iputils-ping", "curl", "make",
     "busybox-static", "python3", "python3-libvirt", "python3-lxml", "python3-pyroute2",
     "libvirt-daemon-system", "libvirt-clients", "libvirt-daemon-driver-qemu", "libvirt-daemon-driver-lxc",
-    "qemu-system-x86",
+    "qemu-system-x86", "apparmor", "apparmor-profiles",
 )  # fmt: skip
 UNWANTED = (
     "getty.target", "apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_reap.service",
@@ -40,12 +41,15 @@ FILES = {
     "etc/systemd/network/50-uplink.network": "[Match]\nName=eth0\n[Network]\nDHCP=ipv4\nLinkLocalAddressing=no\n",
     "etc/systemd/system/channel.service": "[Unit]\nAfter=libvirtd.socket systemd-networkd.service\n"
     "[Service]\nExecStart=/usr/local/sbin/channel\nRestart=always\n[Install]\nWantedBy=multi-user.target\n",
-    "etc/libvirt/qemu.conf": 'user = "root"\ngroup = "root"\nsecurity_driver = "none"\n',
 }
+CONFINED = ("usr.sbin.dnsmasq", "usr.sbin.libvirtd", "usr.lib.libvirt.virt-aa-helper")
+"""AppArmor's profiles of what is run here; to compile all others takes the emulated machine minutes at each boot."""
 SCRIPTS = {"usr/local/sbin/channel": "sbin/channel", "etc/guest.sh": "etc/guest.sh"}
 """From the rootfs of the small test guest: the line that commands come over is the same."""
 DISK_SIZE = "3G"
 SECONDS = 1200.0
+Files = Mapping[str, Union[Path, str]]
+"""Names in an archive; files to copy, or texts."""
 
 
 class HostImage(NamedTuple):
@@ -72,16 +76,21 @@ def host_image() -> HostImage:
     return image
 
 
-def payload(path: Path, files: dict[str, str]) -> None:
-    """Writes the second disk: an archive with checkout/, the small guest's initramfs, and `files`."""
+def checkout() -> Files:
+    """What git tracks, tests apart, as files of payload()."""
     tracked = command(["git", "-C", str(CHECKOUT), "ls-files", "-z"]).split("\0")
+    wanted = [name for name in filter(None, tracked) if not name.startswith("tests/")]
+    return {f"checkout/{name}": CHECKOUT / name for name in wanted if (CHECKOUT / name).exists()}
+
+
+def payload(path: Path, files: Files) -> None:
+    """Writes the second disk, a tar archive of `files`: copies of a path's file, or the text itself."""
     with tarfile.open(path, "w") as archive:
-        for name in filter(None, tracked):
-            if not name.startswith("tests/") and (CHECKOUT / name).exists():
-                archive.add(CHECKOUT / name, f"checkout/{name}")
-        archive.add(guest_image().initramfs, "initramfs")
-        for name, text in files.items():
-            _add(archive, name, text.encode(), 0o644)
+        for name, content in files.items():
+            if isinstance(content, Path):
+                archive.add(content, name)
+            else:
+                _add(archive, name, content.encode(), 0o644)
     with path.open("ab") as file:  # a disk has whole sectors
         file.truncate(-(-path.stat().st_size // 4096) * 4096)
 
@@ -110,6 +119,9 @@ def _build(build: Path) -> None:
         f"--customize-hook=systemctl --quiet --root=$1 mask {units}",
         f"--customize-hook=systemctl --quiet --root=$1 enable {enabled}",
     )  # fmt: skip
+    for profile in (root / "etc/apparmor.d").iterdir():
+        if profile.is_file() and profile.name not in CONFINED:
+            (root / "etc/apparmor.d/disable" / profile.name).symlink_to(f"/etc/apparmor.d/{profile.name}")
     resolv = root / "etc/resolv.conf"
     resolv.unlink(missing_ok=True)
     resolv.symlink_to("../run/systemd/resolve/stub-resolv.conf")

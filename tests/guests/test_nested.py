@@ -7,36 +7,22 @@ container of libvirt's LXC driver, with the root file system of the small test g
 from __future__ import annotations
 
 import re
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Iterator, NamedTuple
 
 import pytest
 
-from tests.sandbox import INTERNET, Guest, Sandbox
-from tests.sandbox.domain import KERNEL_ARGUMENTS
+from tests.sandbox import INTERNET
 from tests.sandbox.image import cache_directory, guest_image
 from tests.sandbox.netboot import WebServer
 from tests.sandbox.world import MAPPED, World, wait
 
-from .hostimage import HostImage, host_image, payload
+from .hostguest import LEAF_INIT, HostGuest, boot
+from .hostimage import Files, checkout
 
 pytestmark = pytest.mark.timeout(1800)  # the image may have to be built
 
-DISKS = """\
-    <disk type='file' device='disk'>
-      <driver name='qemu' type='raw' cache='unsafe'/>
-      <source file='{disk}'/>
-      <target dev='vda' bus='virtio'/>
-    </disk>
-    <disk type='file' device='disk'>
-      <driver name='qemu' type='raw'/>
-      <source file='{payload}'/>
-      <target dev='vdb' bus='virtio'/>
-      <readonly/>
-    </disk>
-"""
 INSTALL = """\
 mkdir -p /srv/www
 cd /srv
@@ -86,32 +72,6 @@ secure {}
 """
 ON_INNER = "127.1.0.254 127.1.0.2 192.168.77.1 192.168.77.2 0x1001 0x1002 virbr0"
 ON_LEAF = "10.127.1.2 10.127.1.254 192.168.77.2 192.168.77.1 0x1002 0x1001 eth0"
-# The rootfs is that of the small test guest.
-LEAF_INIT = """\
-#!/bin/sh
-export PATH=/bin:/sbin
-ip link set lo up
-ip link set eth0 up
-echo hello from leaf >/www/index.html
-httpd -p 80 -h /www
-exec udhcpc -f -i eth0 -t 1000 -T 3 -s /sbin/dhcp-event </dev/null >/log 2>&1
-"""
-
-
-class HostGuest(Guest):
-    """A guest that runs off a disk and is a host itself."""
-
-    def __init__(self, sandbox: Sandbox, name: str, network: str, image: HostImage, disks: str) -> None:
-        super().__init__(sandbox, name, [network], memory_mib=1536, devices=disks)
-        self._image = image
-
-    def xml(self) -> str:
-        small, text = guest_image(), super().xml()
-        text = text.replace(str(small.kernel), str(self._image.kernel))
-        text = text.replace(str(small.initramfs), str(self._image.initrd))
-        arguments = "root=/dev/vda rw net.ifnames=0 systemd.show_status=0 apparmor=0"
-        text = text.replace(KERNEL_ARGUMENTS, f"{KERNEL_ARGUMENTS} {arguments}")
-        return text.replace("<vcpu>1</vcpu>", "<vcpu>2</vcpu>")
 
 
 class Nest(NamedTuple):
@@ -129,18 +89,10 @@ class Nest(NamedTuple):
 
 @pytest.fixture(scope="module")
 def nest() -> Iterator[Nest]:
-    image = host_image()
     with tempfile.TemporaryDirectory(prefix="run-", dir=cache_directory()) as name, World() as world:
-        disk, archive = Path(name) / "disk", Path(name) / "payload"
-        subprocess.run(["cp", "--sparse=always", str(image.disk), str(disk)], check=True, timeout=300)
-        payload(archive, {"leaf.xml": LEAF, "init": LEAF_INIT})
         world.start(MAPPED)
-        inner = HostGuest(
-            world.sandbox, "inner", MAPPED.name, image, DISKS.format(disk=disk, payload=archive)
-        )
-        inner.define()
-        inner.start()
-        inner.wait_boot(timeout=600)
+        files: Files = {"initramfs": guest_image().initramfs, "leaf.xml": LEAF, "init": LEAF_INIT}
+        inner = boot(world, Path(name), {**checkout(), **files}, "apparmor=0")
         for script in (INSTALL, START):
             inner.run(f"set -e\n{script}", timeout=300)
         wait(

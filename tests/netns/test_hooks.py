@@ -158,8 +158,8 @@ def test_closed_stdin(lab: Lab) -> None:
 BAD_NETWORKS: dict[str, tuple[str, str, str]] = {
     "outside-127": ("address='127.1.0.254'", "address='10.1.0.254'", "outside 127.0.0.0/8"),
     "localhosts-own": ("address='127.1.0.254'", "address='127.0.9.254'", "127.0.0.0/16"),
-    "too-short": ("prefix='24'", "prefix='8'", "127.0.0.0/8"),
-    "too-long": ("prefix='24'", "prefix='30'", "127.1.0.252/30"),
+    "too-short": ("netmask='255.255.255.0'", "prefix='8'", "127.0.0.0/8"),
+    "too-long": ("netmask='255.255.255.0'", "prefix='30'", "127.1.0.252/30"),
     "host-bits": ("guest-prefix='10.127.1.0/24'", "guest-prefix='10.127.1.5/24'", "host bits set"),
     "other-length": ("guest-prefix='10.127.1.0/24'", "guest-prefix='10.127.0.0/16'", "differ in length"),
     "guest-in-127": ("guest-prefix='10.127.1.0/24'", "guest-prefix='127.1.0.0/24'", "native"),
@@ -172,7 +172,7 @@ BAD_NETWORKS: dict[str, tuple[str, str, str]] = {
     "bridge-two-words": ("name='virbr1'", "name='a b'", "device"),
     "nat": ("mode='open'", "mode='nat'", "forward mode='open'"),
     "no-options": ("no-ping", "no-pong", "lacks the dnsmasq option 'no-ping'"),
-    "no-address": ("<ip address='127.1.0.254' prefix='24'/>", "", "0 IPv4 <ip> elements"),
+    "no-address": ("<ip address='127.1.0.254' netmask='255.255.255.0'/>", "", "0 IPv4 <ip> elements"),
     "name-with-a-slash": ("<name>net1</name>", "<name>a/../b</name>", "network name"),
     "name-with-rules": ("<name>net1</name>", "<name>a; drop</name>", "network name"),
     "another-mac": ("52:54:00:b0:00:01", "52:54:00", "MAC address"),
@@ -195,7 +195,7 @@ def test_overlap_with_an_active_network(lab: Lab) -> None:
     before = look(lab)
     xml = first.hook_data().replace(">net1<", ">other<").replace("virbr1", "virbr7")
     xml = xml.replace("net1.loopnet", "other.loopnet").replace(
-        "127.1.0.254' prefix='24'", "127.1.3.254' prefix='20'"
+        "127.1.0.254' netmask='255.255.255.0'", "127.1.3.254' prefix='20'"
     )
     xml = xml.replace("10.127.1.0/24", "10.127.0.0/20").replace(
         "10.127.1.0,static,255.255.255.0", "10.127.0.0,static,255.255.240.0"

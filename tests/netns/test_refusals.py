@@ -77,7 +77,7 @@ HOST = "<dhcp><host mac='52:54:00:aa:00:77' ip='{}'/></dhcp></ip>"
 
 def updated(scene: Scene, address: str = "127.1.0.77") -> Refused:
     """virsh net-update … add ip-dhcp-host."""
-    head, found, tail = scene.running.xml.partition("<ip address='127.1.0.254' prefix='24'/>")
+    head, found, tail = scene.running.xml.partition("<ip address='127.1.0.254' netmask='255.255.255.0'/>")
     assert found
     xml = head + found.replace("/>", ">") + HOST.format(address) + tail
     return scene.lab.hook("network", "net1", "updated", f"<hookData>{xml}</hookData>", check=False)

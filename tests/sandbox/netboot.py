@@ -32,7 +32,7 @@ DHCP = """\
 def bootable(world: World, kind: Kind, root: str, file: str) -> str:
     """A network of xml-templates/ with TFTP and a file to boot, as one would write it with virsh net-edit."""
     more = DHCP.format(root=root, file=file)
-    text = re.sub(r"(<ip address='[\d.]+' prefix='24')/>\n", r"\1>\n" + more, template(kind.name))
+    text = re.sub(r"(<ip address='[\d.]+' netmask='255.255.255.0')/>\n", r"\1>\n" + more, template(kind.name))
     return world.host.run(["loopnet", "rewrite"], input=text).stdout
 
 

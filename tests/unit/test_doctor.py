@@ -50,7 +50,7 @@ def test_a_sound_host() -> None:
         ),
         (Facts(hooks=(("qemu", "missing"),)), "hook-missing", "loopnet install-hooks"),
         (Facts(daemons=(Daemon("libvirtd", 7, True),)), "hook-unseen", "kill -HUP 7"),
-        (Facts(selinux_hooks=False), "selinux-hooks", "setsebool"),
+        (Facts(selinux_hooks=False), "selinux-hooks", "libvirt-loopnet-selinux"),
         (Facts(networks=(network(1),), ip_forward=False), "ip-forward", "sysctl"),
         (Facts(lo_managers=("NetworkManager",)), "lo-managed", "keep"),
         (Facts(networkd_bridges=(("virbr1", "/etc/x.network"),)), "bridge-managed", "/etc/x.network"),

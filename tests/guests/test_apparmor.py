@@ -1,0 +1,210 @@
+"""Debian 13 with AppArmor enforcing, libvirtd and dnsmasq both confined, and the .deb: all works, nothing is denied.
+
+AppArmor is the kernel's own here, in a machine that is a guest. To boot a guest in it, emulated by what is emulated,
+takes half an hour: one is started, confined as QEMU is, with its CPU stopped; a container beside it does what takes
+a running system. Debian's profile for dnsmasq comes in complain mode (openSUSE's doesn't): it is enforced first, as
+aa-enforce does.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+
+from tests.sandbox import CHECKOUT
+from tests.sandbox.image import cache_directory, guest_image
+from tests.sandbox.world import MAPPED, World, wait
+
+from .hostguest import LEAF_INIT, HostGuest, boot
+from .hostimage import Files
+
+pytestmark = pytest.mark.timeout(2700)  # the image may have to be built, and nothing is fast
+
+SLOW = 300.0
+LEAF = "52:54:00:aa:00:77"
+STILL = """\
+<domain type='qemu'>
+  <name>still</name>
+  <memory unit='MiB'>32</memory>
+  <os><type arch='x86_64' machine='pc'>hvm</type></os>
+  <devices>
+    <controller type='usb' model='none'/>
+    <memballoon model='none'/>
+    <interface type='network'>
+      <source network='loopnet'/>
+      <model type='virtio'/>
+      <rom enabled='no'/>
+    </interface>
+  </devices>
+</domain>
+"""
+CONTAINER = f"""\
+<domain type='lxc'>
+  <name>leaf</name>
+  <memory unit='MiB'>64</memory>
+  <os><type>exe</type><init>/leaf</init></os>
+  <devices>
+    <filesystem type='mount'><source dir='/srv/leaf'/><target dir='/'/></filesystem>
+    <interface type='network'>
+      <mac address='{LEAF}'/>
+      <source network='loopnet'/>
+    </interface>
+    <console type='pty'/>
+  </devices>
+  <seclabel type='none'/>
+</domain>
+"""
+LXC = "virsh -q -c lxc:///"
+ENFORCE = """\
+sed -i 's/flags=(complain,/flags=(/; s/ flags=(complain)//' /etc/apparmor.d/usr.sbin.dnsmasq
+apparmor_parser -r /etc/apparmor.d/usr.sbin.dnsmasq
+"""
+INSTALL = """\
+cd /srv
+tar -xf /dev/vdb
+dpkg -i loopnet.deb
+"""
+START = f"""\
+virsh -q net-start loopnet
+virsh -q define /srv/still.xml
+virsh -q start --paused still
+mkdir /srv/leaf
+cd /srv/leaf
+busybox cpio -idm <../initramfs 2>/dev/null
+install -m 755 ../init leaf
+{LXC} define ../leaf.xml
+{LXC} start leaf
+"""
+LEASES = "virsh -q net-dhcp-leases loopnet"
+DENIED = "journalctl -b -o cat --no-pager | grep 'apparmor=\"DENIED\"' || true"
+"""The kernel's log, and the audit messages that journald takes from it."""
+RESERVATIONS_ALONE = """\
+echo '/var/lib/libvirt/dnsmasq/*.loopnet/{,*} r,' >>/etc/apparmor.d/local/usr.sbin.dnsmasq
+apparmor_parser -r /etc/apparmor.d/usr.sbin.dnsmasq
+"""
+FORBIDDEN = "aa-exec -p dnsmasq -- /bin/sh -c ': </etc/shadow' 2>&1 || true"
+
+
+@pytest.fixture(scope="module")
+def inner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostGuest]:
+    packages = tmp_path_factory.mktemp("deb")
+    build = [str(CHECKOUT / "packaging/build"), "deb", str(packages)]
+    subprocess.run(build, check=True, timeout=300)
+    files: Files = {
+        "loopnet.deb": next(packages.glob("libvirt-loopnet_*.deb")),
+        "initramfs": guest_image().initramfs,
+        "init": LEAF_INIT,
+        "leaf.xml": CONTAINER,
+        "still.xml": STILL,
+    }
+    with tempfile.TemporaryDirectory(prefix="run-", dir=cache_directory()) as name, World() as world:
+        world.start(MAPPED)
+        machine = boot(world, Path(name), files)
+        for script in (ENFORCE, INSTALL, START):
+            print(machine.run(f"set -e\n{script}", timeout=SLOW))
+        try:
+            yield machine
+        finally:
+            print(machine.run(DENIED, timeout=SLOW))
+
+
+def poll(machine: HostGuest, command: str, wanted: str, timeout: float = SLOW) -> str:
+    """What ``command`` prints once ``wanted`` is in it; each time costs the emulated machine seconds."""
+
+    def found() -> str:
+        told = machine.run(command, check=False, timeout=100)
+        time.sleep(1)
+        return told if wanted in told else ""
+
+    return wait(found, f"{wanted!r} of {command}", timeout)
+
+
+def test_they_are_confined(inner: HostGuest) -> None:
+    status = inner.run("aa-status", timeout=SLOW)
+    print(status)
+    processes = status[status.index("processes are in enforce mode") :].partition(
+        "processes are in complain"
+    )[0]
+    assert re.search(r"/usr/sbin/libvirtd \(\d+\) libvirtd\n", processes), status
+    assert re.search(r"/usr/sbin/dnsmasq \(\d+\) (/usr/sbin/)?dnsmasq\n", processes), status
+    assert re.search(r"/usr/bin/qemu-system-x86_64 \(\d+\) libvirt-[0-9a-f-]{36}\n", processes), status
+
+
+def test_guest_is_reached(inner: HostGuest) -> None:
+    poll(inner, "curl -sS --max-time 20 http://127.1.0.3/", "hello from leaf\n")
+    names = inner.run("getent ahostsv4 leaf.loopnet; getent ahostsv4 still.loopnet", timeout=100)
+    assert {line.split()[0] for line in names.splitlines()} == {"127.1.0.2", "127.1.0.3"}
+    assert "hello from leaf\n" in inner.run("curl -sS --max-time 60 http://leaf.loopnet/", timeout=70)
+
+
+def test_libvirt_lists_the_loop_address(inner: HostGuest) -> None:
+    poll(inner, LEASES, f"{LEAF}   ipv4       127.1.0.3/24")
+
+
+def test_a_network_that_starts_again(inner: HostGuest) -> None:
+    """dnsmasq begins with the list of leases that libvirt has; guests that run are plugged in again."""
+    inner.run(f"{LXC} destroy leaf; virsh -q net-destroy loopnet", timeout=SLOW)
+    inner.run(f"set -e; virsh -q net-start loopnet; {LXC} start leaf", timeout=SLOW)
+    poll(inner, "curl -sS --max-time 20 http://127.1.0.3/", "hello from leaf\n")
+    poll(inner, LEASES, " 127.1.0.3/24 ")
+    poll(inner, "loopnet list | grep ^still", " up")
+
+
+def test_what_was_taken_away_comes_back(inner: HostGuest) -> None:
+    """By the service that watches; and by hand."""
+    assert inner.run("systemctl is-active loopnet-watch").strip() == "active"
+    assert "nothing to do" in inner.run("loopnet plan", timeout=SLOW)
+    inner.run("nft flush ruleset", timeout=100)
+    poll(inner, "nft list tables", "table bridge loopnet")
+    poll(inner, "loopnet plan", "nothing to do")
+    inner.run("systemctl stop loopnet-watch; nft delete table bridge loopnet", timeout=SLOW)
+    inner.run("loopnet sync", timeout=SLOW)
+    assert "nothing to do" in inner.run("loopnet plan", timeout=SLOW)
+    assert "hello from leaf\n" in inner.run("curl -sS --max-time 60 http://127.1.0.3/", timeout=70)
+
+
+def test_reservations_reach_dnsmasq(inner: HostGuest) -> None:
+    """New ones, which it reads by itself, and changed ones, for which it gets a signal."""
+    inner.run(f"set -e; {LXC} destroy leaf; loopnet reserve leaf 127.1.0.20; {LXC} start leaf", timeout=SLOW)
+    poll(inner, "curl -sS --max-time 20 http://127.1.0.20/", "hello from leaf\n")
+    poll(inner, LEASES, " 127.1.0.20/24 ")
+
+
+def test_the_script_may_log(inner: HostGuest) -> None:
+    """What is wrong with its own file is told, and the lease goes on."""
+    plan = "/var/lib/libvirt/dnsmasq/*.loopnet-leases"
+    inner.run(f"for plan in {plan}; do echo nonsense >$plan; done; pkill -HUP dnsmasq", timeout=100)
+    poll(inner, "journalctl --no-pager -b -t libvirt-loopnet", "is missing or damaged")
+    inner.run("loopnet sync", timeout=SLOW)
+    poll(inner, LEASES, " 127.1.0.20/24 ")
+
+
+def test_doctor_has_nothing_to_say_of_it(inner: HostGuest) -> None:
+    assert "AppArmor" not in inner.run("loopnet doctor 2>&1", check=False, timeout=SLOW)
+
+
+def test_nothing_was_denied(inner: HostGuest) -> None:
+    assert inner.run(DENIED, timeout=SLOW) == ""
+    inner.run(FORBIDDEN, timeout=100)
+    assert "/etc/shadow" in inner.run(DENIED, timeout=SLOW)  # had there been any, this would have them
+
+
+def test_without_our_rules(inner: HostGuest) -> None:
+    """Last. Where dnsmasq couldn't read what it needs, the network doesn't start; where it could do all but run the
+    script, `doctor` tells. Each has the remedy."""
+    rules = "/usr/libexec/libvirt-loopnet/apparmor-rules"
+    end = f"{LXC} destroy leaf; virsh -q destroy still; virsh -q net-destroy loopnet"
+    inner.run(f"{end}; {rules} remove", check=False, timeout=SLOW)
+    refused = inner.run("virsh -q net-start loopnet 2>&1", check=False, timeout=SLOW)
+    assert f"AppArmor keeps dnsmasq from reading the reservations; let it: {rules} add" in refused
+    inner.run(f"set -e\n{RESERVATIONS_ALONE}virsh -q net-start loopnet; {LXC} start leaf", timeout=SLOW)
+    poll(inner, LEASES, " 10.127.1.20/24 ")
+    assert f"{rules} add" in inner.run("loopnet doctor 2>&1", check=False, timeout=SLOW)
+    inner.run(f"{end}; {rules} add; virsh -q net-start loopnet; {LXC} start leaf", timeout=SLOW)
+    poll(inner, LEASES, " 127.1.0.20/24 ")
