@@ -198,4 +198,7 @@ def log(daemon: str) -> str:
 def make(kind: str, host: Namespace, path: Callable[[str], Path], firewall_backend: str) -> Libvirtd:
     """Those of `kind`; '' is what KIND asks for."""
     kinds = {LIBVIRTD: Libvirtd, MODULAR: Modular}
-    return kinds[kind or os.environ.get(KIND, LIBVIRTD)](host, path, firewall_backend)
+    kind = kind or os.environ.get(KIND) or LIBVIRTD
+    if kind not in kinds:
+        raise ValueError(f"{KIND}={kind}: there are {', '.join(kinds)}")
+    return kinds[kind](host, path, firewall_backend)
