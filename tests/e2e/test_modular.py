@@ -14,6 +14,7 @@ from typing import Dict, Iterator, NamedTuple, Union
 import pytest
 
 from tests.e2e import test_convert
+from tests.machines.libvirt import built
 from tests.sandbox import CHECKOUT, INTERNET, Guest, Sandbox
 from tests.sandbox.libvirtd import MODULAR
 from tests.sandbox.world import MAPPED, NATIVE, World, template, wait
@@ -88,6 +89,12 @@ def check_ours(lit: Lit) -> None:
     """The host reaches the guests of our networks: libvirt's own may suffer while libvirt makes its rules anew."""
     for name, address in LOOP.items():
         assert lit.world.page(address) == f"hello from {name}\n"
+
+
+@pytest.mark.timeout(1800)
+def test_they_are_built() -> None:
+    """First of all, as it takes minutes once."""
+    assert {path.name for path in (built() / "sbin").iterdir()} >= {*DAEMONS, "libvirtd"}
 
 
 def test_first_light(lit: Lit) -> None:
