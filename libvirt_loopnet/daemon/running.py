@@ -13,6 +13,8 @@ from contextlib import suppress
 
 MONOLITHIC = "libvirtd"
 MODULAR = ("virtnetworkd", "virtqemud", "virtlxcd")
+HOOKED = (MONOLITHIC, "virtnetworkd", "virtqemud")
+"""Those that run our hooks: a container's NIC is virtnetworkd's affair alone."""
 RUN = "/run/libvirt"
 PROGRAMS = "/usr/sbin"
 
@@ -37,6 +39,11 @@ def _namespace(process: str) -> str:
     return ""
 
 
+def hooked() -> list[tuple[str, int]]:
+    """Those of them that run our hooks."""
+    return [(name, pid) for name, pid in running() if name in HOOKED]
+
+
 def names(run: str = RUN, programs: str = PROGRAMS) -> tuple[str, ...]:
     """Those to speak of: libvirtd where it runs, else those that run, or would as soon as somebody connects; where
     there are none, those that are installed, libvirtd first."""
@@ -55,7 +62,7 @@ def units(option: str = "") -> str:
 
 def reload_command() -> str:
     """What makes them look for hooks, which they do when they start, and on SIGHUP; '' while none runs."""
-    found = _ordered({name for name, _ in running()})
+    found = _ordered({name for name, _ in hooked()})
     return f"systemctl reload {' '.join(found)}" if found else ""
 
 

@@ -28,7 +28,7 @@ from libvirt_loopnet.daemon import running
             ("virtqemud", "virtlxcd", "virtnetworkd"),
             ("virtqemud-sock", "virtnetworkd-sock"),
             "virtnetworkd virtqemud virtlxcd",
-            "systemctl reload virtnetworkd virtqemud virtlxcd",
+            "systemctl reload virtnetworkd virtqemud",
         ),
         # sockets that another kind has left
         (("libvirtd",), ("libvirt-sock", "virtqemud-sock"), "libvirtd", "systemctl reload libvirtd"),
