@@ -10,12 +10,13 @@ VENV = .venv
 RUN = $(VENV)/bin/python -m pytest -p no:cacheprovider
 ROOT_CHECK = @[ "$$(id -u)" = 0 ] || { echo "make $@ needs root: network namespaces, libvirtd; try: sudo make $@" >&2; exit 5; }
 
-.PHONY: help demo check check-guests check-desktop check-clients check-fresh lint unit netns e2e fresh bench fuzz soak install uninstall clean deps pictures
+.PHONY: help demo check check-modular check-guests check-desktop check-clients check-fresh lint unit netns e2e fresh bench fuzz soak install uninstall clean deps pictures
 
 help:
 	@echo 'make demo           a guest at 127.1.0.x in a minute, in a sandbox (SHELL=1: a shell inside at the end)'
 	@echo 'make check          all tests: lint unit netns e2e fresh, each a target of its own too'
 	@echo 'make check-fresh    demo and check in minimal Debian 12, 13, sid, Ubuntu 22.04, 24.04 (ROOT=trixie: that one)'
+	@echo 'make check-modular  most of e2e once more, with virtqemud and virtnetworkd in the place of libvirtd'
 	@echo 'make check-guests   whole systems as guests: Debian in six ways, firmware, a host within a host, AppArmor; slow'
 	@echo 'make check-desktop  the real virt-manager, on a screen in memory'
 	@echo 'make check-clients  other programs that work with libvirt: Ansible, Vagrant, Cockpit, avahi and more; slow'
@@ -53,6 +54,14 @@ netns: deps
 e2e: deps
 	$(ROOT_CHECK)
 	$(RUN) tests/e2e
+
+# Not those that are about libvirtd's own ways: containers, migration over TCP, load
+MODULAR = cli convert first_light leases lifecycle names net_update nics plugs ports reach refusals removal \
+	restore_state senders watch
+
+check-modular: deps
+	$(ROOT_CHECK)
+	LOOPNET_DAEMONS=modular $(RUN) tests/e2e/test_modular.py $(MODULAR:%=tests/e2e/test_%.py)
 
 # GUESTS=ifupdown: that system alone
 check-guests: deps

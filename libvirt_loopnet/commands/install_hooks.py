@@ -10,9 +10,11 @@ from .shared.output import note
 from .shared.privileges import require_root
 
 
-def reload() -> str:
-    """The command that tells libvirt: it looks for hooks when it starts, and on SIGHUP."""
-    return f"systemctl reload {running.units()}"
+def tell_to_reload() -> None:
+    """Say by which command daemons that run learn of hooks that came or went."""
+    command = running.reload_command()
+    if command:
+        note(f"a running daemon must be told: {command}")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -34,7 +36,7 @@ def run(arguments: Namespace) -> int:
     if not changed:
         print("nothing to do")
     elif not root:
-        note(f"a running daemon must be told: {reload()}")
+        tell_to_reload()
     if _others_can_write():
         note(f"others than root can write to {hookfiles.PACKAGE}, and so run code as root")
     return 0

@@ -6,7 +6,7 @@ import os
 from argparse import ArgumentParser, Namespace
 
 from ..daemon import hookfiles, leftover
-from .install_hooks import reload
+from .install_hooks import tell_to_reload
 from .shared.output import note
 from .shared.privileges import require_root
 
@@ -27,7 +27,7 @@ def run(arguments: Namespace) -> int:
     if not removed:
         print("nothing to do")
     elif not root:
-        note(f"a running daemon must be told: {reload()}")
+        tell_to_reload()
     if stay:
         note(leftover.told(stay))
     return 0

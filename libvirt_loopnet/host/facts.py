@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from .. import process
-from ..daemon.running import processes, running
+from ..daemon.running import hooked, processes
 from ..errors import HostError
 from ..model import MAPPED, Network
 from ..prefixes import parse_prefix
@@ -45,10 +45,10 @@ def nft_refusal() -> str:
 
 
 def daemons(hooks: Iterable[str]) -> tuple[Daemon, ...]:
-    """libvirt's running daemons; hooks at these paths are known to those started later only."""
+    """libvirt's running daemons that run hooks; those at these paths are known to who was started later only."""
     changed = max((status.st_ctime for path in hooks for status in _stat(path)), default=0.0)
     return tuple(
-        Daemon(name, pid, any(s.st_ctime < changed for s in _stat(f"/proc/{pid}"))) for name, pid in running()
+        Daemon(name, pid, any(s.st_ctime < changed for s in _stat(f"/proc/{pid}"))) for name, pid in hooked()
     )
 
 

@@ -191,10 +191,8 @@ def test_right_after_the_daemon_has_restarted(sandbox: Sandbox) -> None:
         sandbox.guest(f"still{number}", ["default"], memory_mib=32).start(paused=True)
     for verb in ("convert", "revert"):
         sandbox.stop_libvirtd()
-        sandbox.host.sh(
-            "/usr/sbin/libvirtd --daemon --pid-file /run/libvirtd.pid\n"
-            f"until [ -S /run/libvirt/libvirt-sock ]; do sleep 0.01; done; loopnet {verb} default --restart"
-        )
+        sandbox.start_libvirtd(settled=False)
+        loopnet(sandbox, verb, "default", "--restart")
         assert ports(sandbox, "virbr0") == 3
 
 

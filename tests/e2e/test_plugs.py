@@ -184,8 +184,6 @@ def test_right_after_the_daemon_has_restarted(world: World) -> None:
     for _ in range(3):
         restart_network(world)
         world.sandbox.stop_libvirtd()
-        world.host.sh(
-            "/usr/sbin/libvirtd --daemon --pid-file /run/libvirtd.pid\n"
-            "until [ -S /run/libvirt/libvirt-sock ]; do sleep 0.01; done; loopnet sync"
-        )
+        world.sandbox.start_libvirtd(settled=False)
+        world.host.sh("loopnet sync")
         check_answers(world)

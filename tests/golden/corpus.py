@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import subprocess
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,11 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.machines.source import tarball
+from tests.sandbox.image import ImageError, command
+
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "libvirt-loopnet"
-KEYRINGS = (
-    "/usr/share/keyrings/debian-archive-keyring.gpg",
-    "/usr/share/keyrings/ubuntu-archive-keyring.gpg",
-)
 
 
 class CorpusError(Exception):
@@ -49,44 +47,20 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def _fetch(directory: Path) -> Path:
-    shutil.rmtree(directory, ignore_errors=True)
-    (directory / "lists/partial").mkdir(parents=True)
-    sources = directory / "sources.list"
-    sources.write_text("".join(f"deb-src {_signed_by()}{line} main\n" for line in _repositories()))
-    own = {
-        "Dir::Etc::sourcelist": sources,
-        "Dir::Etc::sourceparts": "-",
-        "Dir::State::lists": directory / "lists",
-        "Dir::Cache": directory,
-        "APT::Sandbox::User": "root",
-        "Acquire::Languages": "none",
-    }
-    options = [word for key, value in own.items() for word in ("-o", f"{key}={value}")]
-    _run(["apt-get", *options, "update"], directory)
-    _run(["apt-get", *options, "source", "--download-only", "--tar-only", "libvirt"], directory)
-    return next(directory.glob("libvirt_*.orig.tar.*[!c]"))
+    try:
+        return tarball("libvirt", _repositories(), directory)
+    except ImageError as error:
+        last = str(error).splitlines()[-1]
+        raise CorpusError(f"libvirt's source: {last}; offline? LOOPNET_OFFLINE=1 skips this") from None
 
 
 def _repositories() -> list[str]:
     """'URI RELEASE' of the machine's own repositories, whatever kind of file they stand in."""
     wanted = ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)"]
-    lines = _run([*wanted, "Created-By: Packages", "Component: main"], CACHE).splitlines()
+    lines = command([*wanted, "Created-By: Packages", "Component: main"]).splitlines()
     if not lines:
         raise CorpusError("apt knows no repository; run: apt-get update")
     return sorted(set(lines))
-
-
-def _signed_by() -> str:
-    there = [path for path in KEYRINGS if Path(path).exists()]
-    return f"[signed-by={','.join(there)}] " if there else ""
-
-
-def _run(command: list[str], directory: Path) -> str:
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=600)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["?"])[-1]
-        raise CorpusError(f"{command[0]} {command[-1]}: {last}; offline? LOOPNET_OFFLINE=1 skips this")
-    return done.stdout
 
 
 def _unpack(archive: Path, target: Path) -> None:

@@ -71,8 +71,8 @@ def root(suite: str, packages: Sequence[str], *options: str) -> Path:
 def bootstrap(suite: str, packages: Sequence[str], target: Path, *options: str) -> None:
     """Makes a minimal system at ``target``, which must not be there. Raises ImageError, in one line."""
     family = SUITES.get(suite, DEBIAN)
-    mirror = _mirror(family, suite)
-    sources = [f"deb {mirror} {line.format(suite=suite)}" for line in family.lines]
+    url = mirror(family, suite)
+    sources = [f"deb {url} {line.format(suite=suite)}" for line in family.lines]
     own = [*_apt_settings(), *([f"--keyring={_keys()}"] if family is UBUNTU else [])]
     own += [MERGE_USR] if suite in family.older else []
     try:
@@ -95,11 +95,11 @@ def _keys() -> Path:
     if not place.is_dir():
         with tempfile.TemporaryDirectory(prefix="build-", dir=place.parent) as build:
             tree = Path(build) / "root"
-            mirror = _mirror(DEBIAN, KEYS_SUITE)
+            url = mirror(DEBIAN, KEYS_SUITE)
             try:
                 command(
                     ["mmdebstrap", "--mode=root", "--variant=extract", f"--include={','.join(KEYS)}",
-                     *_apt_settings(), KEYS_SUITE, str(tree), f"deb {mirror} {KEYS_SUITE} main"],
+                     *_apt_settings(), KEYS_SUITE, str(tree), f"deb {url} {KEYS_SUITE} main"],
                     timeout=BUILD_SECONDS,
                 )  # fmt: skip
             except ImageError as error:
@@ -108,8 +108,11 @@ def _keys() -> Path:
     return place
 
 
-def _mirror(family: Family, suite: str) -> str:
-    """The mirror to use for a suite: one that is asked for, this machine's own, the one beside it."""
+def mirror(family: Family, suite: str) -> str:
+    """The mirror to use for a suite: one that is asked for, this machine's own, the one beside it.
+
+    Raises ImageError.
+    """
     variable = f"{family.name.upper()}_MIRROR"
     tried: Dict[str, str] = {}
     for url in [os.environ[variable]] if os.environ.get(variable) else _mirrors(family):

@@ -12,7 +12,7 @@ from typing import Dict, List, Optional, Sequence, Type, TypeVar
 from .guest import Guest
 from .holder import Holder
 from .image import CLOUD, Kernel
-from .libvirtd import LOG, Libvirtd
+from .libvirtd import log, make
 from .namespaces import PYTHON, Namespace
 
 INTERNET = "198.51.100.1"
@@ -43,6 +43,8 @@ class Sandbox:
     * `ip_rule`: add routing rules as wg-quick does
     * `rp_filter`: strict reverse path filter on all interfaces
     * `ip_forward`: forwarding on from the beginning
+    * `daemons`: which kind of libvirt's, see libvirtd.py
+    * `firewall_backend`: what libvirt's own networks use, iptables or nftables; its choice by default
     * `checkout`: the directory that contains libvirt_loopnet/ and hooks/
     """
 
@@ -56,6 +58,8 @@ class Sandbox:
         ip_rule: bool = False,
         rp_filter: bool = False,
         ip_forward: bool = False,
+        daemons: str = "",
+        firewall_backend: str = "",
         checkout: Path = CHECKOUT,
     ) -> None:
         lan = ipaddress.IPv4Network(lan_prefix)
@@ -86,7 +90,8 @@ class Sandbox:
         environment = {"LIBVIRT_DEFAULT_URI": "qemu:///system"}
         self.host = Namespace(self._holder, environment)
         self.lan = Namespace(self._holder, environment, network="/run/netns/lan")
-        self._libvirtd = Libvirtd(self.host, self.path)
+        self.daemons = make(daemons, self.host, self.path, firewall_backend)
+        """libvirt's, of the kind that is asked for."""
 
     def __enter__(self: S) -> S:
         try:
@@ -95,7 +100,7 @@ class Sandbox:
             if self._hooks:
                 self.install_hooks()
             if self._with_libvirtd:
-                self._libvirtd.configure()
+                self.daemons.configure()
                 self.start_libvirtd()
         except BaseException as error:
             self.__exit__(type(error), error, error.__traceback__)
@@ -126,21 +131,22 @@ class Sandbox:
         """
         return Path(f"/proc/{self._holder.pid}/root{inside}")
 
-    def start_libvirtd(self) -> None:
-        """Starts libvirtd and waits until it takes connections."""
-        self._libvirtd.start()
+    def start_libvirtd(self, *, settled: bool = True) -> None:
+        """Starts libvirtd, or the modular daemons, and waits until it takes connections; `settled`, until it
+        has found its running guests, too."""
+        self.daemons.start(settled=settled)
 
     def stop_libvirtd(self) -> None:
-        """Stops libvirtd in good order; guests and networks go on."""
-        self._libvirtd.stop()
+        """Stops libvirtd, or the modular daemons, in good order; guests and networks go on."""
+        self.daemons.stop()
 
     def kill_libvirtd(self) -> None:
-        """Kills libvirtd with SIGKILL; guests and networks go on."""
-        self._libvirtd.kill()
+        """Kills them with SIGKILL; guests and networks go on."""
+        self.daemons.kill()
 
     def virsh(self, *arguments: str, check: bool = True, timeout: float = 60.0) -> str:
         """Runs virsh; its standard output. Raises CommandError if it fails and `check`."""
-        return self._libvirtd.virsh(*arguments, check=check, timeout=timeout)
+        return self.daemons.virsh(*arguments, check=check, timeout=timeout)
 
     def guest(
         self,
@@ -186,8 +192,8 @@ class Sandbox:
             installed.chmod(0o755)
 
     def logs(self) -> str:
-        """The last lines of libvirtd's log, the system log (dnsmasq, hooks) and the guests'."""
-        files = [self.path(LOG), self.path("/var/log/syslog")]
+        """The last lines of libvirt's log, the system log (dnsmasq, hooks) and the guests'."""
+        files = [*map(self.path, map(log, self.daemons.names)), self.path("/var/log/syslog")]
         files += sorted(self.path("/var/log/libvirt/qemu").glob("*.log"))
         files += sorted(self.path("/run/sandbox/guests").glob("*.console"))
         parts: List[str] = []

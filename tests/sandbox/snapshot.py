@@ -24,8 +24,8 @@ COMMANDS = {
 # Files that libvirt leaves behind itself, of any network: /run/libvirt/network/NAME.pid and these.
 FILES = """\
 find /etc/libvirt/hooks /etc/libvirt-loopnet.conf /run /var/lib/libvirt/dnsmasq \\
-    \\( -path /run/libvirt -o -path /run/libvirtd.pid -o -path /run/sandbox -o -path /run/checkout \\
-       -o -path /run/mount \\) -prune -o \\
+    \\( -path /run/libvirt -o -path /run/libvirtd.pid -o -path '/run/virt*d.pid' -o -path /run/sandbox \\
+       -o -path /run/checkout -o -path /run/mount \\) -prune -o \\
     -path '/var/lib/libvirt/dnsmasq/*' \\
     \\( -name '*.addnhosts' -o -name '*.conf' -o -name '*.hostsfile' -o -name '*.macs' \\
        -o -name '*.status' \\) -prune -o \\

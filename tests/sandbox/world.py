@@ -76,8 +76,19 @@ class World:
     been on the LAN but the host's own address.
     """
 
-    def __init__(self, *, bridge_nf: bool = False, ip_rule: bool = False, rp_filter: bool = False) -> None:
-        self.sandbox = Sandbox(bridge_nf=bridge_nf, ip_rule=ip_rule, rp_filter=rp_filter)
+    def __init__(
+        self,
+        *,
+        bridge_nf: bool = False,
+        ip_rule: bool = False,
+        rp_filter: bool = False,
+        daemons: str = "",
+        firewall_backend: str = "",
+    ) -> None:
+        self.sandbox = Sandbox(
+            bridge_nf=bridge_nf, ip_rule=ip_rule, rp_filter=rp_filter,
+            daemons=daemons, firewall_backend=firewall_backend,
+        )  # fmt: skip
         self.host = self.sandbox.host
         self.capture = Capture(self.sandbox.lan, "lan0", incoming=True)
         self._stack = contextlib.ExitStack()

@@ -1,0 +1,45 @@
+"""Source packages, as apt has them: the original tarball alone, since mirrors may lack the rest of an old one."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Sequence
+
+from tests.sandbox.image import command
+
+KEYRINGS = (
+    "/usr/share/keyrings/debian-archive-keyring.gpg",
+    "/usr/share/keyrings/ubuntu-archive-keyring.gpg",
+)
+FETCH_SECONDS = 600.0
+
+
+def tarball(package: str, repositories: Sequence[str], directory: Path) -> Path:
+    """A package's original tarball, into ``directory``, which is emptied first; apt checks its signature.
+
+    ``repositories`` are 'ADDRESS SUITE' each. By an apt configuration of its own: nothing of the machine's
+    changes. Raises ImageError.
+    """
+    shutil.rmtree(directory, ignore_errors=True)
+    (directory / "lists/partial").mkdir(parents=True)
+    sources = directory / "sources.list"
+    sources.write_text("".join(f"deb-src {_signed_by()}{line} main\n" for line in repositories))
+    own = {
+        "Dir::Etc::sourcelist": sources,
+        "Dir::Etc::sourceparts": "-",
+        "Dir::State::lists": directory / "lists",
+        "Dir::Cache": directory,
+        "APT::Sandbox::User": "root",
+        "Acquire::Languages": "none",
+    }
+    options = [word for key, value in own.items() for word in ("-o", f"{key}={value}")]
+    command(["apt-get", *options, "update"], str(directory), timeout=FETCH_SECONDS)
+    fetch = ["source", "--download-only", "--tar-only", package]
+    command(["apt-get", *options, *fetch], str(directory), timeout=FETCH_SECONDS)
+    return next(directory.glob(f"{package}_*.orig.tar.*[!c]"))
+
+
+def _signed_by() -> str:
+    there = [path for path in KEYRINGS if Path(path).exists()]
+    return f"[signed-by={','.join(there)}] " if there else ""
