@@ -8,13 +8,18 @@ override SHELL := /bin/sh
 PYTHON = /usr/bin/python3
 VENV = .venv
 RUN = $(VENV)/bin/python -m pytest -p no:cacheprovider
+# Processes for what has namespaces of its own, as tests/conftest.py hands it out: one more than there are cores, as
+# tests wait as well; 0 to have it all in one. One that dies ends the run, which has failed then.
+JOBS = $(shell expr $$(nproc) + 1)
+SHARE = $(RUN) -n $(JOBS) --dist loadgroup --no-loadscope-reorder --max-worker-restart 0
 ROOT_CHECK = @[ "$$(id -u)" = 0 ] || { echo "make $@ needs root: network namespaces, libvirtd; try: sudo make $@" >&2; exit 5; }
 
-.PHONY: help demo check check-modular check-guests check-desktop check-clients check-fresh lint unit netns e2e fresh bench fuzz soak install uninstall clean deps pictures
+.PHONY: help demo quick check check-modular check-guests check-desktop check-clients check-fresh lint unit netns e2e fresh bench fuzz soak install uninstall clean deps pictures
 
 help:
 	@echo 'make demo           a guest at 127.1.0.x in a minute, in a sandbox (SHELL=1: a shell inside at the end)'
-	@echo 'make check          all tests: lint unit netns e2e fresh, each a target of its own too'
+	@echo 'make quick          lint, unit and golden tests, one guest: in three minutes'
+	@echo 'make check          all tests: lint unit netns e2e fresh, each a target of its own too (JOBS=4: at once)'
 	@echo 'make check-fresh    demo and check in minimal Debian 12, 13, sid, Ubuntu 22.04, 24.04 (ROOT=trixie: that one)'
 	@echo 'make check-modular  most of e2e once more, with virtqemud and virtnetworkd in the place of libvirtd'
 	@echo 'make check-guests   whole systems as guests: Debian in six ways, firmware, a host within a host, AppArmor; slow'
@@ -29,7 +34,14 @@ demo:
 	@tests/install-deps demo
 	@LOOPNET_DEMO_SHELL=$(DEMO_SHELL) $(PYTHON) -m tests.demo
 
-check: lint unit netns e2e fresh
+quick: lint
+	$(ROOT_CHECK)
+	$(SHARE) tests/e2e/test_demo.py::test_demo_with_a_shell_at_the_end tests/unit tests/golden
+
+# All tiers in one run, so that no core waits for the end of another's
+check: lint
+	$(ROOT_CHECK)
+	$(SHARE) tests/fresh tests/e2e tests/netns tests/unit tests/golden
 
 deps: $(VENV)/.done
 
@@ -45,15 +57,15 @@ lint: deps
 	$(VENV)/bin/mypy libvirt_loopnet tests setup.py
 
 unit: deps
-	$(RUN) tests/unit tests/golden
+	$(SHARE) tests/unit tests/golden
 
 netns: deps
 	$(ROOT_CHECK)
-	$(RUN) tests/netns
+	$(SHARE) tests/netns
 
 e2e: deps
 	$(ROOT_CHECK)
-	$(RUN) tests/e2e
+	$(SHARE) tests/e2e
 
 # Not those that are about libvirtd's own ways: containers, migration over TCP, load
 MODULAR = cli convert first_light leases lifecycle names net_update nics plugs ports reach refusals removal \
@@ -61,7 +73,7 @@ MODULAR = cli convert first_light leases lifecycle names net_update nics plugs p
 
 check-modular: deps
 	$(ROOT_CHECK)
-	LOOPNET_DAEMONS=modular $(RUN) tests/e2e/test_modular.py $(MODULAR:%=tests/e2e/test_%.py)
+	LOOPNET_DAEMONS=modular $(SHARE) tests/e2e/test_modular.py $(MODULAR:%=tests/e2e/test_%.py)
 
 # GUESTS=ifupdown: that system alone
 check-guests: deps
@@ -73,7 +85,7 @@ check-guests: deps
 # The demo in another release than this machine's, from nothing
 fresh: deps
 	$(ROOT_CHECK)
-	$(RUN) tests/fresh
+	$(SHARE) tests/fresh
 
 # ROOT=trixie: that system alone; TARGETS='demo check' is what make does in it
 check-fresh:

@@ -1,10 +1,22 @@
-"""For all tests."""
+"""For all tests: their profile of Hypothesis, and how several processes share the work.
+
+Each of `make`'s pytest processes gets whole groups: all tests that share what is costly to make, a sandbox or guests.
+The longest are begun first, as the table beside this says; `--keep-durations` writes it anew.
+"""
 
 from __future__ import annotations
 
 import signal
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, Dict, Generator, List
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+DURATIONS = Path(__file__).with_name("durations.txt")
+SHORT = 5.0
+"""Seconds; what takes less is not in the table."""
 
 # Programs that tests start and interrupt inherit what is ignored, as it is under nohup or behind a shell's "&".
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -15,3 +27,80 @@ settings.register_profile(
     "loopnet", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile("loopnet")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--keep-durations", action="store_true", help=f"write {DURATIONS.name} anew, from a run with -n"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if getattr(config.option, "numprocesses", None):
+        config.pluginmanager.register(Sharing(keep=config.getoption("--keep-durations")))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: List[pytest.Item]
+) -> Generator[None, None, None]:
+    """In a worker: tells xdist each test's group, and puts the longest first."""
+    if not hasattr(config, "workerinput"):
+        yield
+        return
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+    yield
+    seconds = durations()
+    places: Dict[str, int] = {}
+    for place, item in enumerate(items):
+        places.setdefault(group(item), place)
+    items.sort(key=lambda item: (-seconds.get(group(item), 0), places[group(item)]))
+
+
+def group(item: pytest.Item) -> str:
+    """The module; where it has fixtures with parameters that outlive a test, one value of each."""
+    place, values = item.nodeid.partition("::")[0], ""
+    call: Any = getattr(item, "callspec", None)
+    lasting = [name for name, scope in call._arg2scope.items() if scope.value != "function"] if call else []
+    for name in lasting:
+        value = call.params[name]
+        values += f" {value if isinstance(value, str) else call.indices[name]}"
+        if call._arg2scope[name].value != "module":
+            place = place.rpartition("/")[0]
+    return place + values
+
+
+def durations() -> Dict[str, float]:
+    """The table: seconds of each group that isn't short."""
+    lines = [line.split(maxsplit=1) for line in DURATIONS.read_text().splitlines()]
+    return {name: float(seconds) for seconds, name in lines}
+
+
+class Sharing:
+    """What the process does that hands out tests to workers."""
+
+    def __init__(self, *, keep: bool) -> None:
+        self._keep = keep
+        self._seconds: Dict[str, float] = defaultdict(float)
+        self._dead: List[str] = []
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """A test's name is shown without its group, as pytest takes it on the command line."""
+        report.nodeid, _, name = report.nodeid.rpartition("@")
+        self._seconds[name] += report.duration
+
+    def pytest_testnodedown(self, node: object, error: object) -> None:
+        if error:
+            self._dead.append(str(error))
+
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """A worker that died fails the run, also when no test was under way."""
+        if self._dead and exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if self._keep:
+            longest = sorted(((seconds, name) for name, seconds in self._seconds.items()), reverse=True)
+            DURATIONS.write_text(
+                "".join(f"{seconds:.0f} {name}\n" for seconds, name in longest if seconds >= SHORT)
+            )

@@ -133,6 +133,47 @@ def test_nothing_is_left_of_a_test_that_is_killed(number: signal.Signals) -> Non
     assert machine() == before
 
 
+SHARED_RUN = """
+import time
+import pytest
+from tests.sandbox import Sandbox
+
+@pytest.mark.parametrize("number", [1, 2])
+def test(number):
+    with Sandbox(libvirtd=False) as sandbox:
+        (HERE / f"pid{number}").write_text(str(sandbox.pid))
+        time.sleep(200)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_nothing_is_left_of_a_run_that_is_killed(number: signal.Signals, tmp_path: Path) -> None:
+    """Of what its two workers were at."""
+    (tmp_path / "test_it.py").write_text(
+        f"from pathlib import Path\nHERE = Path({str(tmp_path)!r})\n{SHARED_RUN}"
+    )
+    argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n2", "-c", "/dev/null",
+            "-o", f"pythonpath={CHECKOUT}", f"--rootdir={tmp_path}", str(tmp_path)]  # fmt: skip
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        pids = [wait_for_number(tmp_path / f"pid{worker}") for worker in (1, 2)]
+        used = {namespace for pid in pids for namespace in namespaces(pid)}
+        assert processes_in(used)
+        process.send_signal(number)
+        process.wait(30)
+    end = time.monotonic() + 30
+    while processes_in(used) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert processes_in(used) == []
+
+
+def wait_for_number(file: Path) -> int:
+    end = time.monotonic() + 60
+    while not (file.exists() and file.read_text()):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return int(file.read_text())
+
+
 def test_options() -> None:
     with Sandbox(libvirtd=False, bridge_nf=True, ip_rule=True, rp_filter=True, ip_forward=True) as sandbox:
         state = sandbox.host.sh(

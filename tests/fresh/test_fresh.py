@@ -74,15 +74,14 @@ def test_no_network(tmp_path: Path) -> None:
 
 
 def test_a_full_disk(tmp_path: Path) -> None:
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100m", "tmpfs", str(tmp_path)], check=True)
-    try:
-        done = command("sid", XDG_CACHE_HOME=str(tmp_path))
-        assert done.returncode == 1
-        assert done.stderr.startswith(f"fresh: sid: no space left in {tmp_path}/libvirt-loopnet/machines: ")
-        assert done.stderr.count("\n") == 1
-        assert_nothing_left(tmp_path)
-    finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)
+    """Its own, where only it sees it."""
+    script = 'mount -t tmpfs -o size=100m tmpfs "$0"; "$@" || status=$?; cp -r "$0" "$0.left"; exit $status'
+    wrap = ["unshare", "--mount", "sh", "-euc", script, str(tmp_path)]
+    done = command("sid", wrap=wrap, XDG_CACHE_HOME=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"fresh: sid: no space left in {tmp_path}/libvirt-loopnet/machines: ")
+    assert done.stderr.count("\n") == 1
+    assert_nothing_left(Path(f"{tmp_path}.left"))
 
 
 def test_a_root_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:

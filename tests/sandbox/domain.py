@@ -23,6 +23,8 @@ DOMAIN = """\
     <cmdline>{cmdline}</cmdline>
   </os>
   <features><acpi/></features>
+  <!-- without rdrand the kernel spends a second on finding something random -->
+  <cpu match='exact' check='none'><model>qemu64</model><feature policy='require' name='rdrand'/></cpu>
   <on_poweroff>destroy</on_poweroff>
   <on_reboot>destroy</on_reboot>
   <on_crash>destroy</on_crash>

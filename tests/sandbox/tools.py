@@ -50,7 +50,7 @@ def imported(sandbox: Sandbox, name: str, *arguments: str, disk: str = "none") -
     cmdline = f"{KERNEL_ARGUMENTS} guest.hostname={name}"
     sandbox.path(f"{base}.console").unlink(missing_ok=True)  # of an earlier guest of that name
     virt_install(
-        sandbox, name, "--import", "--memory", "128", "--vcpus", "1", "--disk", disk,
+        sandbox, name, "--import", "--memory", "128", "--vcpus", "1", "--cpu", "qemu64,+rdrand", "--disk", disk,
         "--boot", f"kernel={image.kernel},initrd={image.initramfs},kernel_args={cmdline}",
         "--serial", f"pty,log.file={base}.console,log.append=on",
         "--serial", f"unix,path={base}.channel,mode=bind", *arguments,

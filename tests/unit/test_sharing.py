@@ -1,0 +1,92 @@
+"""What several pytest processes make of the tests: tests/conftest.py."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import List
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+CONFTEST = """
+import os, pytest
+from pathlib import Path
+from tests import conftest
+from tests.conftest import *
+conftest.DURATIONS = Path(__file__).with_name("durations.txt")
+
+@pytest.fixture(scope="module")
+def world():
+    with open(Path(__file__).with_name("told"), "a") as file:
+        print("world", file=file)
+
+@pytest.fixture(scope="module", params=["mapped", "native"])
+def kind(request):
+    with open(Path(__file__).with_name("told"), "a") as file:
+        print(request.param, file=file)
+
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workerinput") and Path(__file__).with_name("die").exists():
+        os._exit(0)
+"""
+ONE = """
+def test_1(world): pass
+def test_2(world): pass
+def test_3(world): pass
+"""
+TWO = """
+import pytest
+def test_1(kind): pass
+def test_2(kind): pass
+@pytest.mark.parametrize("kind", ["native"], indirect=True)
+def test_3(kind): pass
+"""
+
+
+def shared(
+    tmp_path: Path, *options: str, table: str = "", **modules: str
+) -> subprocess.CompletedProcess[str]:
+    (tmp_path / "conftest.py").write_text(CONFTEST)
+    (tmp_path / "durations.txt").write_text(table)
+    for name, text in modules.items():
+        (tmp_path / f"test_{name}.py").write_text(text)
+    argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n2", "--dist=loadgroup",
+            "--no-loadscope-reorder", "--max-worker-restart=0", *options, str(tmp_path)]  # fmt: skip
+    return subprocess.run(
+        [*argv, f"--rootdir={tmp_path}", "-c", "/dev/null", "-o", f"pythonpath={CHECKOUT}"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+
+
+def told(tmp_path: Path) -> List[str]:
+    return (tmp_path / "told").read_text().split()
+
+
+def test_what_is_shared_is_made_once(tmp_path: Path) -> None:
+    done = shared(tmp_path, "-v", one=ONE, two=TWO, bad="def test_1(): assert False\n")
+    assert done.returncode == 1
+    assert "1 failed, 8 passed" in done.stdout
+    assert sorted(told(tmp_path)) == ["mapped", "native", "world"]
+    for line in ("PASSED test_two.py::test_3[native] \n", "FAILED test_bad.py::test_1 - "):
+        assert line in done.stdout, "as one may ask for it again"
+
+
+def test_the_longest_is_the_first(tmp_path: Path) -> None:
+    table = "20 test_two.py native\n10 test_one.py\n"
+    slow = ONE.replace("pass", "time.sleep(2)").replace("\n", "import time\n", 1)
+    assert shared(tmp_path, "-n1", "--keep-durations", table=table, one=slow, two=TWO).returncode == 0
+    assert told(tmp_path) == ["native", "world", "mapped"]
+    assert (tmp_path / "durations.txt").read_text() == "6 test_one.py\n"
+
+
+def test_a_worker_that_dies_fails_the_run(tmp_path: Path) -> None:
+    done = shared(tmp_path, die="import os\ndef test_1(): os._exit(0)\n", one=ONE)
+    assert done.returncode == 1
+    assert "crashed while running 'test_die.py::test_1" in done.stdout
+
+
+def test_a_worker_that_dies_when_all_is_done_fails_the_run(tmp_path: Path) -> None:
+    (tmp_path / "die").touch()
+    done = shared(tmp_path, one=ONE)
+    assert done.returncode == 1
+    assert "3 passed" in done.stdout
