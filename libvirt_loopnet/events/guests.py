@@ -26,7 +26,7 @@ every live port.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from .. import config
 from ..addresses import pool
@@ -326,7 +326,8 @@ def guest_start(data: bytes) -> None:
         found = [(network, nic) for nic in domain.nics if nic.tap and (network := _network_of(nic, networks))]
         for _, nic in found:
             check_device(f"guest {domain.name}", nic.tap)
-        _join_all(domain, [(network, nic) for network, nic in found if nic.network != network.name], store)
+        bridged = [(network, nic) for network, nic in found if nic.network != network.name]
+        _join_all(domain, [each for each in bridged if runstate.is_port(each[1].tap, each[0].bridge)], store)
         script, has_behind = "", False
         for network, nic in found:
             reservations = store.load(network.name)
@@ -353,20 +354,36 @@ def _network_of(nic: Nic, networks: Iterable[Network]) -> Network | None:
 
 def _join_all(domain: Domain, nics: Sequence[tuple[Network, Nic]], store: Store) -> None:
     """Let in the NICs of a guest that no ports tell of: all of them, or none."""
-    joined: list[tuple[Network, Port]] = []
+    joined: list[Port] = []
+    before = {network: store.load(network.name) for network, _ in nics}
     what = f"guest {domain.name}"
     for network, nic in nics:
         mac, uuid = check_mac(what, nic.mac), check_uuid(what, domain.uuid)
         port = Port(network.name, mac, domain.name, uuid, tap=nic.tap)
-        if not runstate.is_live(port):
-            joined.append((network, port))
+        was_live = runstate.is_live(port)
         try:
             _join(network, port, runstate.definition(network.name), store)
-        except LoopnetError:
-            for other, before in joined[:-1]:
-                runstate.forget_port(before)
-                _leave(other, before.mac, store)
+        except Exception:
+            if joined:
+                _take_back_all(joined, before, store)
             raise
+        joined += [] if was_live else [port]
+
+
+def _take_back_all(
+    joined: Iterable[Port], before: Mapping[Network, Sequence[Reservation]], store: Store
+) -> None:
+    """The refusal of one NIC says why; what was done for the others goes."""
+    for port in joined:
+        runstate.forget_port(port)
+    try:
+        for network, reservations in before.items():
+            store.save(network.name, reservations)
+            if dnsmasq.sync_hosts(network, reservations):
+                dnsmasq.reload(network.name)
+        _replace_all(store)
+    except LoopnetError as error:
+        warn(f"undoing what was done for a guest: {error}")
 
 
 def _name_tap(tap: str, name: str) -> None:

@@ -149,6 +149,25 @@ def test_hot_plugged_on_the_bridge(lab: Lab) -> None:
     assert guest.mac not in lab.rules()
 
 
+def test_a_hot_plugged_clone(lab: Lab) -> None:
+    """No hook could refuse it, and its tap looks like that of whom it is a clone of: it gets nowhere, and is named."""
+    network = lab.network(1)
+    lab.start(network)
+    guest = lab.guest(network)
+    clone = container(lab, network, guest.mac)
+    save_status(lab, "qemu", clone, bridged_xml(clone))
+    clone.namespace.sh(f"ip address flush dev eth0; ip address add {guest.address}/24 dev eth0")
+    loopnet(lab, "sync")
+    assert not is_bound(lab, clone)
+    speak(clone)
+    assert clone.namespace.run(["ping", "-c1", "-W0.5", guest.gateway], check=False).returncode != 0
+    told = json.loads(loopnet(lab, "list", "--json"))
+    (second,) = [entry for entry in told if entry["state"] == "unknown"]
+    assert (second["mac"], second["tap"]) == (clone.mac, clone.tap)
+    assert f"guest {guest.name} has this MAC address already" in second["why"]
+    works(lab, guest)
+
+
 # --- by hand ---------------------------------------------------------------------------------------
 
 
