@@ -81,7 +81,7 @@ def listed(lab: Lab) -> dict[str, Any]:
 
 
 def is_bound(lab: Lab, guest: LabGuest) -> bool:
-    return f'"{guest.tap}" . {guest.mac}' in lab.rules()
+    return f'"{guest.tap}" . {guest.mac} :' in lab.rules()
 
 
 def container(lab: Lab, network: LabNetwork, mac: str = STRANGE_MAC) -> LabGuest:
@@ -312,13 +312,13 @@ def test_behind_a_guest(lab: Lab, kind: str) -> None:
     entry = listed(lab)[nested.mac]
     assert (entry["state"], entry["tap"]) == ("up", guest.tap)
     # Another guest can't take it, and it goes with its own.
-    assert f'"{other.tap}" . {STRANGE_MAC}' not in lab.rules()
+    assert f'"{other.tap}" . {STRANGE_MAC} :' not in lab.rules()
     lab.destroy(guest)
     assert STRANGE_MAC not in lab.rules()
     agrees(lab)
     # Its guest starts again, with another tap.
     again = lab.guest(network, guest.mac, name=guest.name)
-    assert f'"{again.tap}" . {STRANGE_MAC}' in lab.rules()
+    assert f'"{again.tap}" . {STRANGE_MAC} :' in lab.rules()
     agrees(lab)
     assert guest_uuid(guest.name) in lab.path("/var/lib/libvirt-loopnet/net1.reservations").read_text()
     loopnet(lab, "reserve", STRANGE_MAC, str(network.model.loop_address(61)), "--behind", "nobody", status=1)
