@@ -118,6 +118,15 @@ def test_a_clone_on_the_bridge_is_refused(world: World) -> None:
     assert "virsh edit clone" in refused
     assert_no_drift(world)
     assert world.page("127.1.0.2") == "hello from vm1\n"
+    # Plugged into a guest that runs nobody is asked; it is let in no more than that.
+    world.still("vm2", ())
+    plug = on_bridge(interface_xml(guest.macs[0], "loopnet"))
+    world.host.run(["virsh", "-q", "attach-device", "vm2", "/dev/stdin"], input=plug)
+    assert world.host.run(["loopnet", "sync"]).stdout == "nothing to do\n"
+    told = json.loads(world.host.run(["loopnet", "list", "--json"]).stdout)
+    (second,) = [entry for entry in told if entry["state"] == "unknown"]
+    assert (second["mac"], second["why"]) == (guest.macs[0], "guest vm1 has this MAC address already")
+    assert world.page("127.1.0.2") == "hello from vm1\n"
 
 
 @pytest.mark.parametrize("by", ["sync", "watch"])

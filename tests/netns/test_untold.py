@@ -311,6 +311,8 @@ def test_behind_a_guest(lab: Lab, kind: str) -> None:
     works(lab, guest)
     entry = listed(lab)[nested.mac]
     assert (entry["state"], entry["tap"]) == ("up", guest.tap)
+    for own in (other.name, other.mac, "vm99"):
+        loopnet(lab, "reserve", own, str(network.model.loop_address(61)), "--behind", guest.name, status=2)
     # Another guest can't take it, and it goes with its own.
     assert f'"{other.tap}" . {STRANGE_MAC} :' not in lab.rules()
     lab.destroy(guest)
