@@ -250,8 +250,9 @@ def _bindings(network: Network, nic: Guest, taps: Iterable[str], others: Sibling
 def _dismiss(network: Network, gone: Guest, others: Siblings, store: Store) -> None:
     # libvirt has forgotten the tap by now, and its name may be another guest's next
     bindings = _bindings(network, gone, runstate.noted_taps(network.name, gone.mac), others)
-    uuid = next((each.uuid for each in store.load(network.name) if each.mac == gone.mac), "")
-    if _has_clone(network, gone.mac, store) or _has_behind(store.load(network.name), uuid):
+    kept = store.load(network.name)
+    uuid = next((each.uuid for each in kept if each.mac == gone.mac), "")
+    if _has_clone(network, gone.mac, store) or _has_behind(kept, uuid):
         _replace_all(store)  # some elements are a clone's as well; or more go than its own
     else:
         _change_elements(delete_elements([network], [gone], bindings), store)
@@ -326,8 +327,8 @@ def guest_start(data: bytes) -> None:
         found = [(network, nic) for nic in domain.nics if nic.tap and (network := _network_of(nic, networks))]
         for _, nic in found:
             check_device(f"guest {domain.name}", nic.tap)
-        bridged = [(network, nic) for network, nic in found if nic.network != network.name]
-        _join_all(domain, [each for each in bridged if runstate.is_port(each[1].tap, each[0].bridge)], store)
+        found = [(n, nic) for n, nic in found if nic.network or runstate.is_port(nic.tap, n.bridge)]
+        _join_all(domain, [(network, nic) for network, nic in found if not nic.network], store)
         script, has_behind = "", False
         for network, nic in found:
             reservations = store.load(network.name)
@@ -346,10 +347,12 @@ def guest_start(data: bytes) -> None:
 
 
 def _network_of(nic: Nic, networks: Iterable[Network]) -> Network | None:
-    """The active network that the NIC is on, by its name or else its bridge."""
-    found = {network.name: network for network in networks}
-    by_bridge = {network.bridge: network for network in found.values()}
-    return found.get(nic.network) or by_bridge.get(nic.bridge)
+    """The active network that the NIC is on: by its name, or by its bridge if libvirt has put it there itself.
+
+    The bridge of one on a network counts for nothing: of a guest that arrives it is the other host's.
+    """
+    key = nic.network or nic.bridge
+    return next((each for each in networks if key == (each.name if nic.network else each.bridge)), None)
 
 
 def _join_all(domain: Domain, nics: Sequence[tuple[Network, Nic]], store: Store) -> None:
@@ -404,9 +407,8 @@ def guest_arrives(data: bytes) -> None:
     and any other number would cut it off.
     """
     moved = {source for source, _ in config.load().move}
-    networks = [
-        each for each in runstate.active_networks() if each.name not in moved
-    ]  # in another, it asks anew
+    # in another, it asks anew
+    networks = [each for each in runstate.active_networks() if each.name not in moved]
     domain, store = parse_domain(data), Store()
     for nic in domain.nics:
         network = _network_of(nic, networks)

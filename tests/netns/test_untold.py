@@ -116,6 +116,20 @@ def test_a_guest_on_the_bridge_itself(lab: Lab) -> None:
     assert answers(lab, other.loop) == other.mac
 
 
+def test_arrivals(lab: Lab) -> None:
+    """Of a NIC on a network, the bridge is the other host's."""
+    network = lab.network(1)
+    lab.start(network)
+    guest = LabGuest("new", network, STRANGE_MAC, 0, "vnet0", lab.host)
+    elsewhere = guest.domain_xml.replace("network='net1'", "network='elsewhere'")
+    assert lab.hook("qemu", "new", "migrate", elsewhere).stdout == ""
+    refused = lab.hook("qemu", "new", "migrate", bridged_xml(guest), check=False)
+    assert refused.returncode == 1
+    assert f"loopnet reserve {STRANGE_MAC}" in refused.stderr
+    loopnet(lab, "reserve", STRANGE_MAC, str(network.model.loop_address(50)))
+    assert lab.hook("qemu", "new", "migrate", bridged_xml(guest)).stdout == ""
+
+
 def test_a_clone_on_the_bridge_is_refused(lab: Lab) -> None:
     network = lab.network(1)
     lab.start(network)
