@@ -62,7 +62,7 @@ def run(arguments: Namespace) -> int:
     else:
         nic = _nic(arguments.guest, network, mine, arguments.connect)
     _refuse_static(network, nic.mac, number)
-    own = (e.tap for e in mine if e.reservation.mac == nic.mac and not is_behind(e.reservation))
+    own = (e.tap for e in mine if e.reservation.mac == nic.mac and e.reservation.name)
     kept = keep(network, nic, number, next(own, ""))
     print(
         f"{kept.name or kept.mac} has {network.loop_address(number)} in network {network.name}; "
