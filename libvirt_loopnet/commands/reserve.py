@@ -62,11 +62,13 @@ def run(arguments: Namespace) -> int:
     mine = find(entries(found, Store()), guest)
     network, number = place(address, found.known, mine)
     # libvirt is asked before the lock: it may be waiting for a hook that waits for the lock
-    nic = _nic(guest, network, mine, arguments.connect)
     if arguments.behind:
-        nic = _behind(nic, find(entries(found, Store()), arguments.behind), network, arguments.behind)
+        _refuse_own(guest, mine)
+        nic = _behind(guest, find(entries(found, Store()), arguments.behind), network, arguments.behind)
+    else:
+        nic = _nic(guest, network, mine, arguments.connect)
     _refuse_static(network, nic.mac, number)
-    own = (e.tap for e in mine if e.reservation.mac == nic.mac and not is_behind(e.reservation))
+    own = (e.tap for e in mine if e.reservation.mac == nic.mac and e.reservation.name)
     kept = keep(network, nic, number, next(own, ""))
     print(
         f"{kept.name or kept.mac} has {network.loop_address(number)} in network {network.name}; "
@@ -225,16 +227,24 @@ def _nic(who: str, network: Network, mine: Sequence[Entry], uri: str) -> Nic:
     return here[0]
 
 
-def _behind(nic: Nic, owners: Sequence[Entry], network: Network, who: str) -> Nic:
+def _refuse_own(who: str, mine: Sequence[Entry]) -> None:
+    """A guest's own NIC is behind nobody's: it would send as that one, too."""
+    own = next((e.reservation.name for e in mine if e.reservation.name), "")
+    if own:
+        raise InputError(f"{shown(who)} is guest {own}'s own; --behind is for a MAC address within a guest")
+
+
+def _behind(mac: str, owners: Sequence[Entry], network: Network, who: str) -> Nic:
     """The NIC with the UUID of the guest that it is behind (addresses/behind.py)."""
+    mac = check_mac("reserve --behind", mac)
     here = [e.reservation for e in owners if e.network_name == network.name and not is_behind(e.reservation)]
-    uuid = next((kept.uuid for kept in here if kept.uuid and kept.mac != nic.mac), "")
+    uuid = next((kept.uuid for kept in here if kept.uuid and kept.mac != mac), "")
     if not uuid:
         raise NotFoundError(
-            f"guest {shown(who)} has no NIC in network {network.name} that {nic.mac} could be behind; "
+            f"guest {shown(who)} has no NIC in network {network.name} that {mac} could be behind; "
             "give it one and start it, or see: loopnet list"
         )
-    return Nic(nic.mac, uuid)
+    return Nic(mac, uuid)
 
 
 def _nics_of_domain(who: str, mine: Sequence[Entry], network: Network, uri: str) -> list[Nic]:

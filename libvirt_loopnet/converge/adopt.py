@@ -114,7 +114,8 @@ def _admit(network: Network, nic: Port, store: Store) -> int:
         store.save(network.name, after)
         evict(network, after)
     runstate.note_portless(nic, network.bridge)
-    set_alias(nic.tap, alias(kept.name, network, kept.number))
+    if nic.owner_uuid:  # the device of a container is not ours to mark
+        set_alias(nic.tap, alias(kept.name, network, kept.number))
     return kept.number
 
 

@@ -156,7 +156,7 @@ def _planned_or_none(host: Host, desired: HostState, errors: list[str]) -> Seque
 
 
 def unnamed_taps(host: Host, desired: HostState) -> list[tuple[str, str]]:
-    """(tap, alias) of taps that were plugged in without an event that told their name."""
+    """(tap, alias) of guests' taps that were plugged in without an event that told their name."""
     networks = {network.name: network for network in desired.networks}
     guests = {(guest.network, guest.mac): guest for guest in desired.guests}
     taps = {tap.name: tap for tap in host.taps(n.bridge for n in desired.networks)}
@@ -169,6 +169,6 @@ def unnamed_taps(host: Host, desired: HostState) -> list[tuple[str, str]]:
     for binding in own.values():
         guest = guests[binding.network, binding.mac]
         name = alias(guest.name, networks[binding.network], guest.number)
-        if binding.tap in taps and not taps[binding.tap].alias:
+        if guest.name and binding.tap in taps and not taps[binding.tap].alias:
             found.append((binding.tap, name))
     return found

@@ -100,6 +100,11 @@ def noted_portless(network_name: str) -> list[Port]:
     return [nic for nic, _, _ in _portless_notes(network_name)]
 
 
+def is_port(device: str, bridge: str) -> bool:
+    """Is a device of that name a port of the bridge?"""
+    return os.path.exists(f"{SYSFS_NET}/{bridge}/brif/{device}")
+
+
 def ports_of(network_name: str, mac: str, run: str = RUN) -> list[Port]:
     """Those of one MAC address; of what is written about all others nothing is read."""
     entries = _port_notes(network_name)
@@ -262,7 +267,7 @@ def _noted_nic(network_name: str, mac: str) -> Port | None:
 
 def _is_here(device: str, bridge: str, index: str) -> bool:
     """Is that very device a port of the bridge?"""
-    return _ifindex(device) == index and os.path.exists(f"{SYSFS_NET}/{bridge}/brif/{device}")
+    return _ifindex(device) == index and is_port(device, bridge)
 
 
 def _ifindex(device: str) -> str:

@@ -26,7 +26,7 @@ every live port.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from .. import config
 from ..addresses import pool
@@ -252,8 +252,9 @@ def _bindings(network: Network, nic: Guest, taps: Iterable[str], others: Sibling
 def _dismiss(network: Network, gone: Guest, others: Siblings, store: Store) -> None:
     # libvirt has forgotten the tap by now, and its name may be another guest's next
     bindings = _bindings(network, gone, runstate.noted_taps(network.name, gone.mac), others)
-    uuid = next((each.uuid for each in store.load(network.name) if each.mac == gone.mac), "")
-    if _has_clone(network, gone.mac, store) or _has_behind(store.load(network.name), uuid):
+    kept = store.load(network.name)
+    uuid = next((each.uuid for each in kept if each.mac == gone.mac), "")
+    if _has_clone(network, gone.mac, store) or _has_behind(kept, uuid):
         _replace_all(store)  # some elements are a clone's as well; or more go than its own
     else:
         _change_elements(delete_elements([network], [gone], bindings), store)
@@ -328,7 +329,8 @@ def guest_start(data: bytes) -> None:
         found = [(network, nic) for nic in domain.nics if nic.tap and (network := _network_of(nic, networks))]
         for _, nic in found:
             check_device(f"guest {domain.name}", nic.tap)
-        _join_all(domain, [(network, nic) for network, nic in found if nic.network != network.name], store)
+        found = [(n, nic) for n, nic in found if nic.network or runstate.is_port(nic.tap, n.bridge)]
+        _join_all(domain, [(network, nic) for network, nic in found if not nic.network], store)
         script, has_behind = "", False
         for network, nic in found:
             reservations = store.load(network.name)
@@ -347,28 +349,46 @@ def guest_start(data: bytes) -> None:
 
 
 def _network_of(nic: Nic, networks: Iterable[Network]) -> Network | None:
-    """The active network that the NIC is on, by its name or else its bridge."""
-    found = {network.name: network for network in networks}
-    by_bridge = {network.bridge: network for network in found.values()}
-    return found.get(nic.network) or by_bridge.get(nic.bridge)
+    """The active network that the NIC is on: by its name, or by its bridge if libvirt has put it there itself.
+
+    The bridge of one on a network counts for nothing: of a guest that arrives it is the other host's.
+    """
+    key = nic.network or nic.bridge
+    return next((each for each in networks if key == (each.name if nic.network else each.bridge)), None)
 
 
 def _join_all(domain: Domain, nics: Sequence[tuple[Network, Nic]], store: Store) -> None:
     """Let in the NICs of a guest that no ports tell of: all of them, or none."""
-    joined: list[tuple[Network, Port]] = []
+    joined: list[Port] = []
+    before = {network: store.load(network.name) for network, _ in nics}
     what = f"guest {domain.name}"
     for network, nic in nics:
         mac, uuid = check_mac(what, nic.mac), check_uuid(what, domain.uuid)
         port = Port(network.name, mac, domain.name, uuid, tap=nic.tap)
-        if not runstate.is_live(port):
-            joined.append((network, port))
+        was_live = runstate.is_live(port)
         try:
             _join(network, port, runstate.definition(network.name), store)
-        except LoopnetError:
-            for other, before in joined[:-1]:
-                runstate.forget_port(before)
-                _leave(other, before.mac, store)
+        except Exception:
+            if joined:
+                _take_back_all(joined, before, store)
             raise
+        joined += [] if was_live else [port]
+
+
+def _take_back_all(
+    joined: Iterable[Port], before: Mapping[Network, Sequence[Reservation]], store: Store
+) -> None:
+    """The refusal of one NIC says why; what was done for the others goes."""
+    for port in joined:
+        runstate.forget_port(port)
+    try:
+        for network, reservations in before.items():
+            store.save(network.name, reservations)
+            if dnsmasq.sync_hosts(network, reservations):
+                dnsmasq.reload(network.name)
+        _replace_all(store)
+    except LoopnetError as error:
+        warn(f"undoing what was done for a guest: {error}")
 
 
 def _name_tap(tap: str, name: str) -> None:
@@ -389,9 +409,8 @@ def guest_arrives(data: bytes) -> None:
     and any other number would cut it off.
     """
     moved = {source for source, _ in config.load().move}
-    networks = [
-        each for each in runstate.active_networks() if each.name not in moved
-    ]  # in another, it asks anew
+    # in another, it asks anew
+    networks = [each for each in runstate.active_networks() if each.name not in moved]
     domain, store = parse_domain(data), Store()
     for nic in domain.nics:
         network = _network_of(nic, networks)

@@ -77,7 +77,12 @@ def is_of(interface: Interface, network: str, spare: str) -> bool:
     """Does it belong to ``network``? On the ``spare`` bridge it was left by a kill in the midst of it all."""
     if interface.kind == NETWORK:
         return interface.network == network
-    return (interface.kind, interface.bridge) == (BRIDGE, spare)
+    return is_bridged(interface, spare)
+
+
+def is_bridged(interface: Interface, bridge: str) -> bool:
+    """Is it plugged into ``bridge`` by itself?"""
+    return (interface.kind, interface.bridge) == (BRIDGE, bridge)
 
 
 def on_bridge(interface: Interface, bridge: str) -> bytes:

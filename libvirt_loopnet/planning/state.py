@@ -251,17 +251,25 @@ def _bindings(
         network = by_name[live.network]
         by_address[str(network.loop_address(live.number))] = live
         by_tail.setdefault((live.network, live.mac[2:]), []).append(live)
+    named: dict[str, Guest] = {}
+    alike: dict[str, Guest] = {}
     for tap in taps:
         if tap.bridge not in by_bridge or not is_quotable(tap.name):
             continue  # unbound, that NIC has its guards by MAC and address; others must not lose theirs
         name = by_bridge[tap.bridge].name
         owner = told.get((name, tap.name)) or by_address.get(tap.alias.rpartition(" ")[2])
-        if owner is None and tap.mac.startswith("fe:"):
-            # libvirt gives a tap its guest's MAC with the first byte 0xfe (virnetdevtap.c)
-            alike = by_tail.get((name, tap.mac[2:]), [])
-            owner = alike[0] if len(alike) == 1 else None
+        # libvirt gives a tap its guest's MAC with the first byte 0xfe (virnetdevtap.c)
+        guests_alike = by_tail.get((name, tap.mac[2:]), []) if tap.mac.startswith("fe:") else []
         if owner is not None and owner.network == name:
-            yield binding(name, tap.name, owner.mac, owner.number, others[name])
-            for kept in others[name].get(owner.mac, ()):
-                if is_behind(kept):
-                    yield binding(name, tap.name, kept.mac, kept.number, others[name])
+            named[tap.name] = owner
+        elif owner is None and len(guests_alike) == 1:
+            alike[tap.name] = guests_alike[0]
+    # A clone's tap, plugged into the bridge unasked, is like that of whom it is a clone of.
+    at_home = {(owner.network, owner.mac) for owner in named.values()}
+    unnamed = {tap: owner for tap, owner in alike.items() if (owner.network, owner.mac) not in at_home}
+    for device, owner in {**named, **unnamed}.items():
+        name = owner.network
+        yield binding(name, device, owner.mac, owner.number, others[name])
+        for kept in others[name].get(owner.mac, ()):
+            if is_behind(kept):
+                yield binding(name, device, kept.mac, kept.number, others[name])

@@ -15,7 +15,7 @@ from .. import process
 from ..daemon import runstate
 from ..daemon.domains import LiveNic, live_nics
 from ..errors import HostError
-from ..guests.interfaces import is_of, is_spare
+from ..guests.interfaces import is_bridged, is_of, is_spare
 from ..host import linux
 
 SYSFS_NET = linux.SYSFS_NET
@@ -34,17 +34,21 @@ def unplugged(places: Iterable[Place]) -> list[tuple[Place, LiveNic]]:
     """NICs of running guests that belong to an active network and are not plugged into it.
 
     Either the tap is no port of the bridge, or libvirt has no network port for the NIC, so that no hook was
-    told and nobody lets it in (who put the tap there by hand?).
+    told and nobody lets it in (who put the tap there by hand?). One that libvirt has plugged into the bridge itself
+    needs no port.
     """
     wanted = list(places)
     macs = {place: {port.mac for port in runstate.live_ports(place.network)} for place in wanted}
     found = []
     for nic in live_nics(suspects((place.bridge, macs[place]) for place in wanted)):
         for place in wanted:
-            if is_of(nic.interface, place.network, place.spare):
-                inside = bridge_of(nic.interface.tap) == place.bridge and nic.interface.mac in macs[place]
-                if not inside:
-                    found.append((place, nic))
+            is_here = bridge_of(nic.interface.tap) == place.bridge
+            if is_bridged(nic.interface, place.bridge):
+                out = not is_here
+            else:
+                is_inside = is_here and nic.interface.mac in macs[place]
+                out = is_of(nic.interface, place.network, place.spare) and not is_inside
+            found += [(place, nic)] if out else []
     return found
 
 
@@ -88,6 +92,13 @@ def ports(bridge: str) -> list[str]:
     with suppress(OSError):
         return sorted(os.listdir(f"{SYSFS_NET}/{bridge}/brif"))
     return []
+
+
+def attach(tap: str, bridge: str) -> None:
+    """Make ``tap`` a port of ``bridge``. Raises HostError."""
+    result = process.run(["ip", "link", "set", "dev", tap, "master", bridge])
+    if result.status:
+        raise HostError(f"{tap} can't be put on {bridge}: {result.complaint}; see: ip link")
 
 
 @contextmanager

@@ -11,8 +11,8 @@ from typing import NamedTuple, Protocol, TypeVar
 from ..daemon.connection import Connection
 from ..daemon.domains import LiveNic
 from ..errors import LoopnetError
-from ..guests.interfaces import BRIDGE, Interface, interfaces, on_bridge, on_network
-from .bridge_ports import Place, is_dead, spare_bridge, unplugged
+from ..guests.interfaces import Interface, interfaces, is_bridged, on_bridge, on_network
+from .bridge_ports import Place, attach, is_dead, spare_bridge, unplugged
 
 PATIENCE = 10.0
 """Seconds in which a restarted daemon has surely found its guests again, and a tap is where it was put."""
@@ -30,6 +30,9 @@ class Plugs(Protocol):
     def is_dead(self, tap: str) -> bool:
         """Has the tap no carrier?"""
 
+    def attach(self, tap: str, bridge: str) -> None:
+        """Make the tap a port of the bridge. Raises HostError."""
+
     def spare_bridge(self, name: str) -> AbstractContextManager[None]:
         """A bridge that is there meanwhile."""
 
@@ -42,6 +45,9 @@ class HostPlugs:
 
     def is_dead(self, tap: str) -> bool:
         return is_dead(tap)
+
+    def attach(self, tap: str, bridge: str) -> None:
+        attach(tap, bridge)
 
     def spare_bridge(self, name: str) -> AbstractContextManager[None]:
         return spare_bridge(name)
@@ -73,7 +79,7 @@ def replug(connection: Connection, host: Plugs, place: Place) -> Outcome:
     """
     out = host.unplugged(place)
     with host.spare_bridge(place.spare):
-        refusals = {_key(nic): _by_way_of(connection, place, nic) for nic in out}
+        refusals = {_key(nic): _plug(connection, host, place, nic) for nic in out}
     _until(lambda: not any(not refusals[_key(nic)] for nic in _missing(host, place, out)))
     missing = _missing(host, place, out)
     return Outcome(
@@ -94,15 +100,21 @@ def _key(nic: LiveNic) -> tuple[str, str]:
     return nic.uuid, nic.interface.mac
 
 
-def _by_way_of(connection: Connection, place: Place, nic: LiveNic) -> str:
-    """To the spare bridge and back to the network; '' when libvirt says that it did so, else why not."""
+def _plug(connection: Connection, host: Plugs, place: Place, nic: LiveNic) -> str:
+    """To the spare bridge and back to the network; '' when libvirt says that it did so, else why not.
+
+    Of one on the bridge itself libvirt thinks that it is there, and an update changes nothing.
+    """
     try:
+        if is_bridged(nic.interface, place.bridge):
+            host.attach(nic.interface.tap, place.bridge)
+            return ""
         if nic.driver != connection.driver:
             return f"libvirt's {nic.driver} driver can't plug in a NIC of a running guest"
         interface = _until(lambda: _found(connection, nic))
         if interface is None:
             return "libvirt says that it does not run"
-        if (interface.kind, interface.bridge) != (BRIDGE, place.spare):
+        if not is_bridged(interface, place.spare):
             connection.update_device(nic.uuid, on_bridge(interface, place.spare))
         connection.update_device(nic.uuid, on_network(interface, place.network))
         return ""

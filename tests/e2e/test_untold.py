@@ -108,6 +108,28 @@ def test_a_guest_on_the_bridge_itself(world: World) -> None:
     wait(lambda: pings(world, where), "answer of the guest that was started again")
 
 
+def test_the_network_is_stopped_and_started_under_it(world: World) -> None:
+    """libvirt thinks that it is there all the time."""
+    world.start()
+    guest = bridged(world, "vm1")
+    guest.start()
+    guest.wait_boot()
+    guest.wait_lease()
+    for verb in ("net-destroy", "net-start"):
+        world.sandbox.virsh(verb, "loopnet")
+    lacking = f"guest vm1 ({guest.macs[0]}) runs and is not plugged into loopnet"
+    assert lacking in world.host.run(["loopnet", "status"], check=False).stdout
+    assert f"guest vm1 ({guest.macs[0]}): plugged in again\n" in world.host.run(["loopnet", "sync"]).stdout
+    wait(lambda: pings(world, "127.1.0.2"), "answer")
+    assert listed(world)[guest.macs[0]]["state"] == "up"
+    assert world.published() == {"vm1.loopnet": "127.1.0.2"}
+    assert_no_drift(world)
+    with watching(world):
+        for verb in ("net-destroy", "net-start"):
+            world.sandbox.virsh(verb, "loopnet")
+        wait(lambda: pings(world, "127.1.0.2"), "answer")
+
+
 def test_a_clone_on_the_bridge_is_refused(world: World) -> None:
     world.start()
     (guest,) = world.boot("vm1")
@@ -117,6 +139,15 @@ def test_a_clone_on_the_bridge_is_refused(world: World) -> None:
     assert "guest 'vm1'" in refused
     assert "virsh edit clone" in refused
     assert_no_drift(world)
+    assert world.page("127.1.0.2") == "hello from vm1\n"
+    # Plugged into a guest that runs nobody is asked; it is let in no more than that.
+    world.still("vm2", ())
+    plug = on_bridge(interface_xml(guest.macs[0], "loopnet"))
+    world.host.run(["virsh", "-q", "attach-device", "vm2", "/dev/stdin"], input=plug)
+    assert world.host.run(["loopnet", "sync"]).stdout == "nothing to do\n"
+    told = json.loads(world.host.run(["loopnet", "list", "--json"]).stdout)
+    (second,) = [entry for entry in told if entry["state"] == "unknown"]
+    assert (second["mac"], second["why"]) == (guest.macs[0], "guest vm1 has this MAC address already")
     assert world.page("127.1.0.2") == "hello from vm1\n"
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from libvirt_loopnet.hook import OPERATIONS, REFUSE
 
-from .lab import DNSMASQ, STATE, Lab, LabGuest, LabNetwork, bound_over
+from .lab import DNSMASQ, STATE, Lab, LabGuest, LabNetwork, bound_over, domain_xml
 from .looking import assert_same, look
 
 CONFIGURATION = "/etc/libvirt-loopnet.conf"
@@ -119,6 +119,35 @@ def guest_start(scene: Scene) -> Refused:
 def odd_tap(scene: Scene) -> Refused:
     moved = scene.guest._replace(tap='a"b')
     return scene.lab.hook("qemu", moved.name, "start", moved.domain_xml, check=False)
+
+
+def on_bridge(scene: Scene, *nics: LabGuest) -> Refused:
+    """Of a guest whose NICs are on the bridge themselves: no ports tell of them."""
+    bridge = scene.running.model.bridge
+    for nic in nics:
+        scene.lab.host.sh(
+            f"ip link add {nic.tap} address fe{nic.mac[2:]} type veth peer name {nic.tap}-peer\n"
+            f"ip link set {nic.tap} master {bridge}"
+        )
+    xml = domain_xml(nics[0].name, [*nics]).replace(f"network='{scene.running.model.name}' ", "")
+    try:
+        return scene.lab.hook("qemu", nics[0].name, "start", xml, check=False)
+    finally:
+        for nic in nics:
+            scene.lab.host.run(["ip", "link", "delete", nic.tap])
+
+
+def bridged(scene: Scene) -> Refused:
+    return on_bridge(scene, newcomer(scene))
+
+
+def bridged_clone(scene: Scene) -> Refused:
+    return on_bridge(scene, newcomer(scene, scene.guest.mac, "a clone"))
+
+
+def one_of_two(scene: Scene) -> Refused:
+    clone = newcomer(scene, scene.guest.mac, "a clone")._replace(tap="vnet89")
+    return on_bridge(scene, newcomer(scene, name="a clone"), clone)
 
 
 def arrival(scene: Scene) -> Refused:
@@ -249,6 +278,14 @@ REFUSALS: dict[str, tuple[tuple[str, str], Callable[[Scene], Refused], Fault, st
     "guest: nft refuses": (("qemu", "start"), guest_start, instead_of(NFT, REFUSES), "no such luck"),
     "guest: its tap": (("qemu", "start"), odd_tap, nothing, "device"),
     "guest: reservations": (("qemu", "start"), guest_start, GARBAGE, "net1.reservations"),
+    "bridge: MAC address of another": (("qemu", "start"), bridged_clone, nothing, "virsh edit 'a clone'"),
+    "bridge: one of two": (("qemu", "start"), one_of_two, nothing, "virsh edit 'a clone'"),
+    "bridge: pool is full": (("qemu", "start"), bridged, pool_full, "loopnet release"),
+    "bridge: store": (("qemu", "start"), bridged, full_of(STATE), STATE),
+    "bridge: no notes": (
+        ("qemu", "start"), bridged, full_of("/run/libvirt-loopnet/net1"), "/run/libvirt-loopnet",
+    ),
+    "bridge: nft refuses": (("qemu", "start"), bridged, instead_of(NFT, REFUSES), "no such luck"),
     "migrate: unknown": (("qemu", "migrate"), arrival, nothing, "loopnet reserve"),
     "restore: configuration": (("qemu", "restore"), restored, damaged(CONFIGURATION, "move\n"), CONFIGURATION),
 }  # fmt: skip

@@ -81,7 +81,7 @@ def listed(lab: Lab) -> dict[str, Any]:
 
 
 def is_bound(lab: Lab, guest: LabGuest) -> bool:
-    return f'"{guest.tap}" . {guest.mac}' in lab.rules()
+    return f'"{guest.tap}" . {guest.mac} :' in lab.rules()
 
 
 def container(lab: Lab, network: LabNetwork, mac: str = STRANGE_MAC) -> LabGuest:
@@ -116,6 +116,20 @@ def test_a_guest_on_the_bridge_itself(lab: Lab) -> None:
     assert answers(lab, other.loop) == other.mac
 
 
+def test_arrivals(lab: Lab) -> None:
+    """Of a NIC on a network, the bridge is the other host's."""
+    network = lab.network(1)
+    lab.start(network)
+    guest = LabGuest("new", network, STRANGE_MAC, 0, "vnet0", lab.host)
+    elsewhere = guest.domain_xml.replace("network='net1'", "network='elsewhere'")
+    assert lab.hook("qemu", "new", "migrate", elsewhere).stdout == ""
+    refused = lab.hook("qemu", "new", "migrate", bridged_xml(guest), check=False)
+    assert refused.returncode == 1
+    assert f"loopnet reserve {STRANGE_MAC}" in refused.stderr
+    loopnet(lab, "reserve", STRANGE_MAC, str(network.model.loop_address(50)))
+    assert lab.hook("qemu", "new", "migrate", bridged_xml(guest)).stdout == ""
+
+
 def test_a_clone_on_the_bridge_is_refused(lab: Lab) -> None:
     network = lab.network(1)
     lab.start(network)
@@ -147,6 +161,25 @@ def test_hot_plugged_on_the_bridge(lab: Lab) -> None:
     assert "nft" in loopnet(lab, "plan", status=1)
     loopnet(lab, "sync")
     assert guest.mac not in lab.rules()
+
+
+def test_a_hot_plugged_clone(lab: Lab) -> None:
+    """No hook could refuse it, and its tap looks like that of whom it is a clone of: it gets nowhere, and is named."""
+    network = lab.network(1)
+    lab.start(network)
+    guest = lab.guest(network)
+    clone = container(lab, network, guest.mac)
+    save_status(lab, "qemu", clone, bridged_xml(clone))
+    clone.namespace.sh(f"ip address flush dev eth0; ip address add {guest.address}/24 dev eth0")
+    loopnet(lab, "sync")
+    assert not is_bound(lab, clone)
+    speak(clone)
+    assert clone.namespace.run(["ping", "-c1", "-W0.5", guest.gateway], check=False).returncode != 0
+    told = json.loads(loopnet(lab, "list", "--json"))
+    (second,) = [entry for entry in told if entry["state"] == "unknown"]
+    assert (second["mac"], second["tap"]) == (clone.mac, clone.tap)
+    assert f"guest {guest.name} has this MAC address already" in second["why"]
+    works(lab, guest)
 
 
 # --- by hand ---------------------------------------------------------------------------------------
@@ -292,14 +325,16 @@ def test_behind_a_guest(lab: Lab, kind: str) -> None:
     works(lab, guest)
     entry = listed(lab)[nested.mac]
     assert (entry["state"], entry["tap"]) == ("up", guest.tap)
+    for own in (other.name, other.mac, "vm99"):
+        loopnet(lab, "reserve", own, str(network.model.loop_address(61)), "--behind", guest.name, status=2)
     # Another guest can't take it, and it goes with its own.
-    assert f'"{other.tap}" . {STRANGE_MAC}' not in lab.rules()
+    assert f'"{other.tap}" . {STRANGE_MAC} :' not in lab.rules()
     lab.destroy(guest)
     assert STRANGE_MAC not in lab.rules()
     agrees(lab)
     # Its guest starts again, with another tap.
     again = lab.guest(network, guest.mac, name=guest.name)
-    assert f'"{again.tap}" . {STRANGE_MAC}' in lab.rules()
+    assert f'"{again.tap}" . {STRANGE_MAC} :' in lab.rules()
     agrees(lab)
     assert guest_uuid(guest.name) in lab.path("/var/lib/libvirt-loopnet/net1.reservations").read_text()
     loopnet(lab, "reserve", STRANGE_MAC, str(network.model.loop_address(61)), "--behind", "nobody", status=1)

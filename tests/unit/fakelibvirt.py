@@ -163,6 +163,9 @@ class FakePlugs:
     def is_dead(self, tap: str) -> bool:
         return tap in self.dead
 
+    def attach(self, tap: str, bridge: str) -> None:
+        self.libvirt.taps[tap] = bridge
+
     @contextmanager
     def spare_bridge(self, name: str) -> Iterator[None]:
         self.bridges.add(name)

@@ -102,6 +102,14 @@ def test_on_the_bridge_by_hand(machine: Machine) -> None:
     assert machine.out() == ["vm1"]
 
 
+def test_on_the_bridge_itself(machine: Machine) -> None:
+    """No port is needed; a port that libvirt has for the network counts for nothing."""
+    machine.guest(1, on="virbr1", port=False, kind="bridge", source="virbr1")
+    machine.guest(2, port=False, kind="bridge", source="virbr1")
+    machine.guest(3, on="br0", port=False, kind="bridge", source="virbr1")
+    assert machine.out() == ["vm2", "vm3"]
+
+
 def test_left_on_the_spare_bridge(machine: Machine) -> None:
     machine.guest(1, on=PLACE.spare, port=False, kind="bridge", source=PLACE.spare)
     machine.guest(2, port=False, kind="bridge", source="loopnet-7654321")  # another network's

@@ -144,6 +144,21 @@ def test_a_nic_without_a_port_is_bound_by_its_device() -> None:
     assert [(each.tap, each.mac) for each in state.bindings] == [("veth1", BY_HAND)]
 
 
+def test_a_clones_tap_is_not_bound_beside_that_of_whom_it_is_a_clone_of() -> None:
+    """It was hot-plugged into the bridge itself, so that no hook could refuse it."""
+    net = network(1)
+    own, port = Reservation(2, OWN, UUID, "vm1"), Port(net.name, OWN, "vm1", UUID, "1")
+    first, clone = (Tap(f"vnet{n}", net.bridge, "", "fe" + OWN[2:]) for n in (0, 1))
+
+    def bound(*taps: Tap) -> list[str]:
+        return [each.tap for each in desire([net], {net.name: [own]}, [port], taps, Options()).bindings]
+
+    assert bound(first) == ["vnet0"]
+    named = first._replace(alias=f"vm1 {net.loop_address(2)}")
+    assert bound(named, clone) == ["vnet0"]
+    assert bound(clone, named) == ["vnet0"]
+
+
 # --- what the bridge has learned --------------------------------------------------------------------
 
 
