@@ -14,6 +14,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from ipaddress import IPv4Address
+from shlex import quote
 
 from ..addresses import pool
 from ..addresses.labels import alias
@@ -141,7 +142,7 @@ def _refuse_live(network: Network, before: Sequence[Reservation], nic: Nic, numb
 
 def _or_use(network: Network, owner: str, wanted: IPv4Address) -> str:
     if network.addresses != FREE:
-        return f"; or let it have both: loopnet reserve {owner} --also {wanted}"
+        return f"; or let it have both: loopnet reserve {quote(owner)} --also {wanted}"
     return f"; or set the address in the guest first, and see that it answers: ping -c 1 {wanted}"
 
 

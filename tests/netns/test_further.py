@@ -45,7 +45,6 @@ def test_also(lab: Lab) -> None:
     network = lab.network(1)
     lab.start(network)
     one, two = lab.guest(network), lab.guest(network)
-    before = loopnet(lab, "list")
     also = has(one, ALSO)
     said = loopnet(lab, "reserve", one.name, "--also", also.loop)
     assert said == (
@@ -69,6 +68,8 @@ def test_also(lab: Lab) -> None:
         assert lab.neighbours(lab.host)[also.loop] == one.mac
         leave(has(two, ALSO))
     agrees(lab)
+    assert "  also" in loopnet(lab, "list").splitlines()[0]
+    assert f">also {also.loop}<" in loopnet(lab, "graph")
     entry = listed(lab)[one.mac]
     assert (entry["also"], entry["shared"], entry["seen"], entry["dropped"]) == ([also.loop], [], [], [])
     assert loopnet(lab, "ip", one.name) == f"{one.loop}\n"
@@ -92,7 +93,7 @@ def test_also(lab: Lab) -> None:
     assert any(answers(lab, also.loop) == three.mac for _ in range(5)) == is_free
     leave(has(three, ALSO))
     agrees(lab)
-    assert "also" in before or "also" not in loopnet(lab, "list")
+    assert "also" not in loopnet(lab, "list").splitlines()[0]
     loopnet(lab, "release", one.name, "--also", also.loop, status=1)
 
 
@@ -177,6 +178,7 @@ def test_what_is_dropped_is_seen_and_let_in(lab: Lab) -> None:
     assert (command in text) == own
     assert f"reserved for {two.name}" in text
     if own:
+        assert f"or let it have both: {command}" in loopnet(lab, "reserve", one.name, by_hand.loop, status=2)
         lab.host.sh(command)
         assert answers(lab, by_hand.loop) == one.mac
         assert by_hand.address not in listed(lab)[one.mac]["dropped"]
