@@ -27,6 +27,7 @@ from ..guests.domains import parse_domain
 from ..host.kernel.links import devices_with
 from ..host.kernel.neighbours import neighbours
 from ..host.kernel.taps import set_alias
+from ..host.seen import in_use
 from ..model import FREE, Network, Reservation
 from ..networks.dhcp import parse_static
 from ..validation import check_mac, shown
@@ -84,7 +85,9 @@ def _reserve_further(arguments: Namespace, address: IPv4Address) -> int:
     store = Store()
     with store.locked():
         before = store.load(network.name)
-        after = pool.extend(network, before, nics, number, shared=shared)
+        after = pool.extend(
+            network, before, nics, number, shared=shared, seen=lambda: in_use(network, before)
+        )
         store.save(network.name, after)
         publish(store, network.name)  # who had no address has one now
         if sorted(before) != after and runstate.is_active(network.name):
