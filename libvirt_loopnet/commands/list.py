@@ -23,11 +23,13 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from ipaddress import IPv4Address
 
 from ..addresses.store import Store
 from ..model import ANY_ADDRESS, EVERYBODY, Publication
 from ..validation import shown
-from .shared.inventory import Entry, entries, networks
+from .shared.inventory import FEW, Entry, entries, networks
 from .shared.output import print_json, print_table
 
 COLUMNS = ("guest", "dns_name", "network", "mac", "loop_address", "guest_address", "tap", "state")
@@ -50,7 +52,7 @@ def run(arguments: Namespace) -> int:
         (ALSO, [entry.also for entry in listed]),
         (SHARED, [entry.shared for entry in listed]),
         (SEEN, [entry.seen for entry in listed]),
-        (DROPPED, [entry.dropped for entry in listed]),
+        (DROPPED, [_few(entry.dropped) for entry in listed]),
         (PUBLISHED, [entry.reservation.published for entry in listed]),
     ):
         if any(cells):
@@ -58,6 +60,11 @@ def run(arguments: Namespace) -> int:
             rows = [[*row, " ".join(map(str, each))] for row, each in zip(rows, cells)]
     print_table(columns, rows)
     return 0
+
+
+def _few(addresses: Sequence[IPv4Address]) -> list[str]:
+    more = len(addresses) - FEW
+    return [*map(str, addresses[:FEW]), *([f"+{more}"] if more > 0 else [])]
 
 
 def _as_json(entry: Entry) -> dict[str, object]:

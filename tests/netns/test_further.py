@@ -211,6 +211,11 @@ def test_a_flood_of_senders(lab: Lab) -> None:
     assert 0.9 * SEEN_SIZE < elements <= SEEN_SIZE
     agrees(lab)
     assert len(listed(lab)[two.mac]["dropped"]) == elements
+    assert f"  198.18.0.1 198.18.0.2 198.18.0.3 198.18.0.4 198.18.0.5 +{elements - 5}" in loopnet(lab, "list")
+    told = lab.host.run(["loopnet", "doctor"], check=False).stdout
+    assert told.count(" sends from ") == 5
+    assert f"; from {elements - 5} others as well" in told
+    assert loopnet(lab, "status").count(" sends from ") == 5
     # Full, it lets nothing in either, and what is a guest's own works.
     announce(two, one.number)
     announce(two, ALSO)
