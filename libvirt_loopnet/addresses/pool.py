@@ -82,16 +82,22 @@ def reserve(
 
 
 def extend(
-    network: Network, reservations: Sequence[Reservation], nics: Iterable[Nic], number: int, *, shared: bool
+    network: Network,
+    reservations: Sequence[Reservation],
+    nics: Iterable[Nic],
+    number: int,
+    *,
+    shared: bool,
+    seen: Callable[[], Iterable[int]] = tuple,
 ) -> list[Reservation]:
     """Keep ``number`` for ``nics`` beside what each has: for one alone, or ``shared`` by all that have it so.
 
-    A NIC without a reservation gets one. To have it already in the same way is no error. Raises what
-    reserve() raises, and ConflictError where it is kept in another way.
+    A NIC without a reservation gets one; for ``seen`` see reserve(). To have it already in the same way is no
+    error. Raises what reserve() raises, and ConflictError where it is kept in another way.
     """
     after = list(reservations)
     for nic in nics:
-        after, kept = reserve(network, after, *nic, seen=lambda: (number,))
+        after, kept = reserve(network, after, *nic, seen=lambda: {number, *seen()})
         others = [each._replace(shared=()) if shared else each for each in after]
         if number in (kept.shared if shared else kept.also):
             continue

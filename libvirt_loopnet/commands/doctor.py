@@ -29,7 +29,7 @@ from ..networks.dhcp import Problem, parse_static
 from ..networks.parsing import dnsmasq_options_of
 from ..reports import doctor
 from .shared import plugging
-from .shared.inventory import DEFINITIONS, dropped, entries, networks_of_files, read_or_nothing
+from .shared.inventory import DEFINITIONS, entries, most_dropped, networks_of_files, read_or_nothing
 from .shared.output import print_json
 from .shared.privileges import require_root
 from .shared.untold import untold
@@ -88,7 +88,7 @@ def look_around() -> doctor.Facts:
         untold=() if broken else tuple((str(each), each.command) for each in untold(Store())),
         published=tuple((guest, publication) for _, guest, publication in ports),
         broken_state=broken,
-        dropped=() if broken else tuple(why for _, _, why in dropped(entries(networks_of_files(), Store()))),
+        dropped=() if broken else tuple(most_dropped(entries(networks_of_files(), Store()))),
     )
 
 

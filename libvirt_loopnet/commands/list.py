@@ -27,11 +27,13 @@ that is on a network's bridge and is not let in::
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from ipaddress import IPv4Address
 
 from ..addresses.store import Store
 from ..model import ANY_ADDRESS, EVERYBODY, Publication
 from ..validation import shown
-from .shared.inventory import Entry, entries, networks
+from .shared.inventory import FEW, Entry, entries, networks
 from .shared.output import note, print_json, print_table
 from .shared.untold import Untold, untold
 
@@ -60,7 +62,7 @@ def run(arguments: Namespace) -> int:
         (ALSO, [entry.also for entry in listed]),
         (SHARED, [entry.shared for entry in listed]),
         (SEEN, [entry.seen for entry in listed]),
-        (DROPPED, [entry.dropped for entry in listed]),
+        (DROPPED, [_few(entry.dropped) for entry in listed]),
         (PUBLISHED, [entry.reservation.published for entry in listed]),
     ):
         if any(cells):
@@ -71,6 +73,11 @@ def run(arguments: Namespace) -> int:
     for each in unknown:
         note(f"{each}; {each.command}")
     return 0
+
+
+def _few(addresses: Sequence[IPv4Address]) -> list[str]:
+    more = len(addresses) - FEW
+    return [*map(str, addresses[:FEW]), *([f"+{more}"] if more > 0 else [])]
 
 
 def _as_json(entry: Entry) -> dict[str, object]:

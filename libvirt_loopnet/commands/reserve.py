@@ -14,6 +14,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from ipaddress import IPv4Address
+from shlex import quote
 
 from ..addresses import pool
 from ..addresses.behind import is_behind
@@ -26,6 +27,7 @@ from ..errors import ConflictError, InputError, NotFoundError
 from ..guests.domains import parse_domain
 from ..host.kernel.neighbours import neighbours
 from ..host.kernel.taps import set_alias
+from ..host.seen import in_use
 from ..model import FREE, Network, Reservation
 from ..networks.dhcp import parse_static
 from ..validation import check_mac, shown
@@ -92,7 +94,9 @@ def _reserve_further(arguments: Namespace, address: IPv4Address) -> int:
     store = Store()
     with store.locked():
         before = store.load(network.name)
-        after = pool.extend(network, before, nics, number, shared=shared)
+        after = pool.extend(
+            network, before, nics, number, shared=shared, seen=lambda: in_use(network, before)
+        )
         store.save(network.name, after)
         publish(store, network.name)  # who had no address has one now
         if sorted(before) != after and runstate.is_active(network.name):
@@ -150,7 +154,7 @@ def _refuse_live(network: Network, before: Sequence[Reservation], nic: Nic, numb
 
 def _or_use(network: Network, owner: str, wanted: IPv4Address) -> str:
     if network.addresses != FREE:
-        return f"; or let it have both: loopnet reserve {owner} --also {wanted}"
+        return f"; or let it have both: loopnet reserve {quote(owner)} --also {wanted}"
     return f"; or set the address in the guest first, and see that it answers: ping -c 1 {wanted}"
 
 

@@ -32,7 +32,7 @@ from ..planning.lo import FOUND, NARROW, SHRUNK, WIDE
 from ..ruleset.tables import TABLES
 from .list import as_json
 from .publish import line_of
-from .shared.inventory import UP, Entry, dropped, entries, networks_of_files
+from .shared.inventory import UP, Entry, dropped, entries, most_dropped, networks_of_files
 from .shared.output import print_json, print_table
 from .shared.plugging import lacking, out_of_place
 from .shared.privileges import require_root
@@ -173,7 +173,7 @@ def _print(status: Status) -> None:
     print(f"rules:  {'loaded' if _has_rules(seen) else 'not loaded'}{wanted}")
     for line in _ports(status):
         print(f"port:   {line}")
-    for _, _, why in dropped(status.entries):
+    for why in most_dropped(status.entries):
         print(f"drops:  {why.what}: {why.command}")
     for driver, state in status.hooks.items():
         print(f"hook:   {driver} {_HOOKS[state]}")

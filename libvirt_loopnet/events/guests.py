@@ -104,7 +104,13 @@ def _admit(network: Network, port: Port, data: bytes, store: Store, *, is_new: b
     number = parse_static(data, network).number(port.mac) if is_new else None  # one in use keeps what it has
     before = store.load(network.name)
     after, kept = pool.reserve(
-        network, before, port.mac, port.owner_uuid, port.owner, number, lambda: seen.in_use(network, port.mac)
+        network,
+        before,
+        port.mac,
+        port.owner_uuid,
+        port.owner,
+        number,
+        lambda: seen.in_use(network, before, port.mac),
     )
     old = next((each for each in before if each.mac == kept.mac), None)
     nic = guest(network.name, kept, siblings(after))

@@ -145,6 +145,9 @@ def test_further_addresses_where_each_has_its_own(world: World) -> None:
         world, "define", "strict", "--addresses", "own", "--loop-prefix", "127.1.0.0/24", "--print-xml"
     )
     world.define(xml)
+    strange = "52:54:00:77:77:77"
+    assert "127.1.0.50 beside 127.1.0.2" in loopnet(world, "reserve", strange, "--also", "127.1.0.50")
+    assert loopnet(world, "release", strange).startswith("released 127.1.0.2, 127.1.0.50 of ")
     world.sandbox.virsh("net-start", "strict")
     guests = [world.sandbox.guest(name, ["strict"]) for name in ("vm1", "vm2")]
     for guest in guests:

@@ -14,7 +14,7 @@ from tests import schema
 
 from . import frames
 from .arena import STRANGE_MAC
-from .lab import STATE, Lab, LabGuest, LabNetwork, eventually
+from .lab import STATE, Lab, LabGuest, eventually
 from .test_senders import agrees, announce, answers, leave, loopnet, peer, take
 from .wire import Capture, Servers, ask_tcp
 
@@ -45,7 +45,6 @@ def test_also(lab: Lab) -> None:
     network = lab.network(1)
     lab.start(network)
     one, two = lab.guest(network), lab.guest(network)
-    before = loopnet(lab, "list")
     also = has(one, ALSO)
     said = loopnet(lab, "reserve", one.name, "--also", also.loop)
     assert said == (
@@ -69,6 +68,8 @@ def test_also(lab: Lab) -> None:
         assert lab.neighbours(lab.host)[also.loop] == one.mac
         leave(has(two, ALSO))
     agrees(lab)
+    assert "  also" in loopnet(lab, "list").splitlines()[0]
+    assert f">also {also.loop}<" in loopnet(lab, "graph")
     entry = listed(lab)[one.mac]
     assert (entry["also"], entry["shared"], entry["seen"], entry["dropped"]) == ([also.loop], [], [], [])
     assert loopnet(lab, "ip", one.name) == f"{one.loop}\n"
@@ -92,7 +93,7 @@ def test_also(lab: Lab) -> None:
     assert any(answers(lab, also.loop) == three.mac for _ in range(5)) == is_free
     leave(has(three, ALSO))
     agrees(lab)
-    assert "also" in before or "also" not in loopnet(lab, "list")
+    assert "also" not in loopnet(lab, "list").splitlines()[0]
     loopnet(lab, "release", one.name, "--also", also.loop, status=1)
 
 
@@ -177,6 +178,7 @@ def test_what_is_dropped_is_seen_and_let_in(lab: Lab) -> None:
     assert (command in text) == own
     assert f"reserved for {two.name}" in text
     if own:
+        assert f"or let it have both: {command}" in loopnet(lab, "reserve", one.name, by_hand.loop, status=2)
         lab.host.sh(command)
         assert answers(lab, by_hand.loop) == one.mac
         assert by_hand.address not in listed(lab)[one.mac]["dropped"]
@@ -209,6 +211,11 @@ def test_a_flood_of_senders(lab: Lab) -> None:
     assert 0.9 * SEEN_SIZE < elements <= SEEN_SIZE
     agrees(lab)
     assert len(listed(lab)[two.mac]["dropped"]) == elements
+    assert f"  198.18.0.1 198.18.0.2 198.18.0.3 198.18.0.4 198.18.0.5 +{elements - 5}" in loopnet(lab, "list")
+    told = lab.host.run(["loopnet", "doctor"], check=False).stdout
+    assert told.count(" sends from ") == 5
+    assert f"; from {elements - 5} others as well" in told
+    assert loopnet(lab, "status").count(" sends from ") == 5
     # Full, it lets nothing in either, and what is a guest's own works.
     announce(two, one.number)
     announce(two, ALSO)
@@ -245,34 +252,42 @@ def test_a_reservation_wins_at_once(how: str) -> None:
 
 @pytest.mark.parametrize("mode", ["mapped", "native"])
 def test_a_new_guest_gets_no_number_that_is_in_use(mode: str) -> None:
-    """Be it known by the host, or by what guests said among themselves; where there is no other, it wins."""
+    """Be it known by the host, or by what guests said among themselves."""
     with Lab(mode) as lab:
-        fill(lab, lab.network(1, length=29))  # guests have 2, 3, 4 and 5
+        network = lab.network(1)
+        lab.start(network)
+        one = lab.guest(network)
+        assert one.number == 2
+        assert answers(lab, take(one, 3).loop) == one.mac
+        two = lab.guest(network)
+        assert two.number == 4
+        others = take(one, 5)
+        two.namespace.run(["ping", "-n", "-c1", "-W1", others.address])
+        lab.host.run(["ip", "neighbour", "flush", "dev", network.model.bridge])
+        assert lab.neighbours(lab.host) == {}
+        three = lab.guest(network)
+        assert three.number == 6
+        gone = has(one, 7)  # the neighbour table remembers who is no more
+        lab.host.sh(f"ip neighbour add {gone.loop} lladdr {STRANGE_MAC} dev {network.model.bridge} nud stale")
+        assert lab.guest(network).number == 7
+        agrees(lab)
 
 
-def fill(lab: Lab, network: LabNetwork) -> None:
-    lab.start(network)
-    one = lab.guest(network)
-    assert one.number == 2
-    known = take(one, 3)
-    assert answers(lab, known.loop) == one.mac
-    two = lab.guest(network)
-    assert two.number == 4, "3 is in use"
-    leave(known)
-    take(one, 5)
-    two.namespace.run(["ping", "-n", "-c1", "-W1", has(one, 5).address])
-    lab.host.run(["ip", "neighbour", "flush", "dev", network.model.bridge])
-    assert has(one, 5).loop not in lab.neighbours(lab.host)
-    lab.host.sh(f"ip neighbour add {known.loop} lladdr {STRANGE_MAC} dev {network.model.bridge} nud stale")
-    assert "3" in loopnet(lab, "list")
-    three = lab.guest(network)
-    assert three.number == 3, "none is left but those in use: the lowest, and it works"
-    assert answers(lab, three.loop) == three.mac
-    four = lab.guest(network)
-    assert four.number == 5
-    announce(one, 5)
-    assert answers(lab, four.loop) == four.mac
-    agrees(lab)
+def test_who_uses_all_numbers_keeps_nobody_from_starting() -> None:
+    with Lab() as lab:
+        network = lab.network(1, length=29)  # guests have 2, 3, 4 and 5
+        lab.start(network)
+        one = lab.guest(network)
+        for number in (3, 4, 5):
+            take(one, number)
+            announce(one, number)
+        assert len(listed(lab)[one.mac]["seen"]) == 3
+        two = lab.guest(network)
+        assert two.number == 3
+        announce(one, 3)
+        assert answers(lab, two.loop) == two.mac
+        assert [lab.guest(network).number for _ in range(2)] == [4, 5]
+        agrees(lab)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv6Address
+from itertools import groupby
 from typing import NamedTuple
 
 from ...addresses.behind import is_behind
@@ -32,6 +33,9 @@ from ...reports.dropped import Dropped, explain
 
 DEFINITIONS = "/etc/libvirt/qemu/networks"
 """Where libvirt keeps the definitions of networks (virNetworkObjLoadAllConfigs); qemu's or not."""
+
+FEW = 5
+"""So many addresses of one NIC are told at once, of those that it has not been given: it may have made up thousands."""
 
 UP, OFF, RESERVED = "up", "off", "reserved"
 """Seen on the bridge and let in; its guest runs, yet it is not; its guest does not run."""
@@ -210,12 +214,24 @@ def _seen(network: Network, kept: Sequence[Reservation]) -> dict[str, Seen]:
 
 
 def dropped(listed: Sequence[Entry]) -> Iterator[tuple[Entry, IPv4Address, Dropped]]:
-    """What guests send from and are not let in."""
+    """What guests send from and are not let in; of each NIC, addresses of its network first."""
     for entry in listed:
         if entry.network and entry.dropped:
             kept = [each.reservation for each in listed if each.network_name == entry.network_name]
-            for address in entry.dropped:
-                yield entry, address, explain(entry.network, kept, entry.reservation.mac, address)
+            mac = entry.reservation.mac
+            told = [(address, explain(entry.network, kept, mac, address)) for address in entry.dropped]
+            for address, why in sorted(told, key=lambda each: not each[1].inside):
+                yield entry, address, why
+
+
+def most_dropped(listed: Sequence[Entry]) -> Iterator[Dropped]:
+    """The same for people: of each NIC some, the last of which says how many there are."""
+    for entry, found in groupby(dropped(listed), key=lambda each: each[0]):
+        told = [why for _, _, why in found][:FEW]
+        more = len(entry.dropped) - len(told)
+        if more:
+            told[-1] = told[-1]._replace(what=f"{told[-1].what}; from {more} others as well")
+        yield from told
 
 
 def _taps(found: Networks, kept: dict[str, tuple[Reservation, ...]]) -> dict[tuple[str, str], str]:
