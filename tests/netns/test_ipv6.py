@@ -29,6 +29,10 @@ def loopnet(lab: Lab, *arguments: str, status: int = 0) -> str:
     return done.stdout + done.stderr
 
 
+def doctor(lab: Lab) -> str:
+    return lab.host.run(["loopnet", "doctor", "--json"], check=False).stdout
+
+
 def own_address(guest: LabGuest) -> None:
     guest.namespace.sh(f"ip address add {guest.ipv6}/64 dev eth0 nodad")
 
@@ -189,9 +193,12 @@ def test_a_host_that_learns_its_own_router_is_no_router(plain: Lab) -> None:
     assert plain.host.sh("cat /proc/sys/net/ipv6/conf/all/forwarding") == "0\n"
     assert guest_routes(guest) == ""
     assert loopnet(plain, "plan") == "nothing to do\n"
+    found = {each["id"]: each for each in json.loads(doctor(plain))}
+    assert found["ipv6-router"]["command"].startswith("sysctl -w net.ipv6.conf.uplink0.accept_ra=2")
     plain.host.sh("echo 2 >/proc/sys/net/ipv6/conf/uplink0/accept_ra")
     assert "forwarding" in loopnet(plain, "sync")
     assert "default" in plain.host.run(["ip", "-6", "route"]).stdout
+    assert "ipv6-router" not in doctor(plain)
 
 
 def frame_to_router(guest: LabGuest, source: str, destination: str) -> bytes:
@@ -266,6 +273,7 @@ def test_a_host_without_ipv6_has_what_it_had(plain: Lab) -> None:
     assert plain.host.run(["ip", "-6", "address"]).stdout == ""
     assert "enable-ra" not in plain.path(f"{DNSMASQ}/net1.loopnet-dnsmasq").read_text()
     assert loopnet(plain, "plan") == "nothing to do\n"
+    assert "ipv6-off" in doctor(plain)
     plain.stop(network)
     assert plain.rules() == ""
 
