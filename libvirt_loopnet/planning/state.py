@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 from ..addresses.labels import host_names
 from ..addresses.publications import published
@@ -73,7 +73,7 @@ class Observed(NamedTuple):
     """Devices on which the sysctl is on, among those that desired state or routes name."""
     ruleset: str | None
     """Our tables as nft lists them, '' when none is there; None: not asked."""
-    hosts: tuple[tuple[IPv4Address, tuple[str, ...]], ...] | None
+    hosts: tuple[tuple[IPv4Address | IPv6Address, tuple[str, ...]], ...] | None
     """Names that our block in /etc/hosts publishes; None: not asked."""
     firewalls: Firewalls = Firewalls()
     macs: frozenset[tuple[str, str]] = frozenset()
@@ -90,7 +90,7 @@ class HostState(NamedTuple):
     guests: tuple[Guest, ...] = ()
     bindings: tuple[Binding, ...] = ()
     shrink_lo: bool = False
-    hosts: tuple[tuple[IPv4Address, tuple[str, ...]], ...] = ()
+    hosts: tuple[tuple[IPv4Address | IPv6Address, tuple[str, ...]], ...] = ()
     published: tuple[Published, ...] = ()
     reserved: tuple[tuple[str, int], ...] = ()
     """(network, host number) of all reservations, also of guests that don't run."""

@@ -335,6 +335,39 @@ def all_handles(lab: Lab) -> list[str]:
     return lab.host.run(["nft", "-a", "list", "table", "ip6", "loopnet"]).stdout.splitlines()
 
 
+def test_names_lead_to_what_is_leased(plain: Lab) -> None:
+    """And to nothing else: a guest that makes addresses by itself has no answer at its number's."""
+    network = start(plain)
+    one, two = plain.guest(network), plain.guest(network)
+
+    def six(guest: LabGuest) -> str:
+        name = f"{guest.name}.{network.model.domain}"
+        return plain.host.run(["getent", "ahostsv6", name], check=False).stdout.partition(" ")[0]
+
+    loopnet(plain, "sync")
+    assert (six(one), six(two)) == (f"::ffff:{one.loop}", f"::ffff:{two.loop}")
+    leases = [
+        {"ip-address": one.ipv6, "mac-address": one.mac},
+        {"ip-address": one.loop, "mac-address": one.mac},
+    ]
+    plain.path(f"{DNSMASQ}/virbr1.status").write_text(json.dumps(leases, indent=2))
+    loopnet(plain, "sync")
+    assert (six(one), six(two)) == (one.ipv6, f"::ffff:{two.loop}")
+    assert loopnet(plain, "plan") == "nothing to do\n"
+    # Another guest's events leave it alone, its own end takes it away, and its next start brings it back.
+    three = plain.guest(network)
+    assert six(one) == one.ipv6
+    plain.destroy(three)
+    assert six(one) == one.ipv6
+    plain.destroy(one)
+    assert six(one) == ""
+    again = plain.guest(network, one.mac, name=one.name)
+    assert six(again) == one.ipv6
+    assert loopnet(plain, "plan") == "nothing to do\n"
+    plain.stop(network)
+    assert "loopnet" not in plain.path("/etc/hosts").read_text()
+
+
 # --- other firewalls -----------------------------------------------------------------------------
 
 FORBID = """
