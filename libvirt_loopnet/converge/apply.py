@@ -37,14 +37,20 @@ def survey(
     reservations = {network.name: store.load(network.name) for network in networks}
     ports = [port for network in networks for port in runstate.live_ports(network.name)]
     desired = desire(networks, reservations, ports, host.taps(n.bridge for n in networks), options)
-    if desired.hosts:
-        leased = leases.ipv6_leases(desired.networks)
-        desired = desired._replace(
-            hosts=(*desired.hosts, *host_names6(desired.networks, desired.guests, leased))
-        )
+    if desired.hosts or desired.published:
+        desired = _with_leased(desired)
     if desired.published:
         desired = desired._replace(published=spare_taken(desired.published, sockets.at_localhost()))
     return desired._replace(gone=(stopping.bridge,)) if stopping else desired
+
+
+def _with_leased(desired: HostState) -> HostState:
+    """What leads to guests in IPv6: only where they have their address."""
+    leased = leases.ipv6_leases(desired.networks)
+    hosts = host_names6(desired.networks, desired.guests, leased) if desired.hosts else ()
+    by_name = {network.name: network for network in desired.networks}
+    reached = tuple(p for p in desired.published if by_name[p.network].ipv6_address(p.number) in leased)
+    return desired._replace(hosts=(*desired.hosts, *hosts), published6=reached)
 
 
 def planned(host: Host, desired: HostState, *, thorough: bool = False) -> list[Step]:

@@ -92,6 +92,8 @@ class HostState(NamedTuple):
     shrink_lo: bool = False
     hosts: tuple[tuple[IPv4Address | IPv6Address, tuple[str, ...]], ...] = ()
     published: tuple[Published, ...] = ()
+    published6: tuple[Published, ...] = ()
+    """Those among them whose guests have their address in IPv6."""
     reserved: tuple[tuple[str, int], ...] = ()
     """(network, host number) of all reservations, also of guests that don't run."""
     reached: tuple[tuple[str, int], ...] = ()

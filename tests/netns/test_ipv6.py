@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from libvirt_loopnet.networks.parsing import parse_network
+from tests.sandbox import Namespace
 
 from . import frames, frames6
 from .arena import INTERNET6, LAN6, OTHER_PREFIX6, PREFIX6, UPLINK6
@@ -366,6 +367,74 @@ def test_names_lead_to_what_is_leased(plain: Lab) -> None:
     assert loopnet(plain, "plan") == "nothing to do\n"
     plain.stop(network)
     assert "loopnet" not in plain.path("/etc/hosts").read_text()
+
+
+# --- published ports -----------------------------------------------------------------------------
+
+
+def lease(lab: Lab, *guests: LabGuest) -> None:
+    """As libvirt's helper writes it down when a guest has its address by DHCPv6."""
+    listed = [{"ip-address": guest.ipv6, "mac-address": guest.mac} for guest in guests]
+    lab.path(f"{DNSMASQ}/virbr1.status").write_text(json.dumps(listed, indent=2))
+
+
+def asks(source: Namespace, address: str, port: int) -> str:
+    """What a server says of who asks; '' when it can't be asked."""
+
+    def connect() -> socket.socket:
+        return socket.create_connection((address, port), 0.5)
+
+    with contextlib.suppress(OSError), source.call(connect) as connection:
+        return connection.recv(100).decode()
+    return ""
+
+
+@contextlib.contextmanager
+def answering(guest: LabGuest) -> Iterator[None]:
+    """A server on all of the guest's addresses that says who asks."""
+    script = (
+        "import socket, sys\n"
+        f"server = socket.create_server(('::', {PORT}), family=socket.AF_INET6)\n"
+        "while True:\n"
+        "    connection, peer = server.accept()\n"
+        "    connection.send(peer[0].encode()); connection.close()\n"
+    )
+    process = guest.namespace.popen(["python3", "-c", script])
+    try:
+        eventually(lambda: asks(guest.namespace, "::1", PORT))
+        yield
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def test_published_ports_are_reached_by_ipv6_too(plain: Lab) -> None:
+    add_uplink(plain)
+    network = start(plain)
+    guest, other = plain.guest(network), plain.guest(network)
+    own_address(guest)
+    own_address(other)
+    ask_router(guest)
+    eventually(lambda: "default" in guest_routes(guest), 8.0)
+    own_address(guest)
+    loopnet(plain, "publish", guest.name, "8080:80")
+    loopnet(plain, "publish", guest.name, "8081:80", "--from", "192.168.7.0/24")
+    with answering(guest):
+        # Nobody waits for a guest that has no such address.
+        assert asks(plain.lan, UPLINK6, 8080) == ""
+        lease(plain, guest)
+        loopnet(plain, "sync")
+        assert asks(plain.lan, UPLINK6, 8080) == LAN6
+        # Who may by --from is said in IPv4, and nobody else may in IPv6; nor is the rest open.
+        assert asks(plain.lan, UPLINK6, 8081) == ""
+        assert asks(plain.lan, UPLINK6, PORT) == ""
+        plain.host.run(["ip", "-n", "lan", "-6", "route", "add", PREFIX6, "via", UPLINK6])
+        assert asks(plain.lan, guest.ipv6, PORT) == ""
+        assert asks(plain.lan, GATEWAY, 8080) == ""
+        assert asks(other.namespace, guest.ipv6, PORT)
+        loopnet(plain, "unpublish", guest.name)
+        assert asks(plain.lan, UPLINK6, 8080) == ""
+    assert loopnet(plain, "plan") == "nothing to do\n"
 
 
 # --- other firewalls -----------------------------------------------------------------------------
