@@ -432,7 +432,7 @@ def test_published_ports_are_reached_by_ipv6_too(plain: Lab) -> None:
         assert asks(plain.lan, guest.ipv6, PORT) == ""
         assert asks(plain.lan, GATEWAY, 8080) == ""
         assert asks(other.namespace, guest.ipv6, PORT)
-        loopnet(plain, "unpublish", guest.name)
+        loopnet(plain, "unpublish", guest.name, "--all")
         assert asks(plain.lan, UPLINK6, 8080) == ""
     assert loopnet(plain, "plan") == "nothing to do\n"
 
