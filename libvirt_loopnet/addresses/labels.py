@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from contextlib import suppress
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from ..model import Guest, Network
 
@@ -75,6 +75,16 @@ def _idna(name: str) -> str:
 def alias(name: str, network: Network, number: int) -> str:
     """What ``ip link`` shows for a guest's tap; state.py reads it back."""
     return f"{name} {network.loop_address(number)}".strip()
+
+
+def host_names6(
+    networks: Iterable[Network], guests: Iterable[Guest], leased: Container[IPv6Address]
+) -> tuple[tuple[IPv6Address, tuple[str, ...]], ...]:
+    """The same in IPv6, of those that have their address: programs try it first, and would wait for an answer."""
+    by_name = {network.name: network for network in networks}
+    named = ((by_name[guest.network], guest) for guest in guests if guest.name)
+    pairs = ((n.ipv6_address(guest.number), f"{guest.name}.{n.domain}") for n, guest in named)
+    return tuple((address, (name,)) for address, name in pairs if address and address in leased)
 
 
 def host_names(

@@ -22,7 +22,7 @@ from ..addresses.store import Store
 from ..daemon import hookfiles, runstate
 from ..errors import LoopnetError
 from ..firewalls.obstacles import Foreign
-from ..host import facts, firewall, leases, linux, obstacles, sockets
+from ..host import facts, firewall, ipv6, leases, linux, obstacles, sockets
 from ..host.kernel import versions
 from ..model import Network, Publication
 from ..networks.dhcp import Problem, parse_static
@@ -72,6 +72,8 @@ def look_around() -> doctor.Facts:
         hooks=tuple(item for item in hooks.items() if item[1] != hookfiles.INSTALLED),
         daemons=facts.daemons(map(hookfiles.path, hookfiles.DRIVERS)),
         ip_forward=facts.ip_forward(),
+        ipv6_off=not ipv6.is_enabled(),
+        ipv6_learned=ipv6.endangered(),
         lo_managers=facts.lo_managers(),
         networkd_bridges=tuple((n.bridge, f) for n in networks if (f := facts.networkd_file(n.bridge))),
         lo_option=_lo_option(),

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 
-from ..addresses.labels import alias
+from ..addresses.labels import alias, host_names6
 from ..addresses.publications import spare_taken
 from ..addresses.store import Store
 from ..daemon import runstate
 from ..errors import HostError, LoopnetError, NamesError, VerifyError
 from ..firewalls.openings import FIREWALLD, IPTABLES, NFT_TABLE, Firewalls
-from ..host import Host, ipv6, linux, sockets
+from ..host import Host, ipv6, leases, linux, sockets
 from ..log import warn
 from ..model import Binding, Network, Options
 from ..planning.plan import CONNTRACK, HOSTS, NETLINK, NFT, SYSCTL, Step, plan, script
@@ -37,9 +37,20 @@ def survey(
     reservations = {network.name: store.load(network.name) for network in networks}
     ports = [port for network in networks for port in runstate.live_ports(network.name)]
     desired = desire(networks, reservations, ports, host.taps(n.bridge for n in networks), options)
+    if desired.hosts or desired.published:
+        desired = _with_leased(desired)
     if desired.published:
         desired = desired._replace(published=spare_taken(desired.published, sockets.at_localhost()))
     return desired._replace(gone=(stopping.bridge,)) if stopping else desired
+
+
+def _with_leased(desired: HostState) -> HostState:
+    """What leads to guests in IPv6: only where they have their address."""
+    leased = leases.ipv6_leases(desired.networks)
+    hosts = host_names6(desired.networks, desired.guests, leased) if desired.hosts else ()
+    by_name = {network.name: network for network in desired.networks}
+    reached = tuple(p for p in desired.published if by_name[p.network].ipv6_address(p.number) in leased)
+    return desired._replace(hosts=(*desired.hosts, *hosts), published6=reached)
 
 
 def planned(host: Host, desired: HostState, *, thorough: bool = False) -> list[Step]:

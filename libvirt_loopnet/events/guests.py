@@ -287,14 +287,27 @@ def _names_with(network: Network, reservations: Iterable[Reservation], new: Gues
         for kept in reservations
         if network.loop_address(kept.number) in present or kept.mac == new.mac
     ]
-    foreign = [entry for entry in names.published() if entry[0] not in network.loop_prefix]
-    return [*foreign, *host_names([network], live)]
+    foreign = [
+        entry
+        for entry in names.published()
+        if entry[0] not in network.loop_prefix and not (network.ipv6 and entry[0] in network.ipv6)
+    ]
+    return [*foreign, *host_names([network], live), *_names6(network, live)]
+
+
+def _names6(network: Network, live: Iterable[Guest]) -> Iterable[names.Entry]:
+    if not network.ipv6:
+        return ()
+    from ..addresses.labels import host_names6
+    from ..host.leases import ipv6_leases
+
+    return host_names6([network], live, ipv6_leases([network]))
 
 
 def _names_but(network: Network, gone: Guest) -> list[names.Entry]:
-    """The names published now, but for that of ``gone``."""
-    address = network.loop_address(gone.number)
-    return [entry for entry in names.published() if entry[0] != address]
+    """The names published now, but for those of ``gone``."""
+    addresses = (network.loop_address(gone.number), network.ipv6_address(gone.number))
+    return [entry for entry in names.published() if entry[0] not in addresses]
 
 
 def _port(data: bytes) -> tuple[Network, Port]:

@@ -46,6 +46,8 @@ def _forward(networks: Sequence[Network]) -> Iterable[str]:
         bridge = device(network)
         yield f"-i {bridge} -o {bridge} -j ACCEPT"
         yield f"-o {bridge} {REPLIES} -j ACCEPT"
+        for prefix in network.ipv6_prefixes:  # which ports are published table ip6 loopnet knows
+            yield f"-d {prefix} -o {bridge} -m conntrack --ctstate DNAT -j ACCEPT"
         if network.ipv6_forward == ROUTE and network.internet != NONE:
             yield from (f"-d {prefix} -o {bridge} -j ACCEPT" for prefix in network.ipv6_prefixes)
     for network in networks:

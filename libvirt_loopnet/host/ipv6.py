@@ -92,3 +92,12 @@ def _routes() -> Iterator[Route6]:
 def _holds(line: str) -> bool:
     key, _, value = line.partition("=")
     return _sysctl(key.removeprefix("net/ipv6/conf/")) == value
+
+
+def endangered() -> tuple[str, ...]:
+    """Devices by which the kernel has a default route that it would lose if it began to forward."""
+    seen = observe((), None, first=False)
+    if FORWARDING in seen.settings:
+        return ()
+    defaults = (route for route in seen.routes if route.learned and not route.prefix.prefixlen)
+    return tuple(sorted({route.dev for route in defaults} & seen.accept_ra))

@@ -20,15 +20,16 @@ libvirt's list, BRIDGE.status, is written by libvirt's helper alone.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from ipaddress import IPv6Address
 
 from ..errors import HostError, StateError
 from ..files import state_error
 from ..model import MAPPED, Network
 from ..networks.dnsmasq_options import ipv6_options, lease_option
 from ..networks.elements import place
-from . import confinement, ipv6
+from . import confinement
 from .dnsmasq import read, update
 
 ROOT = "/var/lib/libvirt/dnsmasq"
@@ -57,6 +58,8 @@ def prepare(network: Network, addresses: str, options: Sequence[str], root: str 
     ``addresses`` is the setting lease-addresses, ``options`` are the dnsmasq options of the definition. A native
     network, whose guests have one address only, needs no script, and has the first file empty. Raises StateError.
     """
+    from . import ipv6  # a guest's events read leases only
+
     mapped = network.mode == MAPPED
     why = _obstacle(network, options) if mapped else ""
     lines = [f"dhcp-script={script()}"] if mapped and not why else []
@@ -134,6 +137,21 @@ def obstacle(network: Network, options: Sequence[str], root: str = ROOT) -> str:
     if not why and "dhcp-script=" not in _text(_configuration(network.name, root)):
         return f"it was started without; virsh net-destroy {network.name}; virsh net-start {network.name}"
     return why
+
+
+def ipv6_leases(networks: Iterable[Network], root: str = ROOT) -> frozenset[IPv6Address]:
+    """The addresses in IPv6 that guests of these networks have leased, as libvirt's lists have them."""
+    listed = [_text(os.path.join(root, f"{n.bridge}.status")).encode() for n in networks if n.ipv6]
+    found = (address for text in listed for address in _addresses(text) if ":" in address)
+    return frozenset(IPv6Address(address) for address in found if _is_ipv6(address))
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def script() -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network, ip_address
 
 from .. import process
 from ..errors import HostError, LoopnetError, PrivilegeError
@@ -156,7 +156,7 @@ def _run_sysctl(texts: list[str]) -> None:
 def _run_hosts(texts: list[str]) -> None:
     for text in texts:
         entries = [entry.split() for entry in text.split(";") if entry.strip()]
-        names.publish([(IPv4Address(address), tuple(labels)) for address, *labels in entries])
+        names.publish([(ip_address(address), tuple(labels)) for address, *labels in entries])
 
 
 def _run_firewall(tool: str, texts: list[str]) -> None:

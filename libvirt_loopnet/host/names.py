@@ -19,7 +19,7 @@ import errno
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from ..addresses.store import DIRECTORY
 from ..errors import HostError, InputError, LoopnetError, PrivilegeError
@@ -41,8 +41,9 @@ _IN_PLACE = (errno.EBUSY, errno.EXDEV, errno.EROFS, errno.EACCES, errno.EPERM)
 """Why a file can't be replaced while it may be writable: mounted, in a read-only directory, or
 with a security label that we may not give to another."""
 
-Entry = tuple[IPv4Address, tuple[str, ...]]
-"""A loop address and the names that lead to it."""
+# No union with "|": this is evaluated, by Python 3.9 too.
+Entry = tuple["IPv4Address | IPv6Address", tuple[str, ...]]
+"""A guest's address and the names that lead to it."""
 Entries = Sequence[Entry]
 
 
@@ -52,7 +53,8 @@ def render_hosts(old: bytes, entries: Entries) -> bytes:
     Raises InputError for a name that isn't one.
     """
     foreign = _foreign(old)
-    lines = [_entry(address, names) for address, names in sorted(entries) if names]
+    ordered = sorted(entries, key=lambda entry: (entry[0].version, int(entry[0]), entry[1]))
+    lines = [_entry(address, names) for address, names in ordered if names]
     if not lines:
         return foreign
     complete = not foreign or foreign.endswith(b"\n")
@@ -284,7 +286,7 @@ def _lines(data: bytes) -> list[bytes]:
     return [line + b"\n" for line in complete] + ([rest] if rest else [])
 
 
-def _entry(address: IPv4Address, names: tuple[str, ...]) -> bytes:
+def _entry(address: IPv4Address | IPv6Address, names: tuple[str, ...]) -> bytes:
     for name in names:
         if not name or not _NAME.issuperset(name):
             raise InputError(f"{name!r} is no host name; use letters, digits, '-' and '.'")
@@ -294,6 +296,6 @@ def _entry(address: IPv4Address, names: tuple[str, ...]) -> bytes:
 def _parse_entry(line: bytes) -> Entry | None:
     try:
         address, *names = line.decode("ascii").split()
-        return IPv4Address(address), tuple(names)
+        return ip_address(address), tuple(names)
     except ValueError:  # someone has changed it; publish() puts it right
         return None

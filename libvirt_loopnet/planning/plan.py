@@ -112,7 +112,13 @@ def script(observed: Observed, desired: HostState) -> str:
     """Our tables as nft is given them, '' for none."""
     is_router = ipv6.is_router(observed.ipv6, desired.networks)
     return make_tables(
-        desired.networks, desired.guests, desired.bindings, desired.published, desired.reserved, is_router
+        desired.networks,
+        desired.guests,
+        desired.bindings,
+        desired.published,
+        desired.reserved,
+        is_router,
+        desired.published6,
     )
 
 

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 from ..addresses.behind import is_behind, live_behind
 from ..addresses.labels import host_names
@@ -74,7 +74,7 @@ class Observed(NamedTuple):
     """Devices on which the sysctl is on, among those that desired state or routes name."""
     ruleset: str | None
     """Our tables as nft lists them, '' when none is there; None: not asked."""
-    hosts: tuple[tuple[IPv4Address, tuple[str, ...]], ...] | None
+    hosts: tuple[tuple[IPv4Address | IPv6Address, tuple[str, ...]], ...] | None
     """Names that our block in /etc/hosts publishes; None: not asked."""
     firewalls: Firewalls = Firewalls()
     macs: frozenset[tuple[str, str]] = frozenset()
@@ -91,8 +91,10 @@ class HostState(NamedTuple):
     guests: tuple[Guest, ...] = ()
     bindings: tuple[Binding, ...] = ()
     shrink_lo: bool = False
-    hosts: tuple[tuple[IPv4Address, tuple[str, ...]], ...] = ()
+    hosts: tuple[tuple[IPv4Address | IPv6Address, tuple[str, ...]], ...] = ()
     published: tuple[Published, ...] = ()
+    published6: tuple[Published, ...] = ()
+    """Those among them whose guests have their address in IPv6."""
     reserved: tuple[tuple[str, int], ...] = ()
     """(network, host number) of all reservations, also of guests that don't run."""
     reached: tuple[tuple[str, int], ...] = ()

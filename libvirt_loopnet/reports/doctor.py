@@ -62,6 +62,10 @@ class Facts(NamedTuple):
     """(driver, state) of each installed hook that isn't in order."""
     daemons: tuple[Daemon, ...] = ()
     ip_forward: bool = True
+    ipv6_off: bool = False
+    """The host has no IPv6, or it is switched off."""
+    ipv6_learned: tuple[str, ...] = ()
+    """Devices by which the kernel has learned a default route that it would lose if it forwarded."""
     lo_managers: tuple[str, ...] = ()
     """Programs that run and may bring lo's /8 back."""
     networkd_bridges: tuple[tuple[str, str], ...] = ()
@@ -418,8 +422,30 @@ def _keep_in(facts: Facts) -> str:
     )
 
 
+def _ipv6(facts: Facts) -> Iterator[Finding]:
+    ours = [network for network in facts.networks if network.ipv6]
+    if ours and facts.ipv6_off:
+        name = ours[0].name
+        yield Finding(
+            "ipv6-off",
+            NOTE,
+            "IPv6 is switched off on this host",
+            f"network {name} has none either",
+            f"sysctl -w net.ipv6.conf.all.disable_ipv6=0; virsh net-destroy {name}; virsh net-start {name}",
+        )
+    for device in facts.ipv6_learned if any(network.internet != NONE for network in ours) else ():
+        yield Finding(
+            "ipv6-router",
+            NOTE,
+            f"the kernel learns the IPv6 default route of {device} from router advertisements, which it would not "
+            "hear any more if it forwarded",
+            "guests have no IPv6 beyond this host",
+            f"sysctl -w net.ipv6.conf.{device}.accept_ra=2; loopnet sync",
+        )
+
+
 _CHECKS = (
-    _programs, _hooks, _forwarding, _definitions, _state, _guests, _untold, _senders, _firewalls, _bridges,
+    _programs, _hooks, _forwarding, _ipv6, _definitions, _state, _guests, _untold, _senders, _firewalls, _bridges,
     _occupants, _rivals,
     _leases, _published, _lo,
 )  # fmt: skip

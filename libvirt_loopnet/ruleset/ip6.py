@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from ipaddress import IPv6Network
 
 from ..ipv6 import LINK_LOCAL
-from ..model import NAT, NONE, ROUTE, SERVICES, Network
+from ..model import NAT, NONE, ROUTE, SERVICES, Network, Published
 from .phrases import block, braces, chain
+from .published6 import for_ipv6, forward_published6, published6_chains
 
 _DISCOVERY = (
     "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, "
@@ -21,12 +22,13 @@ _DISCOVERY = (
 _ANSWERS = "ct state established,related accept"
 
 
-def ip6_table(networks: Sequence[Network]) -> str:
-    """The table, '' where no network needs it."""
+def ip6_table(networks: Sequence[Network], published: Sequence[Published] = ()) -> str:
+    """The table, '' where no network needs it; ``published`` to guests that have their address."""
     ours = [network for network in networks if network.ipv6_prefixes]
     if not ours:
         return ""
     bridges = braces(f'"{n.bridge}"' for n in ours)
+    published = for_ipv6(published)
 
     def dispatch(kind: str) -> str:
         return braces(f'"{n.bridge}" : goto {chain(kind, n)}' for n in ours)
@@ -57,7 +59,7 @@ table ip6 loopnet {{
 		iifname {bridges} goto outwards
 {_drop("ip6 saddr", hidden)}{_drop("ip6 daddr", hidden)}	}}
 	chain inwards {{
-		{_ANSWERS}
+{forward_published6(bridges) if published else ""}		{_ANSWERS}
 		iifname {bridges} drop
 		oifname vmap {dispatch("inwards")}
 		drop
@@ -83,7 +85,8 @@ table ip6 loopnet {{
         lines += block("input", network, _input(network, others))
         lines += block("inwards", network, _inwards(network))
         lines += block("outwards", network, _outwards(network))
-    return head + "".join(f"\t{line}\n" for line in lines) + "}\n"
+    inwards = published6_chains(ours, bridges, published) if published else ""
+    return head + "".join(f"\t{line}\n" for line in lines) + inwards + "}\n"
 
 
 def _drop(field: str, prefixes: Sequence[IPv6Network]) -> str:

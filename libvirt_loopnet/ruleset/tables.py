@@ -29,9 +29,17 @@ def make_tables(
     published: Sequence[Published] = (),
     reserved: Iterable[tuple[str, int]] = (),
     is_ipv6_router: bool = False,
+    published6: Sequence[Published] = (),
 ) -> str:
-    """Our tables for these active ``networks``; '' when there are none."""
+    """Our tables for these active ``networks``; '' when there are none.
+
+    ``published6`` are those of ``published`` whose guests have their address in IPv6.
+    """
     if not networks:
         return ""
     made = bridge_table(networks, is_ipv6_router) + ip_table(networks, published) + arp_table(networks)
-    return made + ip6_table(networks) + add_elements(networks, guests, bindings, reserved)
+    return (
+        made
+        + ip6_table(networks, published6 if is_ipv6_router else ())
+        + add_elements(networks, guests, bindings, reserved)
+    )

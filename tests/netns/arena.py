@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import socket
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from ipaddress import ip_address
 from tests.sandbox import Namespace
 
 from . import frames, frames6
-from .lab import Lab, LabGuest
+from .lab import DNSMASQ, Lab, LabGuest
 from .wire import SETTLE, Capture, LeakWatch, datagram_socket
 
 LOCAL_PORT, ANY_PORT, LOOP_PORT = 9001, 9002, 9003
@@ -75,6 +76,9 @@ class Arena:
         lab.host.run(["loopnet", "reserve", self.friend.name, "--also", self.also.loop])
         holders = (self.friend.name, self.victim.name)
         lab.host.run(["loopnet", "reserve", "--shared", self.shared.loop, *holders])
+        # As libvirt's helper has it: the victim has leased its address in IPv6, so its port is published there too.
+        listed = [{"ip-address": self.victim.ipv6, "mac-address": self.victim.mac}]
+        lab.path(f"{DNSMASQ}/virbr1.status").write_text(json.dumps(listed, indent=2))
         lab.host.run(["loopnet", "publish", self.victim.name, f"{PUBLISHED_PORT}:{GUEST_PORT}/udp"])
         for guest in self.guests:
             guest.namespace.sh(f"ip address add {guest.ipv6}/64 dev eth0 nodad")

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Protocol
 
 from . import frames, frames6
-from .arena import ANY_PORT, GUEST_PORT, INTERNET6, LAN6, STRANGE_MAC, UPLINK6, Arena
+from .arena import ANY_PORT, GUEST_PORT, INTERNET6, LAN6, PUBLISHED_PORT, STRANGE_MAC, UPLINK6, Arena
 from .lab import LabGuest
 
 NICS = ("bound", "loose", "early")
+PUBLISHED = "a published port, by IPv6"
 HOST, GUEST, TABLES = "host's services, by IPv6", "another guest, by IPv6", "neighbour tables of IPv6"
 
 
@@ -188,6 +189,30 @@ def lan_forges(source: Address) -> Callable[[Arena], object]:
     return attack
 
 
+def to_published(who: str, source: Address) -> Callable[[Arena], object]:
+    """By the addresses of the host that lead to it, from the LAN at least, and past the host."""
+
+    def attack(arena: Arena) -> object:
+        me = attacker_of(arena, who)
+        for destination, port in (
+            (UPLINK6, PUBLISHED_PORT), (arena.gateway6, PUBLISHED_PORT), (arena.victim.ipv6, GUEST_PORT),
+        ):  # fmt: skip
+            arena.datagram6(me, source(arena), destination, port)
+        return arena.reached()
+
+    return attack
+
+
+def published_from_lan(arena: Arena) -> object:
+    """As what nobody on the LAN is; and to what isn't published, by the guest's own address."""
+    for source in (arena.friend.ipv6, arena.gateway6, arena.stranger.ipv6):
+        arena.lan_datagram6(source, UPLINK6, PUBLISHED_PORT)
+    for destination in (arena.victim.ipv6, arena.friend.ipv6, arena.gateway6):
+        for port in (PUBLISHED_PORT, GUEST_PORT):
+            arena.lan_datagram6(LAN6, destination, port)
+    return arena.reached() - {"lan"}
+
+
 def add_all(add: Add) -> None:
     """Add the cases."""
     for who in NICS:
@@ -203,6 +228,11 @@ def add_all(add: Add) -> None:
                 )  # fmt: skip
         for name, (what, target, where) in TARGETS.items():
             add(who, f"reaches-by-ipv6-for-{name}", f"sends to {what}", target, honest(who, where))
+        for name, (what, source) in SOURCES.items():
+            add(who, f"reaches-published-by-ipv6-as-{name}", f"sends as {what}", PUBLISHED,
+                to_published(who, source), bites=())  # fmt: skip
+    add("lan", "reaches-published-by-ipv6", "sends as guests and gateway, and to a guest's own address", PUBLISHED,
+        published_from_lan, bites=())  # fmt: skip
     for who in ("bound", "loose"):
         for claim in CLAIMS:
             what = CLAIM_NAMES[claim]

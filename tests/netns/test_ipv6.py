@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from libvirt_loopnet.networks.parsing import parse_network
+from tests.sandbox import Namespace
 
 from . import frames, frames6
 from .arena import INTERNET6, LAN6, OTHER_PREFIX6, PREFIX6, UPLINK6
@@ -27,6 +28,10 @@ def loopnet(lab: Lab, *arguments: str, status: int = 0) -> str:
     done = lab.host.run(["loopnet", *arguments], check=False)
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout + done.stderr
+
+
+def doctor(lab: Lab) -> str:
+    return lab.host.run(["loopnet", "doctor", "--json"], check=False).stdout
 
 
 def own_address(guest: LabGuest) -> None:
@@ -189,9 +194,12 @@ def test_a_host_that_learns_its_own_router_is_no_router(plain: Lab) -> None:
     assert plain.host.sh("cat /proc/sys/net/ipv6/conf/all/forwarding") == "0\n"
     assert guest_routes(guest) == ""
     assert loopnet(plain, "plan") == "nothing to do\n"
+    found = {each["id"]: each for each in json.loads(doctor(plain))}
+    assert found["ipv6-router"]["command"].startswith("sysctl -w net.ipv6.conf.uplink0.accept_ra=2")
     plain.host.sh("echo 2 >/proc/sys/net/ipv6/conf/uplink0/accept_ra")
     assert "forwarding" in loopnet(plain, "sync")
     assert "default" in plain.host.run(["ip", "-6", "route"]).stdout
+    assert "ipv6-router" not in doctor(plain)
 
 
 def frame_to_router(guest: LabGuest, source: str, destination: str) -> bytes:
@@ -266,6 +274,7 @@ def test_a_host_without_ipv6_has_what_it_had(plain: Lab) -> None:
     assert plain.host.run(["ip", "-6", "address"]).stdout == ""
     assert "enable-ra" not in plain.path(f"{DNSMASQ}/net1.loopnet-dnsmasq").read_text()
     assert loopnet(plain, "plan") == "nothing to do\n"
+    assert "ipv6-off" in doctor(plain)
     plain.stop(network)
     assert plain.rules() == ""
 
@@ -325,6 +334,107 @@ def test_many_guests_cost_what_one_costs(plain: Lab) -> None:
 
 def all_handles(lab: Lab) -> list[str]:
     return lab.host.run(["nft", "-a", "list", "table", "ip6", "loopnet"]).stdout.splitlines()
+
+
+def test_names_lead_to_what_is_leased(plain: Lab) -> None:
+    """And to nothing else: a guest that makes addresses by itself has no answer at its number's."""
+    network = start(plain)
+    one, two = plain.guest(network), plain.guest(network)
+
+    def six(guest: LabGuest) -> str:
+        name = f"{guest.name}.{network.model.domain}"
+        return plain.host.run(["getent", "ahostsv6", name], check=False).stdout.partition(" ")[0]
+
+    loopnet(plain, "sync")
+    assert (six(one), six(two)) == (f"::ffff:{one.loop}", f"::ffff:{two.loop}")
+    leases = [
+        {"ip-address": one.ipv6, "mac-address": one.mac},
+        {"ip-address": one.loop, "mac-address": one.mac},
+    ]
+    plain.path(f"{DNSMASQ}/virbr1.status").write_text(json.dumps(leases, indent=2))
+    loopnet(plain, "sync")
+    assert (six(one), six(two)) == (one.ipv6, f"::ffff:{two.loop}")
+    assert loopnet(plain, "plan") == "nothing to do\n"
+    # Another guest's events leave it alone, its own end takes it away, and its next start brings it back.
+    three = plain.guest(network)
+    assert six(one) == one.ipv6
+    plain.destroy(three)
+    assert six(one) == one.ipv6
+    plain.destroy(one)
+    assert six(one) == ""
+    again = plain.guest(network, one.mac, name=one.name)
+    assert six(again) == one.ipv6
+    assert loopnet(plain, "plan") == "nothing to do\n"
+    plain.stop(network)
+    assert "loopnet" not in plain.path("/etc/hosts").read_text()
+
+
+# --- published ports -----------------------------------------------------------------------------
+
+
+def lease(lab: Lab, *guests: LabGuest) -> None:
+    """As libvirt's helper writes it down when a guest has its address by DHCPv6."""
+    listed = [{"ip-address": guest.ipv6, "mac-address": guest.mac} for guest in guests]
+    lab.path(f"{DNSMASQ}/virbr1.status").write_text(json.dumps(listed, indent=2))
+
+
+def asks(source: Namespace, address: str, port: int) -> str:
+    """What a server says of who asks; '' when it can't be asked."""
+
+    def connect() -> socket.socket:
+        return socket.create_connection((address, port), 0.5)
+
+    with contextlib.suppress(OSError), source.call(connect) as connection:
+        return connection.recv(100).decode()
+    return ""
+
+
+@contextlib.contextmanager
+def answering(guest: LabGuest) -> Iterator[None]:
+    """A server on all of the guest's addresses that says who asks."""
+    script = (
+        "import socket, sys\n"
+        f"server = socket.create_server(('::', {PORT}), family=socket.AF_INET6)\n"
+        "while True:\n"
+        "    connection, peer = server.accept()\n"
+        "    connection.send(peer[0].encode()); connection.close()\n"
+    )
+    process = guest.namespace.popen(["python3", "-c", script])
+    try:
+        eventually(lambda: asks(guest.namespace, "::1", PORT))
+        yield
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def test_published_ports_are_reached_by_ipv6_too(plain: Lab) -> None:
+    add_uplink(plain)
+    network = start(plain)
+    guest, other = plain.guest(network), plain.guest(network)
+    own_address(guest)
+    own_address(other)
+    ask_router(guest)
+    eventually(lambda: "default" in guest_routes(guest), 8.0)
+    own_address(guest)
+    loopnet(plain, "publish", guest.name, "8080:80")
+    loopnet(plain, "publish", guest.name, "8081:80", "--from", "192.168.7.0/24")
+    with answering(guest):
+        # Nobody waits for a guest that has no such address.
+        assert asks(plain.lan, UPLINK6, 8080) == ""
+        lease(plain, guest)
+        loopnet(plain, "sync")
+        assert asks(plain.lan, UPLINK6, 8080) == LAN6
+        # Who may by --from is said in IPv4, and nobody else may in IPv6; nor is the rest open.
+        assert asks(plain.lan, UPLINK6, 8081) == ""
+        assert asks(plain.lan, UPLINK6, PORT) == ""
+        plain.host.run(["ip", "-n", "lan", "-6", "route", "add", PREFIX6, "via", UPLINK6])
+        assert asks(plain.lan, guest.ipv6, PORT) == ""
+        assert asks(plain.lan, GATEWAY, 8080) == ""
+        assert asks(other.namespace, guest.ipv6, PORT)
+        loopnet(plain, "unpublish", guest.name, "--all")
+        assert asks(plain.lan, UPLINK6, 8080) == ""
+    assert loopnet(plain, "plan") == "nothing to do\n"
 
 
 # --- other firewalls -----------------------------------------------------------------------------

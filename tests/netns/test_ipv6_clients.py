@@ -83,5 +83,8 @@ def test_a_client_gets_its_numbers_address(lab: Lab, name: str) -> None:
             assert pings(lab, address)
         gateway = PREFIX6.replace("::/64", "::1")
         assert guest.namespace.run(["ping", "-6", "-n", "-c1", "-W2", gateway]).returncode == 0
+        name = f"{guest.name}.{guest.network.model.domain}"
+        asked = ["busybox", "nslookup", "-type=aaaa", name, gateway]
+        assert f"Address: {guest.ipv6}\n" in guest.namespace.run(asked, check=False).stdout
         assert "default" not in guest.namespace.run(["ip", "-6", "route"]).stdout
     lab.destroy(guest)

@@ -20,7 +20,17 @@ from libvirt_loopnet.ruleset.tables import delete_tables
 from tests.sandbox import CHECKOUT, INTERNET
 
 from . import frames
-from .arena import ANY_PORT, GUEST_PORT, LOCAL_PORT, LOOP_PORT, PUBLISHED_PORT, STRANGE_MAC, Arena
+from .arena import (
+    ANY_PORT,
+    GUEST_PORT,
+    LAN6,
+    LOCAL_PORT,
+    LOOP_PORT,
+    PUBLISHED_PORT,
+    STRANGE_MAC,
+    UPLINK6,
+    Arena,
+)
 from .attacks6 import add_all
 from .lab import Lab, LabGuest
 from .wire import SETTLE, Capture, Flood, LeakWatch, ask_tcp, ask_udp, datagram_socket
@@ -945,6 +955,15 @@ def test_nothing_leaks_without_masquerade(arena: Arena) -> None:
     finally:
         arena.lab.network_hook(arena.net, "updated")
     assert ask_udp(arena.bound.namespace, (INTERNET, 7))[1] == arena.lab.host_address
+
+
+@guarded
+def test_what_is_published_is_reached_by_ipv6(arena: Arena) -> None:
+    """So that the matrix' rows about it mean something."""
+    arena.refresh()
+    arena.prime6()
+    arena.lan_datagram6(LAN6, UPLINK6, PUBLISHED_PORT)
+    assert arena.victim.name in arena.reached()
 
 
 # A gap of some microseconds is found only by many tries (one in two hundred, of the last one that was found).

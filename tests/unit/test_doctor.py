@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Network
 
 import pytest
 
@@ -25,6 +25,7 @@ from tests.unit.test_plan import network
 
 ADDRESS = IPv4Address("127.1.0.9")
 IN_THE_WAY = Obstacle("ip x y", "drop", ("DNS",), ("nft insert",), "ip x")
+SIX = network(1)._replace(ipv6=IPv6Network("fd00::/64"), ipv6_forward="nat")
 
 
 def only(facts: Facts) -> Finding:
@@ -35,7 +36,10 @@ def only(facts: Facts) -> Finding:
 
 
 def test_a_sound_host() -> None:
-    assert findings(Facts(networks=(network(1),))) == []
+    assert findings(Facts(networks=(network(1), SIX))) == []
+    # Of IPv6 nothing is said where no network has it, or none that leaves the host.
+    assert findings(Facts(networks=(network(1),), ipv6_off=True, ipv6_learned=("eth0",))) == []
+    assert findings(Facts(networks=(SIX._replace(internet="none"),), ipv6_learned=("eth0",))) == []
 
 
 @pytest.mark.parametrize(
@@ -52,6 +56,8 @@ def test_a_sound_host() -> None:
         (Facts(daemons=(Daemon("libvirtd", 7, True),)), "hook-unseen", "kill -HUP 7"),
         (Facts(selinux_hooks=False), "selinux-hooks", "libvirt-loopnet-selinux"),
         (Facts(networks=(network(1),), ip_forward=False), "ip-forward", "sysctl"),
+        (Facts(networks=(SIX,), ipv6_off=True), "ipv6-off", "disable_ipv6=0"),
+        (Facts(networks=(SIX,), ipv6_learned=("eth0",)), "ipv6-router", "net.ipv6.conf.eth0.accept_ra=2"),
         (Facts(lo_managers=("NetworkManager",)), "lo-managed", "keep"),
         (Facts(networkd_bridges=(("virbr1", "/etc/x.network"),)), "bridge-managed", "/etc/x.network"),
         (Facts(networks=(network(1),), addresses=(("lo", ADDRESS),)), "address-taken", "ip address del"),

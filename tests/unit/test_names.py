@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import pytest
@@ -41,6 +41,17 @@ foreign_files = st.builds(
 addresses = st.integers(0x7F010001, 0x7F01FFFE).map(IPv4Address)
 host_names = st.lists(st.sampled_from(["vm1.loopnet", "a-b", "x9"]), min_size=1).map(tuple)
 entry_lists = st.lists(st.tuples(addresses, host_names), max_size=3)
+
+
+def test_addresses_of_both_kinds(tmp_path: Path) -> None:
+    """IPv4 first, each kind in order; and they are read back."""
+    path, lock = hosts(tmp_path), str(tmp_path / "lock")
+    six = [(IPv6Address(f"fd12::{last}"), (f"vm{last}.loopnet",)) for last in ("10", "2")]
+    assert publish([*six, VM1], path, lock)
+    assert published(path) == (VM1, six[1], six[0])
+    assert not publish([VM1, *six], path, lock)
+    assert publish([], path, lock)
+    assert Path(path).read_bytes() == b"127.0.0.1 localhost\n"
 
 
 def hosts(directory: Path, data: bytes = b"127.0.0.1 localhost\n") -> str:
