@@ -30,6 +30,8 @@ _EXAMPLES = {
     "open-firewalls": '[ "inet mullvad" ]',
 }
 _KEYS = tuple(_EXAMPLES)
+OF_IPTABLES = ("ip filter", "ip nat", "ip mangle", "ip raw", "ip security")
+"""Where iptables-nft keeps its rules. It is spoken to unasked, and can't list what nft has put there."""
 
 
 class _Token(NamedTuple):
@@ -226,6 +228,8 @@ def _table(text: str, line: int, path: str) -> str:
         _fail(path, line, f'open-firewalls can\'t be {shown(text)}; write {what}: "inet mullvad"')
     if name == "loopnet":
         _fail(path, line, f"open-firewalls can't be {shown(text)}, which is our own table; leave it out")
+    if f"{family} {name}" in OF_IPTABLES:
+        _fail(path, line, f"open-firewalls can't be {shown(text)}, a table of iptables; leave it out")
     return f"{family} {name}"
 
 

@@ -7,6 +7,7 @@ lets one pass, where whatever may drop it does.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network
 
 from ..records import NamedTuple
@@ -23,6 +24,8 @@ OURS = "loopnet-"
 """So begin the names of chains that we put into tables of others."""
 ACCEPT, DROP, RETURN = "accept", "drop", "return"
 _JUMPS = ("jump", "goto")
+_STRANGE = (LookupError, TypeError, ValueError, AttributeError)
+"""What comes of JSON that no version of nft was seen to write; a network's start must not fail for it."""
 _DROPPERS = ("REJECT", "DROP", "NFQUEUE", "TPROXY")
 """Targets of iptables that nft can't tell in its own words, and that end a packet's way."""
 
@@ -86,17 +89,18 @@ class Rules:
 
     def devices(self) -> set[str]:
         """Names and patterns of devices that rules tell outgoing packets by."""
-        matches = [
-            (place, statement["match"])
-            for place, rules in self._rules.items()
-            for rule in rules
-            for statement in rule["expr"]
-            if "match" in statement
-        ]
+        names: set[str] = set()
+        for place, rules in self._rules.items():
+            for statement in (statement for rule in rules for statement in rule["expr"]):
+                with suppress(*_STRANGE):
+                    names |= self._devices(statement["match"], place)
+        return names
+
+    def _devices(self, match: Json, place: Place) -> set[str]:
+        if match["left"] not in ({"meta": {"key": "oif"}}, {"meta": {"key": "oifname"}}):
+            return set()
         elements = [
-            element.get("elem", {}).get("val") if isinstance(element, dict) else element
-            for place, match in matches
-            if match["left"] in ({"meta": {"key": "oif"}}, {"meta": {"key": "oifname"}})
+            element["elem"].get("val") if isinstance(element, dict) else element
             for element in self._elements(match["right"], place)
         ]
         return {
@@ -106,8 +110,11 @@ class Rules:
     # --- what surely drops -------------------------------------------------------------------
 
     def dropping(self, place: Place, chain: Json, packet: Packet) -> Fate | None:
-        """What drops the packet; None if it passes."""
-        verdict, handle, entry = self._walk(place, packet, 0)
+        """What drops the packet; None if it passes, or nothing can be told."""
+        try:
+            verdict, handle, entry = self._walk(place, packet, 0)
+        except _STRANGE:
+            return None
         if verdict == DROP:
             return Fate(handle, entry)
         return Fate(0, 0) if verdict == RETURN and chain.get("policy") == DROP else None
@@ -129,8 +136,11 @@ class Rules:
     # --- what surely passes ------------------------------------------------------------------
 
     def passes(self, place: Place, chain: Json, packet: Packet) -> bool:
-        """Does the base chain let every packet of this kind pass, as far as can be told?"""
-        verdict = self._certain(place, packet, 0)
+        """Does the base chain surely let every packet of this kind pass?"""
+        try:
+            verdict = self._certain(place, packet, 0)
+        except _STRANGE:
+            return False
         return verdict == ACCEPT or (verdict == RETURN and chain.get("policy") != DROP)
 
     def _certain(self, place: Place, packet: Packet, depth: int) -> str:
@@ -208,8 +218,10 @@ class Rules:
 
 def target(rule: Json) -> str:
     """The chain that a rule leads to; '' if none."""
-    statement = rule["expr"][-1] if rule["expr"] else {}
-    return next((str(statement[kind]["target"]) for kind in _JUMPS if kind in statement), "")
+    with suppress(*_STRANGE):
+        (kind, value), *_ = rule["expr"][-1].items()
+        return str(value["target"]) if kind in _JUMPS else ""
+    return ""
 
 
 def _verdict(statement: Json) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
+from ..config import OF_IPTABLES
 from ..config import PATH as CONFIG
 from ..firewalls.obstacles import Foreign, Obstacle
 from ..model import ANY_ADDRESS, NONE, Network, Publication
@@ -369,6 +370,8 @@ def _opened(facts: Facts, obstacle: Obstacle) -> str:
         return f"only the program it belongs to can change it, so look there: nft --terse list table {table}"
     if table in facts.open_firewalls:
         return "loopnet sync"
+    if table in OF_IPTABLES:
+        return "; ".join(obstacle.mend)
     names = ", ".join(f'"{name}"' for name in [*facts.open_firewalls, table])
     line = f"open-firewalls = [ {names} ]"
     return (

@@ -83,6 +83,7 @@ def test_good(text: str, options: Options) -> None:
             1,
             "open-firewalls can't be 'ip loopnet', which is our own table",
         ),
+        ('open-firewalls = [ "ip  raw" ]', 1, "a table of iptables; leave it out"),
         ('open-firewalls = [ "ip x", "ip  x" ]', 1, "open-firewalls names 'ip x' twice"),
         ("open-firewalls = [ inet mullvad ]", 1, 'write open-firewalls = [ "inet mullvad" ]'),
         ("move = [ 'a:b'\nlo = keep", 1, 'write move = [ "default:loopnet" ]'),

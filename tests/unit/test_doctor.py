@@ -115,6 +115,8 @@ def test_tables_of_others() -> None:
         in only(Facts(foreign=other, open_firewalls=("inet a",))).command
     )
     assert only(Facts(foreign=opened, open_firewalls=("ip x",))).command == "loopnet sync"
+    raw = Foreign((IN_THE_WAY._replace(table="ip raw"),), tables=frozenset({"ip raw"}))
+    assert only(Facts(foreign=raw)).command == "nft insert"
     owned = opened._replace(owned=frozenset({"ip x"}))
     assert "only the program it belongs to" in only(Facts(foreign=owned)).command
     assert only(Facts(open_firewalls=("inet a",))).id == "firewall-absent"

@@ -6,6 +6,8 @@ import copy
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from libvirt_loopnet.firewalls import tables
 from libvirt_loopnet.firewalls.obstacles import around
@@ -162,6 +164,30 @@ def test_all_have_to_agree() -> None:
     ours["chain"]["table"] = "loopnet"
     assert found(ours) == EVERYWHERE
     assert ways([Rules(ONLY_WG0), Rules([*post])]).by == ("inet t output", "inet t post")
+
+
+JUNK = st.recursive(
+    st.none() | st.integers() | st.sampled_from(["@x", "10.0.0.0", "::", "wg*", "accept"]),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(
+        st.sampled_from([
+            "match", "vmap", "op", "left", "right", "meta", "key", "payload", "protocol", "field", "fib", "flags",
+            "result", "set", "range", "prefix", "addr", "len", "elem", "val", "jump", "target", "data", "ct",
+        ]),
+        inner,
+        min_size=1,
+        max_size=4,
+    ),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(["match", "vmap", "jump", "xt", "drop"]), JUNK, min_size=1)))
+def test_whatever_stands_there(statements: list[Any]) -> None:
+    """Nobody's network fails to start for rules that make no sense, and nothing is let out by them."""
+    ruleset = [chain("output", "output", "drop"), rule("output", 1, *statements, ACCEPT)]
+    found(*ruleset)
+    assert told(tuple(ruleset), [ONE], WG0) is not None
 
 
 # --- iptables ----------------------------------------------------------------------------------------
