@@ -39,6 +39,8 @@ def leave() -> list[str]:
     names = [network.name for network in runstate.active_networks()]
     if names and not is_here():
         try:
+            with suppress(FileNotFoundError):
+                os.unlink(PURGE)  # an earlier removal's
             shutil.rmtree(PLACE, ignore_errors=True)
             os.makedirs(PLACE, mode=0o700)
             ignore = shutil.ignore_patterns("__pycache__")

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+import inside
 import pytest
 
 from tests.machines.bootstrap import root
@@ -14,7 +15,7 @@ from tests.machines.machine import BOOTS, can_boot
 
 TOP = Path(__file__).resolve().parents[2]
 PYTHON_OF_BOOKWORM = "3.11"
-BASE = ("systemd-sysv", "dbus", "libvirt-clients", "rpm")
+BASE = ("systemd-sysv", "dbus", "libvirt-clients", "make", "rpm", *inside.PACKAGES)
 """What a machine has beside what the package depends on."""
 
 

@@ -295,8 +295,10 @@ def test_purged_under_a_guest(bookworm: Path, deb: Path) -> None:
         machine.run(INSTALL)
         machine.run("virsh net-start loopnet")
         plug_in_guest(machine)
-        machine.run(REMOVE)
+        machine.run(PURGE)
+        assert "/var/lib/libvirt-loopnet/loopnet.reservations" in machine.run(OURS)
         # a reboot, as far as it is of interest: /run is empty then
         machine.run("rm -r /run/libvirt-loopnet-removed")
         machine.run("for hook in /etc/libvirt/hooks/*/*-removed; do $hook x start begin - </dev/null; done")
-        assert machine.run("find /etc/libvirt/hooks -name '*-removed'") == ""
+        assert machine.run(OURS) == before
+        assert "loopnet" not in machine.run("cat /etc/hosts")

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 from conftest import PYTHON_OF_BOOKWORM, TOP
-from test_deb import OURS, PORT, assert_clean, assert_works, plug_in_guest
+from inside import assert_told, boot, pinged, prepare, snapshot
+from test_deb import assert_works
 
 from tests.machines.machine import Machine
+from tests.sandbox.snapshot import Snapshot, differences
 
 RPM = "rpm --nodeps --nosignature --dbpath /var/lib/rpm"
 MODULES = f"/usr/lib/python{PYTHON_OF_BOOKWORM}/site-packages"
@@ -64,44 +66,60 @@ def test_contents(rpms: Path) -> None:
 
 
 def test_life_on_a_running_machine(bookworm: Path, rpms: Path, newer: Path) -> None:
+    """Installed, upgraded and erased under a guest that is pinged, installed again and erased without one."""
     with Machine(bookworm) as machine:
+        prepare(machine)
         machine.run(f"echo {MODULES} >/usr/lib/python3/dist-packages/fedora.pth; mkdir -p /var/lib/rpm")
         machine.copy(next(rpms.glob("libvirt-loopnet-0*.noarch.rpm")), "/root/old.rpm")
         machine.copy(newer, "/root/new.rpm")
-        before = machine.run(OURS)
+        before = snapshot(machine)
         # The daemon ends when it has nothing to do; its sockets stay.
-        machine.run("virsh net-list; systemctl stop libvirtd.service; ! pgrep libvirtd")
+        machine.run("systemctl stop libvirtd.service; ! pgrep libvirtd")
 
         assert "Defined network loopnet" in machine.run(f"{RPM} -i /root/old.rpm")
         assert machine.run(f"{RPM} -V libvirt-loopnet") == ""
         machine.run("virsh net-start loopnet")
         assert_works(machine)
         assert machine.run("systemctl is-active loopnet-watch") == "active\n"
-        plug_in_guest(machine)
+        guest = boot(machine)
         address = machine.run("loopnet ip vm1")
-
-        machine.run(
-            "echo 'names = off' >/etc/libvirt-loopnet.conf; echo '# mine' >>/etc/libvirt/hooks/qemu.d/50-loopnet"
-        )
-        assert "efined network" not in machine.run(f"{RPM} -U /root/new.rpm")
-        assert machine.run("ls /etc/libvirt/hooks/*").split() == [
-            "/etc/libvirt/hooks/network.d:", "50-loopnet", "/etc/libvirt/hooks/qemu.d:", "50-loopnet"
-        ]  # fmt: skip
-        assert "mine" not in machine.run("cat /etc/libvirt/hooks/qemu.d/50-loopnet")
-        assert machine.run(f"{RPM} -V libvirt-loopnet || true") == "S.5....T.  c /etc/libvirt-loopnet.conf\n"
-        assert machine.run("loopnet ip vm1") == address
-
-        machine.run("loopnet sync; systemctl stop loopnet-watch")  # as Fedora's systemd-update-helper does
-        assert "still up: loopnet; their guests go on" in machine.run(f"{RPM} -e libvirt-loopnet")
-        assert "127.0.0.1/16" in machine.run("ip -br address show dev lo")
-        machine.run(f"virsh net-port-delete loopnet {PORT}")
-        plug_in_guest(machine)
+        with pinged(machine, address.strip()):
+            upgraded(machine)
+            assert machine.run("loopnet ip vm1") == address
+            machine.run(
+                "loopnet sync; systemctl stop loopnet-watch"
+            )  # as Fedora's systemd-update-helper does
+            assert_told(machine.run(f"{RPM} -e libvirt-loopnet"))
+            machine.run("systemctl restart libvirtd; virsh list")
+        guest.destroy()
         machine.run("virsh net-destroy loopnet")
-        assert_clean(machine)
-        assert machine.run("virsh net-list --all --name").split() == ["default"]
-        left = set(machine.run(OURS).split()) - set(before.split())
-        # what Python has compiled, as nobody did when this was built: for another Python
-        state = "/var/lib/libvirt-loopnet"
-        assert {path for path in left if not path.startswith(MODULES)} == {
-            "/etc/libvirt-loopnet.conf.rpmsave", state, f"{state}/loopnet.reservations"
-        }  # fmt: skip
+        assert_as(before, machine)
+
+        # Who installs it again has what was there, addresses too.
+        machine.run(f"{RPM} -i /root/new.rpm; virsh net-start loopnet")
+        guest = boot(machine)
+        assert machine.run("loopnet ip vm1") == address
+        guest.destroy()
+        machine.run("systemctl stop loopnet-watch")
+        assert "Stopping network loopnet" in machine.run(f"{RPM} -e libvirt-loopnet")
+        assert_as(before, machine)
+
+
+def upgraded(machine: Machine) -> None:
+    machine.run(
+        "echo 'names = off' >/etc/libvirt-loopnet.conf; echo '# mine' >>/etc/libvirt/hooks/qemu.d/50-loopnet"
+    )
+    assert "efined network" not in machine.run(f"{RPM} -U /root/new.rpm")
+    assert machine.run("ls /etc/libvirt/hooks/*").split() == [
+        "/etc/libvirt/hooks/network.d:", "50-loopnet", "/etc/libvirt/hooks/qemu.d:", "50-loopnet"
+    ]  # fmt: skip
+    assert "mine" not in machine.run("cat /etc/libvirt/hooks/qemu.d/50-loopnet")
+    assert machine.run(f"{RPM} -V libvirt-loopnet || true") == "S.5....T.  c /etc/libvirt-loopnet.conf\n"
+
+
+def assert_as(before: Snapshot, machine: Machine) -> None:
+    """All is as before, but for the configuration that was changed and the guests' addresses."""
+    after = snapshot(machine)
+    files = {line.split()[3] for line in set(after["files"].splitlines()) - set(before["files"].splitlines())}
+    assert files <= {"/etc/libvirt-loopnet.conf.rpmsave", "/var/lib/libvirt-loopnet/loopnet.reservations"}
+    assert differences({**before, "files": after["files"]}, after) == ""
