@@ -47,7 +47,7 @@ def run(_arguments: Namespace) -> int:
 
 def _clean_host(errors: list[str]) -> list[str]:
     host = linux.Linux()
-    nothing = HostState(gone=tuple(network.bridge for network in runstate.active_networks()))
+    nothing = HostState(gone=tuple(runstate.active_networks()))
     before = _steps(host, nothing, errors)
     errors += apply.force(host, nothing)
     try:

@@ -41,7 +41,7 @@ def survey(
         desired = _with_leased(desired)
     if desired.published:
         desired = desired._replace(published=spare_taken(desired.published, sockets.at_localhost()))
-    return desired._replace(gone=(stopping.bridge,)) if stopping else desired
+    return desired._replace(gone=(stopping,)) if stopping else desired
 
 
 def _with_leased(desired: HostState) -> HostState:

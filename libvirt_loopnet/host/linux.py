@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
-from ipaddress import IPv4Network, ip_address
+from ipaddress import ip_address, ip_network
 
 from .. import process
 from ..errors import HostError, LoopnetError, PrivilegeError
@@ -138,7 +138,7 @@ def _run_conntrack(texts: list[str]) -> None:
     """A kernel that can't do it (CONFIG_NF_CT_NETLINK) is no reason to leave anything else undone."""
     for text in texts:
         try:
-            conntrack.forget(IPv4Network(text))
+            conntrack.forget(ip_network(text))
         except HostError as error:
             warn(f"{error}; packets of old connections to {text} may be routed until they time out")
 

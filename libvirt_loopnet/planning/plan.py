@@ -9,6 +9,7 @@ Undoing a setup is planning for the state before it; no inverse is kept anywhere
 from __future__ import annotations
 
 from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Network
 
 from ..firewalls.ip6tables import orders6
 from ..firewalls.openings import Order, orders
@@ -96,16 +97,23 @@ def _replace_tables(observed: Observed, desired: HostState, tables: str | None) 
     # The kernel takes its time over what is deleted (a grace period of RCU), were it never there.
     absent = observed.ruleset == ""
     gone = delete_tables(with_ipv6=observed.ipv6.has_table)
+    forgotten = [Step(CONNTRACK, str(prefix)) for prefix in _forgotten(desired)]
     if not desired.networks:
-        # While our guards stand: after them an established connection's packets, with addresses of ours put in
-        # by its entry, would be routed like any others, and leave by the default route.
-        return [] if absent else [Step(CONNTRACK, str(TRANSIT)), Step(NFT, gone)]
+        return [] if absent else [*forgotten, Step(NFT, gone)]
     made = script(observed, desired)
     inserted = [each for network in desired.networks for each in inserts(network)]
     return [
+        *forgotten,
         Step(NFT, made if absent else gone + made),
         *(Step(NETLINK, str(each)) for each in inserted),
     ]
+
+
+def _forgotten(desired: HostState) -> list[IPv4Network | IPv6Network]:
+    """Prefixes whose connections end while our guards still stand: after them an established connection's packets,
+    with addresses of ours put in by its entry, would be routed like any others, and leave by the default route."""
+    everything = [] if desired.networks else [TRANSIT]
+    return [*everything, *(prefix for network in desired.gone for prefix in network.ipv6_prefixes)]
 
 
 def script(observed: Observed, desired: HostState) -> str:
@@ -167,7 +175,8 @@ def _add(observed: Observed, desired: HostState) -> list[Step]:
 
 def _orders(observed: Observed, desired: HostState) -> list[Order]:
     published = {each.network for each in desired.published}
-    found = orders(observed.firewalls, desired.networks, desired.gone, published, desired.trusted)
+    bridges = [network.bridge for network in desired.gone]
+    found = orders(observed.firewalls, desired.networks, bridges, published, desired.trusted)
     return found + orders6(observed.ipv6.ip6tables, desired.networks, observed.ipv6.bridges)
 
 

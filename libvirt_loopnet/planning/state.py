@@ -99,8 +99,8 @@ class HostState(NamedTuple):
     """(network, host number) of all reservations, also of guests that don't run."""
     reached: tuple[tuple[str, int], ...] = ()
     """(network, host number) of all that are reserved in networks with published ports."""
-    gone: tuple[str, ...] = ()
-    """Bridges that were ours: other firewalls have to forget them, although they are no more."""
+    gone: tuple[Network, ...] = ()
+    """Networks that were here: other firewalls, and the kernel's connections, have to forget them."""
     trusted: tuple[str, ...] = ()
     """Tables of others in nft that may be opened, each as family and name."""
 

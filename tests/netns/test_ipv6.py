@@ -17,7 +17,7 @@ from tests.sandbox import Namespace
 from . import frames, frames6
 from .arena import INTERNET6, LAN6, OTHER_PREFIX6, PREFIX6, UPLINK6
 from .lab import DNSMASQ, Lab, LabGuest, LabNetwork, eventually
-from .wire import Capture
+from .wire import Capture, datagram_socket
 
 PORT = 80
 TOKEN = b"@ipv6@"
@@ -320,6 +320,39 @@ def test_all_of_it_goes(plain: Lab) -> None:
     time.sleep(0.1)
     assert plain.host.sh("ip -6 route show table all; ip -6 address show dev uplink0") == before
     assert plain.rules() == ""
+
+
+@pytest.mark.parametrize("others", [True, False], ids=["beside an IPv4 network", "the last"])
+def test_connections_end_with_their_network(plain: Lab, others: bool) -> None:
+    """As in IPv4: NAT rules of others keep the kernel's translation alive, and what comes late for a guest would leave
+    by the default route."""
+    add_uplink(plain)
+    theirs = "chain c { type nat hook prerouting priority dstnat; };"
+    theirs += "chain d { type nat hook postrouting priority srcnat; oifname nowhere masquerade; };"
+    plain.host.run(["nft", "-f", "-"], input=f"table ip6 theirs {{ {theirs} }}")
+    network = start(plain)
+    if others:
+        plain.start(plain.network(2))
+    guest = plain.guest(network)
+    own_address(guest)
+    guest.namespace.sh(f"ip -6 route replace default via {GATEWAY} dev eth0")
+    inside, outside = (
+        datagram_socket(namespace, (address, 0), socket.AF_INET6)
+        for namespace, address in ((guest.namespace, guest.ipv6), (plain.lan, INTERNET6))
+    )
+    with inside, outside, Capture(plain.lan, "lan0") as lan:
+        outside.settimeout(5)
+        inside.sendto(b"out", outside.getsockname()[:2])
+        _, masqueraded = outside.recvfrom(100)
+        assert masqueraded[0] == UPLINK6
+        plain.destroy(guest)
+        plain.stop(network)
+        for _ in range(3):
+            outside.sendto(TOKEN, masqueraded[:2])
+        mine = socket.inet_pton(socket.AF_INET6, guest.ipv6)
+        assert lan.find(lambda frame: TOKEN in frame and mine in frame) is None
+    assert PREFIX6[:-5] not in plain.host.sh("cat /proc/net/nf_conntrack")
+    plain.host.sh("nft delete table ip6 theirs")
 
 
 def test_many_guests_cost_what_one_costs(plain: Lab) -> None:

@@ -218,8 +218,10 @@ def read_all(connection: socket.socket) -> bytes:
     return b"".join(parts)
 
 
-def datagram_socket(namespace: Namespace, where: tuple[str, int] | None = None) -> socket.socket:
-    created = namespace.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+def datagram_socket(
+    namespace: Namespace, where: tuple[str, int] | None = None, family: int = socket.AF_INET
+) -> socket.socket:
+    created = namespace.call(lambda: socket.socket(family, socket.SOCK_DGRAM))
     if where:
         created.bind(where)
     return created
