@@ -10,7 +10,7 @@ The rule, for it must not be a race that a guest can win:
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 from ..model import Port, Reservation
 from ..records import NamedTuple
@@ -75,6 +75,24 @@ def judge(scene: Scene) -> Verdict:
     judgement.libvirts_own()
     judgement.heard()
     return Verdict(tuple(judgement.welcome.values()), tuple(judgement.strangers))
+
+
+FEW = 8
+"""A guest may send with as many MAC addresses as it likes, and is not to fill people's screens."""
+
+
+def few(strangers: Iterable[Stranger]) -> list[Stranger]:
+    """At most FEW of each device; the last says how many more there are."""
+    by_device: dict[str, list[Stranger]] = {}
+    for each in strangers:
+        by_device.setdefault(each.device, []).append(each)
+    found = []
+    for here in by_device.values():
+        found += here[:FEW]
+        if here[FEW:]:
+            more = f"{found[-1].why}; {len(here) - FEW} more MAC addresses were heard there"
+            found[-1] = found[-1]._replace(why=more)
+    return found
 
 
 class _Judgement:

@@ -13,7 +13,7 @@ from tests.sandbox import INTERNET
 
 from . import frames
 from .arena import STRANGE_MAC
-from .lab import Lab, LabGuest, LabNetwork, domain_xml, eventually, guest_uuid
+from .lab import Lab, LabGuest, LabNetwork, bound_over, domain_xml, eventually, guest_uuid
 from .test_senders import PORT, agrees, answers, loopnet
 from .wire import Capture, Servers, ask_tcp, ask_udp
 
@@ -114,6 +114,23 @@ def test_a_guest_on_the_bridge_itself(lab: Lab) -> None:
     assert listed(lab)[guest.mac]["state"] == "reserved"
     assert guest.name not in lab.path("/etc/hosts").read_text()
     assert answers(lab, other.loop) == other.mac
+
+
+def test_other_guests_ends_start_no_python(lab: Lab) -> None:
+    """Where no guest is on a bridge itself, there is nothing that its end would have to tell."""
+    network = lab.network(1)
+    lab.start(network)
+    plain, guest = lab.guest(network), container(lab, network)
+
+    def end() -> int:
+        with bound_over(lab, "/usr/bin/python3", "#!/bin/sh\nexit 7\n"):
+            return lab.hook("qemu", plain.name, "stopped", plain.domain_xml, check=False).returncode
+
+    assert end() == 0
+    lab.hook("qemu", guest.name, "start", bridged_xml(guest))
+    assert end() == 7
+    lab.hook("qemu", guest.name, "stopped", bridged_xml(guest))
+    assert end() == 0
 
 
 def test_arrivals(lab: Lab) -> None:

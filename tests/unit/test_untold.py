@@ -11,7 +11,7 @@ from libvirt_loopnet.addresses.behind import is_behind, live_behind
 from libvirt_loopnet.host.kernel import stations as kernel
 from libvirt_loopnet.model import Options, Port, Reservation
 from libvirt_loopnet.planning.state import Tap, desire
-from libvirt_loopnet.planning.untold import Owner, Scene, Stranger, judge
+from libvirt_loopnet.planning.untold import FEW, Owner, Scene, Stranger, few, judge
 from tests.unit.test_plan import network
 
 OWN, BY_HAND, OTHER = "52:54:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:00:03"
@@ -110,6 +110,16 @@ def test_what_our_rules_drop_is_told_of_and_never_let_in() -> None:
         "the NIC at veth1 has this MAC address already",
     )
     assert (behind.mac, behind.device, behind.behind, behind.can_reserve) == (OTHER, "vnet0", "vm1", True)
+
+
+def test_a_guest_fills_no_screens() -> None:
+    many = [(f"02:00:00:00:01:{n:02x}", "vnet0") for n in range(20)]
+    strangers = judge(EMPTY._replace(refused=[*many, (OTHER, "veth1")], taps={"vnet0": OWN})).strangers
+    assert len(strangers) == 21
+    shown = few(strangers)
+    assert [each.device for each in shown] == ["veth1", *["vnet0"] * FEW]
+    assert shown[-1].why == f"vnet0 is for {OWN} alone; 12 more MAC addresses were heard there"
+    assert few(shown) == shown
 
 
 # --- behind a guest --------------------------------------------------------------------------------

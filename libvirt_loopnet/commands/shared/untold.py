@@ -12,7 +12,7 @@ from ...converge import adopt
 from ...errors import PoolFullError
 from ...host.admitted import refused
 from ...model import Network, Port, Reservation
-from ...planning.untold import Stranger
+from ...planning.untold import Stranger, few
 
 WAITING = "nobody has told of it yet"
 
@@ -35,19 +35,18 @@ def untold(store: Store, live: Iterable[Port] | None = None) -> list[Untold]:
     """All that were heard, or that libvirt knows of; root alone sees them. ``live``: all live NICs, if known."""
     found: list[Untold] = []
     for network, verdict in adopt.look(store, refused(), live):
-        kept = store.load(network.name)
         for nic in verdict.welcome:
             found.append(Untold(network.name, nic.mac, nic.tap, WAITING, "loopnet sync"))
-        for stranger in verdict.strangers:
-            command = _command(network, stranger, kept)
+        address = _free_address(network, store.load(network.name)) if verdict.strangers else ""
+        for stranger in few(verdict.strangers):
+            command = _command(stranger, address)
             found.append(Untold(network.name, stranger.mac, stranger.device, stranger.why, command))
     return found
 
 
-def _command(network: Network, stranger: Stranger, kept: Sequence[Reservation]) -> str:
+def _command(stranger: Stranger, address: str) -> str:
     if not stranger.can_reserve:
         return f"loopnet list; ip link show {quote(stranger.device)}"
-    address = _free_address(network, kept)
     behind = f" --behind {quote(stranger.behind)}" if stranger.behind else ""
     return f"loopnet reserve {stranger.mac} {address}{behind}"
 
