@@ -42,7 +42,7 @@ def load(world: World, device: str) -> None:
 def seen_as(guest: Guest) -> str:
     """The address by which the internet sees the guest; '' if it isn't reached."""
     page = guest.run(f"timeout 3 wget -qO- http://{INTERNET}/", check=False, timeout=8)
-    return page.strip().rpartition(" ")[2]
+    return page.strip().rpartition(" ")[2] if page.startswith("hello") else ""
 
 
 def host_sees(world: World) -> bool:

@@ -142,6 +142,8 @@ TABLES: dict[str, Callable[[str], str]] = {
     "hand-written": hand_written,
 }
 """What is loaded when it is connected by a device, or by none: ''."""
+ENDED_BY_RULES = ("mullvad", "mullvad, LAN")
+"""Those whose output and forward chains end in a rule that rejects, beside their policy."""
 NAMES = {
     "mullvad": "inet mullvad",
     "mullvad, LAN": "inet mullvad",
