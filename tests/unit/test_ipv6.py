@@ -138,7 +138,7 @@ def test_a_definition_has_its_prefix() -> None:
 
 def test_rewrite_gives_and_takes() -> None:
     plain = defined(None)
-    given = rewrite_network(plain, ipv6=Choice(global_id=b"\x12\x34\x56\x78\x9a"))
+    given = rewrite_network(plain, ipv6=Choice(global_id=lambda: b"\x12\x34\x56\x78\x9a"))
     assert given.network.ipv6 == PREFIX
     assert given.xml == defined()
     assert rewrite_network(given.xml).network.ipv6 == PREFIX  # not asked for it stays
