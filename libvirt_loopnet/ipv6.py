@@ -14,7 +14,7 @@ from .validation import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 ULA = IPv6Network("fc00::/7")
 """RFC 4193, 3.1; what is made here is in its second half, fd00::/8."""
@@ -86,11 +86,12 @@ def check_ipv6_overlap(name: str, prefix: IPv6Network, others: Iterable[tuple[st
 
 
 class Choice(NamedTuple):
-    """What somebody wants for a network: a prefix, one made of ``global_id``, or neither."""
+    """What somebody wants for a network: a prefix, one made of a global ID, or neither."""
 
     prefix: IPv6Network | None = None
-    global_id: bytes = b""
+    global_id: Callable[[], bytes] | None = None
+    """Asked when all else is known to be right, since it may make one."""
 
     def of(self, loop_prefix: IPv4Network) -> IPv6Network | None:
         """The prefix of a network with this loop prefix."""
-        return ula_prefix(self.global_id, loop_prefix) if self.global_id else self.prefix
+        return ula_prefix(self.global_id(), loop_prefix) if self.global_id else self.prefix

@@ -88,8 +88,9 @@ class Sharing:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """A test's name is shown without its group, as pytest takes it on the command line."""
-        report.nodeid, _, name = report.nodeid.rpartition("@")
-        self._seconds[name] += report.duration
+        name, _, shared = report.nodeid.rpartition("@")
+        report.nodeid = name or shared  # not every way to share has groups
+        self._seconds[shared] += report.duration
 
     def pytest_testnodedown(self, node: object, error: object) -> None:
         if error:

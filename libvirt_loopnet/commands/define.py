@@ -25,7 +25,7 @@ from ..prefixes import (
     free_loop_prefix,
     known_user,
 )
-from ..validation import shown
+from ..validation import check_name, shown
 from .shared import prefix_options
 from .shared.inventory import networks
 from .shared.output import note
@@ -60,7 +60,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     asked = prefix_options.read(arguments)
     internet = NONE if arguments.isolated else ALL
-    _new(arguments.name, choose(arguments.name, asked, ()), internet)  # wrong input is told first
+    check_name(arguments.name)  # wrong input is told first
+    _new(arguments.name, choose(arguments.name, asked, ()), internet)
     if arguments.print_xml:
         chosen = choose(arguments.name, asked, _taken(arguments.connect))
         sys.stdout.buffer.write(_new(arguments.name, chosen, internet))

@@ -27,7 +27,8 @@ from typing import NamedTuple
 from ..addresses.store import Store
 from ..converge.drift import Look, brief, broken, look
 from ..daemon import hookfiles
-from ..model import LOCALHOST, Network
+from ..model import LOCALHOST, NONE, Network
+from ..planning.ipv6 import is_router
 from ..planning.lo import FOUND, NARROW, SHRUNK, WIDE
 from ..ruleset.tables import TABLES
 from .list import as_json
@@ -148,6 +149,7 @@ def _networks(status: Status) -> Iterator[dict[str, object]]:
             "loop_prefix": str(network.loop_prefix),
             "guest_prefix": str(network.guest_prefix),
             "transit_prefix": str(network.transit_prefix),
+            "ipv6_prefixes": [str(prefix) for prefix in network.ipv6_prefixes],
             "gateway": str(network.guest_address(network.gateway)),
             "host": str(network.loop_address(network.host)),
             "domain": network.domain,
@@ -166,6 +168,8 @@ def _print(status: Status) -> None:
     seen = status.look
     print_table(COLUMNS, [_row(status, network) for network in _sorted(status)])
     print()
+    for line in _ipv6(status):
+        print(f"ipv6:   {line}")
     for entry in seen.observed.lo:
         print(f"lo:     {entry.address}/{entry.length}")
     print(f"        {_reason(seen)}")
@@ -180,6 +184,23 @@ def _print(status: Status) -> None:
     print(f"drift:  {'repair it with: loopnet sync' if status.drift else 'none'}")
     for line in status.drift:
         print(f"        {line}")
+
+
+def _ipv6(status: Status) -> Iterator[str]:
+    """A line for each prefix, and whether guests have a way out by it."""
+    seen = status.look
+    for network in _sorted(status):
+        for prefix in network.ipv6_prefixes:
+            if network not in status.active:
+                yield f"{network.name} {prefix}"
+            elif network.ipv6 and not seen.observed.ipv6.enabled:
+                yield f"{network.name} {prefix}, of no use: this host has no IPv6"
+            elif network.internet == NONE:
+                yield f"{network.name} {prefix}, isolated"
+            elif network.ipv6 and not is_router(seen.observed.ipv6, seen.desired.networks):
+                yield f"{network.name} {prefix}, no way out"
+            else:
+                yield f"{network.name} {prefix}"
 
 
 def _ports(status: Status) -> Iterator[str]:

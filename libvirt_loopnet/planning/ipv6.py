@@ -6,7 +6,7 @@ nothing of it is done.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from ipaddress import IPv6Address, IPv6Network
 
 from ..ipv6 import LENGTH
@@ -78,10 +78,14 @@ def is_endangered(observed: Observed6) -> bool:
     )
 
 
-def remove(observed: Observed6, networks: Sequence[Network]) -> list[str]:
-    """Sysctls that switch IPv6 off again on bridges that have ours and are no more to have it."""
+def remove(observed: Observed6, networks: Sequence[Network], ours: Container[str]) -> list[str]:
+    """Sysctls that switch IPv6 off again on bridges that have ours and are no more to have it.
+
+    ``ours`` are the devices of our networks by what IPv4 tells; others may have routes of this metric, too.
+    """
     wanted = {(n.bridge, n.ipv6) for n in networks}
-    stale = {r.dev for r in observed.routes if r.metric == METRIC and (r.dev, r.prefix) not in wanted}
+    marked = [route for route in observed.routes if route.metric == METRIC and route.dev in ours]
+    stale = {route.dev for route in marked if (route.dev, route.prefix) not in wanted}
     return [f"net/ipv6/conf/{dev}/disable_ipv6=1" for dev in sorted(stale)]
 
 

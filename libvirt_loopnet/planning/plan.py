@@ -74,7 +74,8 @@ def _remove(observed: Observed, desired: HostState) -> list[Step]:
     if not desired.shrink_lo:
         steps += _ip(plan_lo(observed.lo, observed.routes, False, _is_active(observed)))
     steps += _ip(_route("del", route) for route in sorted(stale, key=str))
-    steps += [Step(SYSCTL, line) for line in ipv6.remove(observed.ipv6, desired.networks)]
+    ours = {route.dev for route in _ours(observed.routes)} | bridges
+    steps += [Step(SYSCTL, line) for line in ipv6.remove(observed.ipv6, desired.networks, ours)]
     wanted = {(each.dev, each.address) for each in desired.neighbours}
     steps += _ip(
         f"neighbour del {each.address} dev {each.dev}"

@@ -158,9 +158,11 @@ def test_no_router_until_the_host_has_a_way_out(lab: Lab) -> None:
     made = slaac(guest)
     assert guest_routes(guest) == ""
     assert "forwarding" not in loopnet(lab, "plan")
+    assert f"net1 {PREFIX6}, no way out" in loopnet(lab, "status")
     add_uplink(lab)
     assert "net/ipv6/conf/all/forwarding=1" in loopnet(lab, "sync")
     assert loopnet(lab, "plan") == "nothing to do\n"
+    assert f"net1 {PREFIX6}\n" in loopnet(lab, "status")
     ask_router(guest)
     eventually(lambda: "default" in guest_routes(guest), 8.0)
     assert slaac(guest) == made

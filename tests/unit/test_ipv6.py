@@ -138,7 +138,7 @@ def test_a_definition_has_its_prefix() -> None:
 
 def test_rewrite_gives_and_takes() -> None:
     plain = defined(None)
-    given = rewrite_network(plain, ipv6=Choice(global_id=b"\x12\x34\x56\x78\x9a"))
+    given = rewrite_network(plain, ipv6=Choice(global_id=lambda: b"\x12\x34\x56\x78\x9a"))
     assert given.network.ipv6 == PREFIX
     assert given.xml == defined()
     assert rewrite_network(given.xml).network.ipv6 == PREFIX  # not asked for it stays
@@ -254,8 +254,10 @@ def test_steps_end() -> None:
         routes=(ROUTER, Route6(PREFIX, "virbr1", 256), Route6(PREFIX, "virbr1", METRIC)),
     )
     assert ipv6.add(after, networks) == ([], [])
-    assert ipv6.remove(after, networks) == []
-    assert ipv6.remove(after, []) == ["net/ipv6/conf/virbr1/disable_ipv6=1"]
+    assert ipv6.remove(after, networks, {"virbr1"}) == []
+    assert ipv6.remove(after, [], {"virbr1"}) == ["net/ipv6/conf/virbr1/disable_ipv6=1"]
+    foreign = after._replace(routes=(Route6(PREFIX, "wlan0", METRIC),))
+    assert ipv6.remove(foreign, [], {"virbr1"}) == []  # somebody else's metric
 
 
 def test_an_isolated_network_is_no_reason_to_forward() -> None:

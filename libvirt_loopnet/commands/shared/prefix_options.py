@@ -69,7 +69,7 @@ def _ipv6(text: str | None, option: str) -> Choice | None:
     if text == NONE:
         return Choice()
     if text == "ula":
-        return Choice(global_id=global_id())
+        return Choice(global_id=global_id)
     prefix = parse_ipv6_prefix(text, option)
     if not prefix.subnet_of(ULA) and not is_routed(prefix, ipv6.routes()):
         raise InputError(
