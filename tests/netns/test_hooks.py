@@ -138,7 +138,7 @@ def test_broken_domain_xml(lab: Lab, driver: str, operation: str) -> None:
         expect_bad_xml(lab, driver, operation, huge, "more than 8 MiB")
     finally:
         lab.path("/etc/libvirt-loopnet.conf").unlink()
-        lab.host.sh("rm -r /run/libvirt-loopnet/net9")
+        lab.host.sh("rm -r /run/libvirt-loopnet/net9; rmdir --ignore-fail-on-non-empty /run/libvirt-loopnet")
 
 
 def test_nothing_on_stdin(lab: Lab) -> None:
