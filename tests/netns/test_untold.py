@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.sandbox import INTERNET
+from tests.sandbox import CHECKOUT, INTERNET
 
 from . import frames
 from .arena import STRANGE_MAC
@@ -258,6 +258,38 @@ def test_watch_lets_it_in_at_once(lab: Lab) -> None:
             eventually(lambda: one.mac not in lab.rules(), WITHIN)
         finally:
             watch.terminate()
+
+
+HEARD = """
+import socket, subprocess, sys; sys.path.insert(0, sys.argv[1])
+from libvirt_loopnet.host.kernel.notify import Changes
+asked = []
+def is_news(bridge, mac):
+    asked.append((bridge, mac))
+    return mac == "02:00:00:00:00:02"
+def speaks(mac):
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+        wire.bind(("inside9", 0))
+        wire.send(bytes.fromhex("ffffffffffff" + mac.replace(":", "") + "88b5") + bytes(50))
+lines = "link add br9 type bridge\\nlink add port9 type veth peer name inside9\\nlink set port9 master br9"
+for name in ("default", "all"):
+    open(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6", "w").write("1")
+with Changes(is_news) as changes:
+    lines += "".join(f"\\nlink set {name} up" for name in ("br9", "port9", "inside9"))
+    subprocess.run(["ip", "-batch", "-"], input=lines, text=True, check=True)
+    while changes.wait(1):
+        pass
+    for mac in ("02:00:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:00:02"):
+        speaks(mac)
+        print(changes.wait(2))
+print(("br9", "02:00:00:00:00:01") in asked)
+"""
+
+
+def test_what_a_bridge_hears_is_told(lab: Lab) -> None:
+    """Once for each MAC address, by the kernel; and nothing that is no news."""
+    told = lab.host.run(["/usr/bin/python3", "-I", "-c", HEARD, str(CHECKOUT)]).stdout
+    assert told.split() == ["False", "True", "False", "True"]
 
 
 def test_no_guest_takes_what_is_kept_for_another(lab: Lab) -> None:
