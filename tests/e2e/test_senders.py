@@ -142,14 +142,14 @@ def test_own_addresses_alone(world: World) -> None:
 def test_further_addresses_where_each_has_its_own(world: World) -> None:
     """What is dropped is told with the command that lets it; one for a guest alone, one that two hold in turn."""
     xml = loopnet(
-        world, "define", "strict", "--addresses", "own", "--loop-prefix", "127.1.0.0/24", "--print-xml"
+        world, "define", "narrow", "--addresses", "own", "--loop-prefix", "127.1.0.0/24", "--print-xml"
     )
     world.define(xml)
     strange = "52:54:00:77:77:77"
     assert "127.1.0.50 beside 127.1.0.2" in loopnet(world, "reserve", strange, "--also", "127.1.0.50")
     assert loopnet(world, "release", strange).startswith("released 127.1.0.2, 127.1.0.50 of ")
-    world.sandbox.virsh("net-start", "strict")
-    guests = [world.sandbox.guest(name, ["strict"]) for name in ("vm1", "vm2")]
+    world.sandbox.virsh("net-start", "narrow")
+    guests = [world.sandbox.guest(name, ["narrow"]) for name in ("vm1", "vm2")]
     for guest in guests:
         guest.start()
     for guest in guests:
@@ -168,7 +168,7 @@ def test_further_addresses_where_each_has_its_own(world: World) -> None:
     two.run(f"ping -c1 -W2 {BY_HAND}")
     one.run(f"ping -c1 -W2 -I {BY_HAND} {INTERNET}")
     assert (listed(world)["vm1"]["also"], listed(world)["vm1"]["dropped"]) == ([LOOP], [])
-    assert world.resolve("vm1.strict") == ["127.1.0.2"]
+    assert world.resolve("vm1.narrow") == ["127.1.0.2"]
 
     loopnet(world, "reserve", "--shared", SHARED_LOOP, "vm1", "vm2")
     one.run(f"ip address add {SHARED}/24 dev eth0")
