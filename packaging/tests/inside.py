@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -124,8 +125,6 @@ def refusal(machine: Machine, command: str) -> str:
 
 def checkout(machine: Machine, top: Path, inside: str) -> None:
     """The checkout's files as they are now, which git knows of or would."""
-    import subprocess
-
     listed = [
         "git",
         "-c",
