@@ -171,7 +171,9 @@ def test_what_was_taken_away_comes_back(inner: HostGuest) -> None:
 
 def test_reservations_reach_dnsmasq(inner: HostGuest) -> None:
     """New ones, which it reads by itself, and changed ones, for which it gets a signal."""
-    inner.run(f"set -e; {LXC} destroy leaf; loopnet reserve leaf 127.1.0.20; {LXC} start leaf", timeout=SLOW)
+    inner.run(
+        f"set -e; {LXC} destroy leaf; loopnet reserve {LEAF} 127.1.0.20; {LXC} start leaf", timeout=SLOW
+    )
     poll(inner, "curl -sS --max-time 20 http://127.1.0.20/", "hello from leaf\n")
     poll(inner, LEASES, " 127.1.0.20/24 ")
 
