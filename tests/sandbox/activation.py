@@ -18,8 +18,8 @@ from types import FrameType
 from typing import Iterable, List, NoReturn, Optional, Tuple
 
 RUN = "/run/libvirt"
-SOCKETS = (("", "-sock"), ("-ro", "-sock-ro"), ("-admin", "-admin-sock"))
-"""How the units' names end, and their sockets' (libvirt's src/virtd*.socket.in)."""
+SOCKETS = (("", "-sock", 0o600), ("-ro", "-sock-ro", 0o666), ("-admin", "-admin-sock", 0o600))
+"""How the units' names end, their sockets', and SocketMode= (libvirt's src/virtd*.socket.in, without polkit)."""
 PREFIXES = {"virtproxyd": "libvirt"}
 """It has libvirtd's sockets; all others have those of their own name."""
 REST_SECONDS = 0.1
@@ -71,9 +71,10 @@ def main(daemon: str, seconds: str) -> NoReturn:
 def listen(daemon: str) -> List[Tuple[str, socket.socket]]:
     """The units' names, and their sockets."""
     prefix, made = PREFIXES.get(daemon, daemon), []
-    for unit, suffix in SOCKETS:
-        place = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        place.bind(f"{RUN}/{prefix}{suffix}")
+    for unit, suffix, mode in SOCKETS:
+        place, path = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), f"{RUN}/{prefix}{suffix}"
+        place.bind(path)
+        os.chmod(path, mode)
         place.listen(128)
         made.append((f"{daemon}{unit}.socket", place))
     return made
