@@ -28,6 +28,7 @@ from ..model import Network, Publication
 from ..networks.dhcp import Problem, parse_static
 from ..networks.parsing import dnsmasq_options_of
 from ..reports import doctor
+from ..reports.findings import Facts, Finding
 from .shared import plugging
 from .shared.inventory import DEFINITIONS, entries, most_dropped, networks_of_files, read_or_nothing
 from .shared.output import print_json
@@ -52,18 +53,18 @@ def run(arguments: Namespace) -> int:
     return doctor.order(found)
 
 
-def _text(finding: doctor.Finding) -> str:
+def _text(finding: Finding) -> str:
     return f"{finding.level}: {finding.what}\n  so:   {finding.consequence}\n  mend: {finding.command}"
 
 
-def look_around() -> doctor.Facts:
+def look_around() -> Facts:
     """Everything that doctor.py judges."""
     missing = facts.missing_programs()
     hooks = {driver: hookfiles.state(driver) for driver in hookfiles.DRIVERS}
     networks = runstate.active_networks()
     broken, drift = _state(bool(missing))
     ports = _published(networks)
-    return doctor.Facts(
+    return Facts(
         networks=tuple(networks),
         problems=_problems(),
         missing_programs=missing,

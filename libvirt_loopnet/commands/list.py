@@ -57,14 +57,15 @@ def run(arguments: Namespace) -> int:
         return 0
     columns = [*COLUMNS]
     rows = [[_printable(cell or "") for cell in _row(entry)] for entry in listed]
-    for column, cells in (
+    further: list[tuple[str, list[Sequence[object]]]] = [
         (IPV6, [[entry.ipv6_address] if entry.ipv6_address else [] for entry in listed]),
         (ALSO, [entry.also for entry in listed]),
         (SHARED, [entry.shared for entry in listed]),
         (SEEN, [entry.seen for entry in listed]),
         (DROPPED, [_few(entry.dropped) for entry in listed]),
         (PUBLISHED, [entry.reservation.published for entry in listed]),
-    ):
+    ]
+    for column, cells in further:
         if any(cells):
             columns.append(column)
             rows = [[*row, " ".join(map(str, each))] for row, each in zip(rows, cells)]

@@ -11,18 +11,16 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 
-from .. import config
 from ..addresses.publications import check_free, parse_clients, parse_publication
 from ..addresses.store import Store
-from ..converge import apply
-from ..converge.adopt import adopt
-from ..converge.evict import evict
+from ..converge.enact import enact
 from ..daemon import runstate
 from ..errors import ConflictError, InputError, NotFoundError
-from ..host import linux, sockets
+from ..host import sockets
 from ..model import ANY_ADDRESS, EVERYBODY, NONE, Publication, Reservation
 from ..prefixes import TRANSIT
-from ..reports.doctor import Listener, rival
+from ..reports.doctor import rival
+from ..reports.findings import Listener
 from ..validation import shown
 from .shared.inventory import Entry, entries, find, networks_of_files
 from .shared.output import note
@@ -66,7 +64,7 @@ def run(arguments: Namespace) -> int:
         if wanted not in kept.published:
             check_free(wanted, {name: store.load(name) for name in store.networks()})
             save(store, entry, kept, (*kept.published, wanted))
-            put_into_effect(store)
+            enact(store)
     print(f"published {line_of(wanted, kept, entry)}")
     if not runstate.is_active(entry.network_name):
         note(
@@ -103,16 +101,6 @@ def save(store: Store, entry: Entry, kept: Reservation, published: Sequence[Publ
     """Store what is published of ``kept``."""
     others = [each for each in store.load(entry.network_name) if each.mac != kept.mac]
     store.save(entry.network_name, [*others, kept._replace(published=tuple(sorted(published)))])
-
-
-def put_into_effect(store: Store) -> None:
-    """The host follows what is stored; within the lock. Where it refuses, ``loopnet sync`` may do better."""
-    host = linux.Linux()
-    adopt(store)
-    desired = apply.survey(host, store, config.load())
-    apply.establish(host, desired, thorough=True)
-    for network in desired.networks:
-        evict(network, store.load(network.name))
 
 
 def check_unused(wanted: Publication) -> None:

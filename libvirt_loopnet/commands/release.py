@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from ..addresses import pool
 from ..addresses.store import Store
 from ..converge.dhcp_files import publish
+from ..converge.enact import enact
 from ..daemon import runstate
 from ..errors import ConflictError, InputError, NotFoundError
 from ..validation import shown
-from .publish import put_into_effect
 from .reserve import parse_address, place
 from .shared.inventory import Entry, entries, find, networks_of_files
 from .shared.privileges import require_root
@@ -78,7 +78,7 @@ def _release_further(guests: Sequence[str], text: str, *, shared: bool) -> int:
         released = holders.intersection(set().union(*macs))
         store.save(network.name, pool.reduce(before, released, number, shared=shared))
         if runstate.is_active(network.name):
-            put_into_effect(store)
+            enact(store)
     for kept in before:
         if kept.mac in released:
             print(
@@ -128,7 +128,7 @@ def _release(chosen: Sequence[Entry]) -> None:
             publish(store, name)
             published = published or any(kept.published for kept in before)
         if published or any(map(runstate.is_active, names)):
-            put_into_effect(store)
+            enact(store)
     for entry in chosen:
         print(f"released {line(entry)}")
 

@@ -22,6 +22,7 @@ from ..addresses.labels import alias
 from ..addresses.pool import Nic
 from ..addresses.store import Store
 from ..converge.dhcp_files import publish
+from ..converge.enact import enact
 from ..daemon import runstate
 from ..errors import ConflictError, InputError, NotFoundError
 from ..guests.domains import parse_domain
@@ -31,7 +32,6 @@ from ..host.seen import in_use
 from ..model import FREE, Network, Reservation
 from ..networks.dhcp import parse_static
 from ..validation import check_mac, shown
-from .publish import put_into_effect
 from .shared.inventory import DEFINITIONS, Entry, entries, find, networks_of_files, read_or_nothing
 from .shared.privileges import require_root
 
@@ -100,7 +100,7 @@ def _reserve_further(arguments: Namespace, address: IPv4Address) -> int:
         store.save(network.name, after)
         publish(store, network.name)  # who had no address has one now
         if sorted(before) != after and runstate.is_active(network.name):
-            put_into_effect(store)
+            enact(store)
     macs = {nic.mac for nic in nics}
     for kept in after:
         if kept.mac in macs:
@@ -135,7 +135,7 @@ def keep(network: Network, nic: Nic, number: int, tap: str) -> Reservation:
             if tap:
                 set_alias(tap, alias(kept.name, network, kept.number))
             if any(each.published for each in after) or runstate.is_active(network.name):
-                put_into_effect(store)
+                enact(store)
         publish(store, network.name)
     return kept
 

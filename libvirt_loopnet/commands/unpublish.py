@@ -9,10 +9,11 @@ from argparse import ArgumentParser, Namespace
 
 from ..addresses.publications import parse_publication
 from ..addresses.store import Store
+from ..converge.enact import enact
 from ..errors import InputError, NotFoundError
 from ..model import EVERYBODY, Publication, Reservation
 from ..validation import shown
-from .publish import line_of, load, put_into_effect, save
+from .publish import line_of, load, save
 from .shared.inventory import entries, find, networks_of_files
 from .shared.privileges import require_root
 
@@ -44,7 +45,7 @@ def run(arguments: Namespace) -> int:
                 save(store, entry, kept, [each for each in kept.published if each not in gone])
                 closed += [line_of(each, kept, entry) for each in gone]
         if closed:
-            put_into_effect(store)
+            enact(store)
     if not closed:
         what = "nothing" if arguments.all else f"no {arguments.ports[:60]}"
         raise NotFoundError(f"{what} of guest {shown(arguments.guest)} is published; see: loopnet list")

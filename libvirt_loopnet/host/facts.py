@@ -11,7 +11,7 @@ from ..daemon.running import hooked, processes
 from ..errors import HostError
 from ..model import MAPPED, Network
 from ..prefixes import parse_prefix
-from ..reports.doctor import Daemon, Listener
+from ..reports.findings import Daemon, Listener
 from ..ruleset.tables import make_tables
 from . import confinement, linux, sockets
 

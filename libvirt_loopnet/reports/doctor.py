@@ -7,95 +7,11 @@ doesn't work; ``warning``: something doesn't, or will not after the next change;
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from ipaddress import IPv4Address
-from typing import NamedTuple
 
-from ..config import OF_IPTABLES
-from ..config import PATH as CONFIG
-from ..firewalls.obstacles import Foreign, Obstacle
-from ..model import ANY_ADDRESS, NONE, Network, Publication
-from ..networks.dhcp import Problem
+from ..model import ANY_ADDRESS, NONE, Publication
 from ..prefixes import LOOPBACK
-from .dropped import Dropped
-
-ERROR, WARNING, NOTE = "error", "warning", "note"
-
-
-class Finding(NamedTuple):
-    """One thing in the way."""
-
-    id: str
-    level: str
-    what: str
-    consequence: str
-    command: str
-
-
-class Listener(NamedTuple):
-    """A local socket that waits for others."""
-
-    protocol: str
-    address: IPv4Address
-    port: int
-
-
-class Daemon(NamedTuple):
-    """A running libvirt daemon."""
-
-    name: str
-    pid: int
-    older_than_hooks: bool
-
-
-class Facts(NamedTuple):
-    """What was seen on the host."""
-
-    networks: tuple[Network, ...] = ()
-    """Active ones."""
-    missing_programs: tuple[str, ...] = ()
-    old: tuple[tuple[str, str], ...] = ()
-    """(program, what says that it is too old)."""
-    nft_refusal: str = ""
-    """Why nft or the kernel doesn't take our rules; '' if it does."""
-    problems: tuple[Problem, ...] = ()
-    """What stands in <dhcp> of our networks and can't be followed."""
-    hooks: tuple[tuple[str, str], ...] = ()
-    """(driver, state) of each installed hook that isn't in order."""
-    daemons: tuple[Daemon, ...] = ()
-    ip_forward: bool = True
-    ipv6_off: bool = False
-    """The host has no IPv6, or it is switched off."""
-    ipv6_learned: tuple[str, ...] = ()
-    """Devices by which the kernel has learned a default route that it would lose if it forwarded."""
-    lo_managers: tuple[str, ...] = ()
-    """Programs that run and may bring lo's /8 back."""
-    networkd_bridges: tuple[tuple[str, str], ...] = ()
-    """(bridge of ours, .network file by which systemd-networkd configures it)."""
-    lo_option: str = "shrink"
-    guest_leases: tuple[tuple[str, str], ...] = ()
-    """(network, why libvirt lists the addresses its guests see, against the configuration)."""
-    rivals: tuple[tuple[str, str], ...] = ()
-    """(network that is not up, program with the port that its dnsmasq needs)."""
-    selinux_hooks: bool = True
-    """False where SELinux is enforced and keeps hooks confined."""
-    listeners: tuple[Listener, ...] = ()
-    addresses: tuple[tuple[str, IPv4Address], ...] = ()
-    """(device, address) of all but our bridges."""
-    foreign: Foreign = Foreign()  # it can't be changed
-    open_firewalls: tuple[str, ...] = ()
-    """Tables of nft that may be opened."""
-    firewall_problems: tuple[str, ...] = ()
-    """One line for each other firewall that could not be spoken to."""
-    drift: tuple[str, ...] = ()
-    unplugged: tuple[tuple[str, str], ...] = ()
-    """(what is said of a running guest that is not plugged into its network, the command)."""
-    untold: tuple[tuple[str, str], ...] = ()
-    """(what is said of a NIC on a bridge of ours that is not let in, the command)."""
-    published: tuple[tuple[str, Publication], ...] = ()
-    """(guest, what of it) of active networks."""
-    broken_state: tuple[str, ...] = ()
-    """One line for each file of ours that can't be read."""
-    dropped: tuple[Dropped, ...] = ()
+from .findings import ERROR, NOTE, WARNING, Facts, Finding, Listener
+from .firewalls import firewalls
 
 
 def findings(facts: Facts) -> list[Finding]:
@@ -335,96 +251,6 @@ def _senders(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _firewalls(facts: Facts) -> Iterator[Finding]:
-    for obstacle in facts.foreign.obstacles:
-        yield Finding(
-            "firewall",
-            WARNING,
-            f"another firewall, {obstacle.where}: {obstacle.rule}",
-            f"cut off: {', '.join(obstacle.breaks)}",
-            _opened(facts, obstacle),
-        )
-    for table in sorted({*facts.open_firewalls} - facts.foreign.tables):
-        yield Finding(
-            "firewall-absent",
-            NOTE,
-            f"open-firewalls names {table}, and there is no such table now",
-            "loopnet watch opens it as soon as there is",
-            "nft list tables",
-        )
-    yield from _kept_in(facts)
-    for problem in facts.firewall_problems:
-        yield Finding(
-            "firewall-unknown",
-            WARNING,
-            problem,
-            "loopnet can't tell it what guests need",
-            "loopnet sync",
-        )
-
-
-def _opened(facts: Facts, obstacle: Obstacle) -> str:
-    """How the user has it opened: never further than the host's own traffic gets."""
-    table = obstacle.table
-    if table in facts.foreign.owned:
-        return f"only the program it belongs to can change it, so look there: nft --terse list table {table}"
-    if table in facts.open_firewalls:
-        return "loopnet sync"
-    if table in OF_IPTABLES:
-        return "; ".join(obstacle.mend)
-    names = ", ".join(f'"{name}"' for name in [*facts.open_firewalls, table])
-    line = f"open-firewalls = [ {names} ]"
-    return (
-        f"loopnet sync, with {line} in {CONFIG}; or until the table is made anew: {'; '.join(obstacle.mend)}"
-    )
-
-
-def _kept_in(facts: Facts) -> Iterator[Finding]:
-    """Guests' traffic goes no further than the host's own, and that is kept in a VPN, say."""
-    ways = facts.foreign.ways
-    guests_go_out = any(network.internet != NONE for network in facts.networks)
-    if not ways.limited or not guests_go_out:
-        return
-    rules = f"nft list chain {ways.by[0]}"
-    if facts.foreign.around:
-        device = facts.foreign.around
-        yield Finding(
-            "firewall-around",
-            WARNING,
-            f"{', '.join(ways.by)}: the host's own traffic isn't let out by {device}, guests' is",
-            f"guests go round that, as soon as the route leads to {device}",
-            _keep_in(facts),
-        )
-    if not ways.elsewhere and not ways.open:
-        yield Finding(
-            "firewall-closed",
-            NOTE,
-            f"{', '.join(ways.by)}: for all that can be told, the host's own traffic gets out by no interface",
-            "guests are let out by none either, until it does",
-            rules,
-        )
-    elif facts.published:
-        yield Finding(
-            "firewall-published",
-            NOTE,
-            f"{', '.join(ways.by)}: the host's own traffic gets out by some interfaces only",
-            "guests' answers to the LAN are let out by no others, so published ports may not be reached from there",
-            rules,
-        )
-
-
-def _keep_in(facts: Facts) -> str:
-    """A table of its own that holds guests to where the host's own traffic goes."""
-    bridges = [network.bridge for network in facts.networks if network.internet != NONE]
-    spared = " ".join(f'oifname != "{name}"' for name in [*facts.foreign.ways.open, *bridges])
-    inside = ", ".join(f'"{bridge}"' for bridge in bridges)
-    chain = "inet guests forward"
-    return (
-        f"nft add table inet guests; nft 'add chain {chain} {{ type filter hook forward priority 0; }}'; "
-        f"nft 'add rule {chain} iifname {{ {inside} }} {spared} drop'"
-    )
-
-
 def _ipv6(facts: Facts) -> Iterator[Finding]:
     ours = [network for network in facts.networks if network.ipv6]
     if ours and facts.ipv6_off:
@@ -448,7 +274,7 @@ def _ipv6(facts: Facts) -> Iterator[Finding]:
 
 
 _CHECKS = (
-    _programs, _hooks, _forwarding, _ipv6, _definitions, _state, _guests, _untold, _senders, _firewalls, _bridges,
+    _programs, _hooks, _forwarding, _ipv6, _definitions, _state, _guests, _untold, _senders, firewalls, _bridges,
     _occupants, _rivals,
     _leases, _published, _lo,
 )  # fmt: skip

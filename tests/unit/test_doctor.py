@@ -10,17 +10,8 @@ from libvirt_loopnet.firewalls.obstacles import Foreign, Obstacle
 from libvirt_loopnet.firewalls.ways import Ways
 from libvirt_loopnet.model import ANY_ADDRESS, Publication
 from libvirt_loopnet.networks.dhcp import Problem
-from libvirt_loopnet.reports.doctor import (
-    ERROR,
-    NOTE,
-    WARNING,
-    Daemon,
-    Facts,
-    Finding,
-    Listener,
-    findings,
-    order,
-)
+from libvirt_loopnet.reports.doctor import findings, order
+from libvirt_loopnet.reports.findings import ERROR, NOTE, WARNING, Daemon, Facts, Finding, Listener
 from tests.unit.test_plan import network
 
 ADDRESS = IPv4Address("127.1.0.9")

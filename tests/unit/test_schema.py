@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from libvirt_loopnet.commands import list as list_command
-from libvirt_loopnet.reports.doctor import Finding
+from libvirt_loopnet.reports.findings import Finding
 from tests import schema
 
 NIC = {

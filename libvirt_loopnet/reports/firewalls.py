@@ -1,0 +1,102 @@
+"""Findings of doctor.py's about other people's firewalls. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..config import OF_IPTABLES
+from ..config import PATH as CONFIG
+from ..firewalls.obstacles import Obstacle
+from ..model import NONE
+from .findings import NOTE, WARNING, Facts, Finding
+
+
+def firewalls(facts: Facts) -> Iterator[Finding]:
+    """What other firewalls keep guests and host from, and where guests would get round them."""
+    for obstacle in facts.foreign.obstacles:
+        yield Finding(
+            "firewall",
+            WARNING,
+            f"another firewall, {obstacle.where}: {obstacle.rule}",
+            f"cut off: {', '.join(obstacle.breaks)}",
+            _opened(facts, obstacle),
+        )
+    for table in sorted({*facts.open_firewalls} - facts.foreign.tables):
+        yield Finding(
+            "firewall-absent",
+            NOTE,
+            f"open-firewalls names {table}, and there is no such table now",
+            "loopnet watch opens it as soon as there is",
+            "nft list tables",
+        )
+    yield from _kept_in(facts)
+    for problem in facts.firewall_problems:
+        yield Finding(
+            "firewall-unknown",
+            WARNING,
+            problem,
+            "loopnet can't tell it what guests need",
+            "loopnet sync",
+        )
+
+
+def _opened(facts: Facts, obstacle: Obstacle) -> str:
+    """How the user has it opened: never further than the host's own traffic gets."""
+    table = obstacle.table
+    if table in facts.foreign.owned:
+        return f"only the program it belongs to can change it, so look there: nft --terse list table {table}"
+    if table in facts.open_firewalls:
+        return "loopnet sync"
+    if table in OF_IPTABLES:
+        return "; ".join(obstacle.mend)
+    names = ", ".join(f'"{name}"' for name in [*facts.open_firewalls, table])
+    line = f"open-firewalls = [ {names} ]"
+    return (
+        f"loopnet sync, with {line} in {CONFIG}; or until the table is made anew: {'; '.join(obstacle.mend)}"
+    )
+
+
+def _kept_in(facts: Facts) -> Iterator[Finding]:
+    """Guests' traffic goes no further than the host's own, and that is kept in a VPN, say."""
+    ways = facts.foreign.ways
+    guests_go_out = any(network.internet != NONE for network in facts.networks)
+    if not ways.limited or not guests_go_out:
+        return
+    rules = f"nft list chain {ways.by[0]}"
+    if facts.foreign.around:
+        device = facts.foreign.around
+        yield Finding(
+            "firewall-around",
+            WARNING,
+            f"{', '.join(ways.by)}: the host's own traffic isn't let out by {device}, guests' is",
+            f"guests go round that, as soon as the route leads to {device}",
+            _keep_in(facts),
+        )
+    if not ways.elsewhere and not ways.open:
+        yield Finding(
+            "firewall-closed",
+            NOTE,
+            f"{', '.join(ways.by)}: for all that can be told, the host's own traffic gets out by no interface",
+            "guests are let out by none either, until it does",
+            rules,
+        )
+    elif facts.published:
+        yield Finding(
+            "firewall-published",
+            NOTE,
+            f"{', '.join(ways.by)}: the host's own traffic gets out by some interfaces only",
+            "guests' answers to the LAN are let out by no others, so published ports may not be reached from there",
+            rules,
+        )
+
+
+def _keep_in(facts: Facts) -> str:
+    """A table of its own that holds guests to where the host's own traffic goes."""
+    bridges = [network.bridge for network in facts.networks if network.internet != NONE]
+    spared = " ".join(f'oifname != "{name}"' for name in [*facts.foreign.ways.open, *bridges])
+    inside = ", ".join(f'"{bridge}"' for bridge in bridges)
+    chain = "inet guests forward"
+    return (
+        f"nft add table inet guests; nft 'add chain {chain} {{ type filter hook forward priority 0; }}'; "
+        f"nft 'add rule {chain} iifname {{ {inside} }} {spared} drop'"
+    )
