@@ -96,7 +96,8 @@ CHAIN = "#!ipxe\nchain http://${next-server}:8080/first/${net0/ip}/via/${net0/ga
 def test_pxe_boot(world: World, questions: List[Tuple[str, str]]) -> None:
     """iPXE, which is no Linux, gets its address and boots over TFTP and HTTP, from libvirt's own settings."""
     definition = template("loopnet").replace(
-        "255.255.255.0'/>", f"255.255.255.0'><tftp root='{TFTP}'/><dhcp><bootp file='boot.ipxe'/></dhcp></ip>"
+        "netmask='255.255.255.0'/>",
+        f"netmask='255.255.255.0'><tftp root='{TFTP}'/><dhcp><bootp file='boot.ipxe'/></dhcp></ip>",
     )
     world.define(world.host.run(["loopnet", "rewrite"], input=definition).stdout)
     world.host.sh(f"mkdir -p {TFTP}")
