@@ -171,7 +171,7 @@ def removed_under_a_guest(machine: Machine) -> None:
         )
         == 2
     )
-    assert "dnsmasq" in machine.run("virsh net-start loopnet", status=1)
+    assert "libvirt-loopnet was removed" in machine.run("virsh net-start loopnet", status=1)
     assert_clean(machine)
 
 
