@@ -121,5 +121,7 @@ def assert_as(before: Snapshot, machine: Machine) -> None:
     """All is as before, but for the configuration that was changed and the guests' addresses."""
     after = snapshot(machine)
     files = {line.split()[3] for line in set(after["files"].splitlines()) - set(before["files"].splitlines())}
-    assert files <= {"/etc/libvirt-loopnet.conf.rpmsave", "/var/lib/libvirt-loopnet/loopnet.reservations"}
+    state = "/var/lib/libvirt-loopnet"
+    names = {"loopnet.reservations", "lock", "hosts.lock"}
+    assert files <= {"/etc/libvirt-loopnet.conf.rpmsave", *(f"{state}/{name}" for name in names)}
     assert differences({**before, "files": after["files"]}, after) == ""
