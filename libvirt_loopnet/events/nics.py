@@ -17,7 +17,7 @@ from ..addresses.store import Store
 from ..converge.evict import evict
 from ..daemon import runstate
 from ..errors import ConflictError, HostError, LoopnetError
-from ..host import dnsmasq, names, seen
+from ..host import dnsmasq, names
 from ..host.kernel.nftables import nft
 from ..host.kernel.taps import is_plugged
 from ..log import warn
@@ -80,7 +80,7 @@ def _admit(network: Network, port: Port, data: bytes, store: Store, *, is_new: b
         port.owner_uuid,
         port.owner,
         number,
-        lambda: seen.in_use(network, before, port.mac),
+        lambda: _in_use(network, before, port.mac),
     )
     old = next((each for each in before if each.mac == kept.mac), None)
     nic = guest(network.name, kept, siblings(after))
@@ -101,6 +101,12 @@ def _admit(network: Network, port: Port, data: bytes, store: Store, *, is_new: b
         _take_back(network, port, before, nic if is_new else None, store)
         raise
     _publish(lambda: _names_with(network, after, nic) if config.load().names == "hosts" else None)
+
+
+def _in_use(network: Network, reservations: Sequence[Reservation], mac: str) -> set[int]:
+    from ..host import seen  # for a new reservation only: it asks by netlink
+
+    return seen.in_use(network, reservations, mac)
 
 
 def _tell_dnsmasq(
