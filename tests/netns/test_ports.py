@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -131,7 +132,8 @@ def test_a_tap_that_another_follows(lab: Lab, network: LabNetwork) -> None:
     lab.host.run(["ping", "-q", "-c", "1", "-W", "2", guest.loop])
     lab.host.sh("ip link delete vnet77")
     again.delete("B")
-    assert "vnet" not in lab.rules()
+    # What is dropped at it meanwhile, as nobody's, is remembered for a while.
+    assert "vnet" not in re.sub(r"set seen-strangers \{.*?\n\t\}", "", lab.rules(), flags=re.DOTALL)
     assert old.live == set()
 
 
