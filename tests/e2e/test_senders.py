@@ -41,10 +41,10 @@ def refusal(world: World, *arguments: str) -> str:
 
 
 def listed(world: World) -> Dict[str, Any]:
-    """What list says, by guest."""
+    """What list says, by guest, of networks that are defined."""
     printed = json.loads(loopnet(world, "list", "--json"))
     schema.check("list", printed)
-    return {entry["name"]: entry for entry in printed}
+    return {entry["name"]: entry for entry in printed if entry["loop_address"]}
 
 
 def pings(world: World, address: str, seconds: int = 2) -> bool:

@@ -191,7 +191,7 @@ def test_rules_of_others_are_left_alone(lab: Lab) -> None:
         "add table inet loopnet\n"
         "add set inet loopnet s { type ipv4_addr; }\n"
         "add element inet loopnet s { 127.1.0.5 }\n"
-        "add table ip6 loopnet\n"
+        "add table ip6 loopnet2\n"
     ))  # fmt: skip
     try:
         before = look(lab)
@@ -322,7 +322,7 @@ def test_started_fails_when_netlink_refuses(lab: Lab) -> None:
     with bound_over(lab, "/usr/sbin/nft", NFT_IS_UNDONE):
         lab.make_bridge(network)
         result = lab.network_hook(network, "started", check=False)
-    assert_refused(result, "netlink refused rules: No such file or directory")
+    assert_refused(result, "netfilter by netlink refused: No such file or directory")
     assert not lab.path("/sys/class/net/virbr1").exists()
     lab.network_hook(network, "stopped")
     assert_same(before, look(lab))
