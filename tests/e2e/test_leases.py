@@ -202,7 +202,7 @@ def test_a_lease_survives_a_damaged_list(world: World, damaged: str) -> None:
         before = world.syslog().count(f"DHCPACK(virbr1) {inside} ")
         guest.run("killall -USR1 udhcpc")
         wait(lambda: world.syslog().count(f"DHCPACK(virbr1) {inside} ") > before, "renewal")
-        assert guest.address() == inside
+        wait(lambda: f" {inside}/" in guest.run("ip -4 address show dev eth0"), "the address set anew")
         assert world.page(address) == "hello from vm1\n"
 
     status.write_text(damaged)
