@@ -51,6 +51,8 @@ class Foreign(NamedTuple):
     """Those in the way that nobody may change but the program that they belong to."""
     around: str = ""
     """The device by which guests get out though the host's own traffic does not; '' for none."""
+    unread: frozenset[str] = frozenset()
+    """Tables whose rules nft can't tell."""
 
 
 class Drop(NamedTuple):

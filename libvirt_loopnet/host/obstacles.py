@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from .. import process
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 def find(networks: Sequence[Network], published: Collection[str] = ()) -> Foreign:
     """What tables of others, which we don't put rules into, keep ``networks`` from; ``published`` names
     those that have published ports. Raises HostError."""
-    ruleset = json.loads(_nft("-j", "list", "ruleset"))["nftables"]
+    ruleset, unread = _ruleset()
     observed = firewall.observe()
     known = _spoken_to(observed, ruleset)
     bridges = [network.bridge for network in networks]
@@ -42,7 +43,24 @@ def find(networks: Sequence[Network], published: Collection[str] = ()) -> Foreig
         frozenset(f"{it['family']} {it['name']}" for it in tables),
         frozenset(owned),
         around(filters, networks, uplink, out),
+        frozenset(unread),
     )
+
+
+def _ruleset() -> tuple[list[dict[str, Any]], list[str]]:
+    """All that nft lists, and the tables that it can't: nft 1.0.6 writes broken JSON of some with an owner."""
+    with suppress(ValueError):
+        return json.loads(_nft("-j", "list", "ruleset"))["nftables"], []
+    found: list[dict[str, Any]] = []
+    unread = []
+    for line in _nft("list", "tables").splitlines():
+        _, family, name = line.split()
+        try:
+            found += json.loads(_nft("-j", "list", "table", family, name))["nftables"]
+        except ValueError:
+            found.append({"table": {"family": family, "name": name}})
+            unread.append(f"{family} {name}")
+    return found, unread
 
 
 def _table(entry: dict[str, Any]) -> tuple[str, str]:

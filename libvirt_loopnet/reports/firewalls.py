@@ -29,6 +29,14 @@ def firewalls(facts: Facts) -> Iterator[Finding]:
             "loopnet watch opens it as soon as there is",
             "nft list tables",
         )
+    for table in sorted(facts.foreign.unread):
+        yield Finding(
+            "firewall-unknown",
+            WARNING,
+            f"table {table} can't be read: nft writes no proper JSON of it",
+            "nobody knows what it drops, and only the program it belongs to can change it",
+            f"nft --terse list table {table}",
+        )
     yield from _kept_in(facts)
     for problem in facts.firewall_problems:
         yield Finding(
