@@ -5,7 +5,7 @@ each order is in tests/e2e/test_ports.py::
 
     start, hot-plug, restore, arrival       created A; of a hot-plugged NIC's tap nothing tells
     end, unplugging                         deleted A, when the tap is gone; net-destroy tells nothing
-    domif-setlink, update-device            created B, deleted B; link, or nothing, changes
+    domif-setlink, update-device            created B, deleted B; link, or nothing, changes (11.3: deleted A)
     update-device that replaces (isolated)  created B, deleted A; the tap stays
     to another network and back             created B there, deleted A; created C, deleted B; the tap stays
     a plug that fails                       created B, deleted B
