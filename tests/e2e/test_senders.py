@@ -204,7 +204,7 @@ def test_dhcp_gives_no_address_that_is_in_use(world: World) -> None:
     world.start()
     (one,) = world.boot("vm1")
     one.run("ip address add 10.127.1.3/24 dev eth0")
-    assert pings(world, "127.1.0.3")
+    wait(lambda: pings(world, "127.1.0.3"), "answer at the other address")
     (two,) = world.boot("vm2")
     assert loopnet(world, "ip", "vm2") == "127.1.0.4\n"
     assert pings(world, "127.1.0.4")

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from .lab import STATE, Lab
+from .lab import STATE, Lab, eventually
 from .looking import assert_same, look
 from .wire import LeakWatch, Servers, ask_tcp, ask_udp, datagram_socket, read_all, refusal_time, stream_socket
 
@@ -239,7 +239,7 @@ def test_it_lasts(stage: Stage, lab: Lab) -> None:
     anew = lab.guest(stage.first, guest.mac, name=guest.name)
     with Servers() as servers:
         servers.both(anew.namespace, ("0.0.0.0", PORT))
-        assert is_open(lab, HOST_PORT)
+        eventually(lambda: is_open(lab, HOST_PORT), 5.0)  # its first answer by ARP may come late
     assert json.loads(loopnet(lab, "list", "--json").stdout)[0]["published"] == [
         {
             "protocol": "tcp",
