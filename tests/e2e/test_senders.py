@@ -201,11 +201,15 @@ def test_further_addresses_where_each_has_its_own(world: World) -> None:
 
 
 def test_dhcp_gives_no_address_that_is_in_use(world: World) -> None:
-    world.start()
-    (one,) = world.boot("vm1")
+    world.define(loopnet(world, "define", "fresh", "--loop-prefix", "127.1.0.0/24", "--print-xml"))
+    world.sandbox.virsh("net-start", "fresh")
+    one, two = (world.sandbox.guest(name, ["fresh"]) for name in ("vm1", "vm2"))
+    one.start()
+    assert one.wait_lease() == "10.127.1.2"
     one.run("ip address add 10.127.1.3/24 dev eth0")
     wait(lambda: pings(world, "127.1.0.3"), "answer at the other address")
-    (two,) = world.boot("vm2")
+    two.start()
+    assert two.wait_lease() == "10.127.1.4"
     assert loopnet(world, "ip", "vm2") == "127.1.0.4\n"
     assert pings(world, "127.1.0.4")
     assert pings(world, "127.1.0.3")

@@ -406,6 +406,11 @@ class Lab(Sandbox):
             f"ip address add {guest.address}/{length} scope global dev {device}; ip link set {device} up\n"
             f"ip route add default via {guest.gateway}"
         )
+        # The bridge's port forwards once the kernel has told of the carrier, for which it takes up to a second
+        # (linkwatch_schedule_work() in net/core/link_watch.c).
+        port = self.path(f"/sys/class/net/{guest.tap}/brport/state")
+        with contextlib.suppress(AssertionError):
+            eventually(lambda: not port.exists() or port.read_text() == "3\n", 2.0)
 
     # --- looking ----------------------------------------------------------------------------------
 
