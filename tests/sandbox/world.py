@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import re
+import signal
 import socket
+import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Type, TypeVar
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Type, TypeVar
 
 from .capture import Capture
 from .guest import Guest
@@ -235,6 +237,32 @@ class World:
                 return client.recv(65535).decode()
 
         return self.host.call(exchange)
+
+    @contextlib.contextmanager
+    def pinged(self, address: str) -> Iterator[None]:
+        """The host pings `address` twenty times a second for as long as this lasts, and no ping is lost.
+
+        Those under way at the end don't count: nobody waits for their answers.
+        """
+        with tempfile.TemporaryFile("a+") as log:
+
+            def answered() -> Set[int]:
+                log.seek(0)
+                return {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl", log.read())}
+
+            # "a+": reading moves the place that ping shares
+            with self.host.popen(["ping", "-n", "-i", "0.05", address], stdout=log) as ping:
+                try:
+                    wait(answered, f"answer from {address}")
+                    yield
+                    last = max(answered())
+                    wait(lambda: max(answered()) > last, f"further answer from {address}")
+                finally:
+                    ping.send_signal(signal.SIGINT)
+                    ping.wait(10)
+            numbers = answered()
+        lost = sorted(set(range(1, max(numbers))) - numbers)
+        assert not lost, f"{len(lost)} pings of {max(numbers)} are lost: {lost[:20]}"
 
     def listen(self, address: str) -> socket.socket:
         """A TCP server of the host, on a port the kernel picks."""
