@@ -41,7 +41,7 @@ quick: lint
 # Two runs, as modules of some tiers have the same names; all that waits is in the second.
 check: lint unit
 	$(ROOT_CHECK)
-	$(SHARE) tests/fresh tests/e2e tests/netns
+	$(SHARE) --again tests/fresh tests/e2e tests/netns
 
 deps: $(VENV)/.done
 

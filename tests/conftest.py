@@ -7,6 +7,8 @@ The longest are begun first, as the table beside this says; `--keep-durations` w
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, Dict, Generator, List
@@ -15,6 +17,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 DURATIONS = Path(__file__).with_name("durations.txt")
+AGAIN = 3
+"""Modules; where more fail, it is no matter of a busy machine."""
 SHORT = 5.0
 """Seconds; what takes less is not in the table."""
 
@@ -31,13 +35,21 @@ settings.load_profile("loopnet")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
+        "--again",
+        action="store_true",
+        help=f"after a run with -n: a module of which something failed runs again by itself ({AGAIN} at most),"
+        " and only what fails there as well fails the run",
+    )
+    parser.addoption(
         "--keep-durations", action="store_true", help=f"write {DURATIONS.name} anew, from a run with -n"
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if getattr(config.option, "numprocesses", None):
-        config.pluginmanager.register(Sharing(keep=config.getoption("--keep-durations")))
+        config.pluginmanager.register(
+            Sharing(config.getoption("--again"), config.getoption("--keep-durations"))
+        )
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -80,8 +92,11 @@ def durations() -> Dict[str, float]:
 class Sharing:
     """What the process does that hands out tests to workers."""
 
-    def __init__(self, *, keep: bool) -> None:
+    def __init__(self, again: bool, keep: bool) -> None:
+        self._again = again
         self._keep = keep
+        self._failed: Dict[str, List[str]] = defaultdict(list)
+        self._unsteady: List[str] = []
         self._seconds: Dict[str, float] = defaultdict(float)
         self._dead: List[str] = []
 
@@ -91,17 +106,35 @@ class Sharing:
         name, _, shared = report.nodeid.rpartition("@")
         report.nodeid = name or shared  # not every way to share has groups
         self._seconds[shared] += report.duration
+        if report.failed:
+            self._failed[report.nodeid.partition("::")[0]].append(report.nodeid)
 
     def pytest_testnodedown(self, node: object, error: object) -> None:
         if error:
             self._dead.append(str(error))
 
+    @pytest.hookimpl(trylast=True)  # no worker runs any more
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """A worker that died fails the run, also when no test was under way."""
-        if self._dead and exitstatus == pytest.ExitCode.OK:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if self._dead:
+            if exitstatus == pytest.ExitCode.OK:
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        elif self._again and exitstatus == pytest.ExitCode.TESTS_FAILED and len(self._failed) <= AGAIN:
+            print(f"\nagain, by themselves: {' '.join(self._failed)}", flush=True)
+            command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n", "0", *self._failed]
+            if subprocess.run(command, cwd=session.config.rootpath, check=False).returncode == 0:
+                self._unsteady = [name for names in self._failed.values() for name in names]
+                session.exitstatus = pytest.ExitCode.OK
         if self._keep:
             longest = sorted(((seconds, name) for name, seconds in self._seconds.items()), reverse=True)
             DURATIONS.write_text(
                 "".join(f"{seconds:.0f} {name}\n" for seconds, name in longest if seconds >= SHORT)
             )
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self._unsteady:
+            terminalreporter.section(
+                "unsteady: failed beside others, passed by themselves; each is to be mended"
+            )
+            for name in self._unsteady:
+                terminalreporter.line(name)

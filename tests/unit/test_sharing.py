@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import List
+
+from tests import conftest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CONFTEST = """
@@ -42,6 +45,14 @@ def test_2(kind): pass
 def test_3(kind): pass
 """
 
+UNSTEADY = """
+import os
+from pathlib import Path
+def test_1():
+    assert "PYTEST_XDIST_WORKER" not in os.environ
+def test_2(): pass
+"""
+
 
 def shared(
     tmp_path: Path, *options: str, table: str = "", **modules: str
@@ -52,10 +63,15 @@ def shared(
         (tmp_path / f"test_{name}.py").write_text(text)
     argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n2", "--dist=loadgroup",
             "--no-loadscope-reorder", "--max-worker-restart=0", *options, str(tmp_path)]  # fmt: skip
+    addopts = f"--rootdir={tmp_path} -c /dev/null -o pythonpath={CHECKOUT}"
     return subprocess.run(
-        [*argv, f"--rootdir={tmp_path}", "-c", "/dev/null", "-o", f"pythonpath={CHECKOUT}"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        argv,
+        cwd=tmp_path,
+        env={**os.environ, "PYTEST_ADDOPTS": addopts},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 def told(tmp_path: Path) -> List[str]:
@@ -90,3 +106,25 @@ def test_a_worker_that_dies_when_all_is_done_fails_the_run(tmp_path: Path) -> No
     done = shared(tmp_path, one=ONE)
     assert done.returncode == 1
     assert "3 passed" in done.stdout
+
+
+def test_what_fails_only_beside_others_is_told(tmp_path: Path) -> None:
+    done = shared(tmp_path, "--again", one=ONE, unsteady=UNSTEADY)
+    assert done.returncode == 0
+    assert "again, by themselves: test_unsteady.py\n" in done.stdout
+    assert "unsteady: failed beside others" in done.stdout
+    assert "FAILED test_unsteady.py::test_1" in done.stdout
+
+
+def test_what_fails_again_fails_the_run(tmp_path: Path) -> None:
+    done = shared(tmp_path, "--again", unsteady=UNSTEADY, bad="def test_1(): assert False\n")
+    assert done.returncode == 1
+    assert "again, by themselves" in done.stdout
+    assert "unsteady:" not in done.stdout
+
+
+def test_many_failures_are_not_tried_again(tmp_path: Path) -> None:
+    modules = {f"unsteady{number}": UNSTEADY for number in range(conftest.AGAIN + 1)}
+    done = shared(tmp_path, "--again", **modules)
+    assert done.returncode == 1
+    assert "again, by themselves" not in done.stdout
