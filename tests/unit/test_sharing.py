@@ -63,11 +63,13 @@ def shared(
         (tmp_path / f"test_{name}.py").write_text(text)
     argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n2", "--dist=loadgroup",
             "--no-loadscope-reorder", "--max-worker-restart=0", *options, str(tmp_path)]  # fmt: skip
-    addopts = f"--rootdir={tmp_path} -c /dev/null -o pythonpath={CHECKOUT}"
+    # nothing of the processes that share this test
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment["PYTEST_ADDOPTS"] = f"--rootdir={tmp_path} -c /dev/null -o pythonpath={CHECKOUT}"
     return subprocess.run(
         argv,
         cwd=tmp_path,
-        env={**os.environ, "PYTEST_ADDOPTS": addopts},
+        env=environment,
         capture_output=True,
         text=True,
         timeout=120,
