@@ -26,19 +26,22 @@ from contextlib import suppress
 from ipaddress import IPv4Interface, IPv4Network
 
 from libvirt_loopnet.addresses.store import DIRECTORY
+from libvirt_loopnet.addresses.ula import global_id
 from libvirt_loopnet.cli import main as loopnet
 from libvirt_loopnet.commands.shared.inventory import DEFINITIONS, networks_of_files
 from libvirt_loopnet.daemon import leftover, running, runstate
 from libvirt_loopnet.daemon.connection import connect
 from libvirt_loopnet.errors import LoopnetError
 from libvirt_loopnet.host import dnsmasq, linux
+from libvirt_loopnet.ipv6 import ula_prefix
+from libvirt_loopnet.model import MAPPED
 from libvirt_loopnet.networks.conversion.originals import Originals
-from libvirt_loopnet.prefixes import transit_prefix
+from libvirt_loopnet.networks.new import new_network
+from libvirt_loopnet.prefixes import default_guest_prefix, transit_prefix
 from libvirt_loopnet.xml.tree import parse
 
 NAME = "loopnet"
 PREFIX = IPv4Network("127.1.0.0/24")
-TEMPLATE = "/usr/share/libvirt-loopnet/loopnet.xml"
 DEFINITION = f"{DEFINITIONS}/{NAME}.xml"
 RECORD = f"{DIRECTORY}/defined"
 """What sha256sum prints of the definition as we wrote it; postrm compares."""
@@ -129,9 +132,10 @@ def _free_bridge() -> str:
 
 
 def _definition(bridge: str) -> bytes:
-    """The template with what ``virsh net-define`` would add: a file read at start gets nothing added."""
-    with open(TEMPLATE) as file:
-        text = file.read()
+    """What ``virsh net-define`` would make of ``loopnet define``: a file read at start gets nothing added."""
+    # copies of an image would share the prefix (RFC 4193, 3.2.1)
+    ipv6 = None if _chrooted() else ula_prefix(global_id(), PREFIX)
+    text = new_network(NAME, PREFIX, default_guest_prefix(PREFIX), MAPPED, ipv6=ipv6).decode()
     mac = "52:54:00:" + os.urandom(3).hex(":")
     changes = (
         (f"<name>{NAME}</name>\n", f"<name>{NAME}</name>\n  <uuid>{uuid.uuid4()}</uuid>\n"),
@@ -141,10 +145,8 @@ def _definition(bridge: str) -> bytes:
         ),
     )
     for old, new in changes:
-        if text.count(old) != 1:
-            raise OSError(f"{TEMPLATE} has been changed, and is no template any more")
         text = text.replace(old, new)
-    return text[text.index("<network") :].encode()
+    return text.encode()
 
 
 def _write(data: bytes) -> None:

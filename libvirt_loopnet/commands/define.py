@@ -1,8 +1,8 @@
 """``loopnet define``: a new network, with prefixes that no other loopnet network has.
 
-Neither option given, it is a mapped network with the first free /24: 127.1.0.0/24 on the host,
-10.127.1.0/24 in its guests. With --print-xml it is printed, for virsh net-define, and nothing else
-happens; that needs neither root nor libvirt.
+Without options it is a mapped network with the first free /24, 127.1.0.0/24 on the host and
+10.127.1.0/24 in its guests, and an IPv6 prefix of this host's own (RFC 4193). With --print-xml it
+is printed, for virsh net-define, and nothing else happens; that needs neither root nor libvirt.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network
 from typing import NamedTuple
 
-from ..errors import ConflictError, LoopnetError
-from ..ipv6 import check_ipv6_overlap
+from ..addresses.ula import global_id
+from ..errors import ConflictError, LoopnetError, PrivilegeError
+from ..ipv6 import Choice, check_ipv6_overlap
 from ..model import ALL, FREE, MAPPED, NATIVE, NONE
 from ..networks.new import new_network
 from ..prefixes import (
@@ -61,9 +62,9 @@ def run(arguments: Namespace) -> int:
     asked = prefix_options.read(arguments)
     internet = NONE if arguments.isolated else ALL
     check_name(arguments.name)  # wrong input is told first
-    _new(arguments.name, choose(arguments.name, asked, ()), internet)
+    _new(arguments.name, choose(arguments.name, asked._replace(ipv6=Choice()), ()), internet)
     if arguments.print_xml:
-        chosen = choose(arguments.name, asked, _taken(arguments.connect))
+        chosen = _to_print(arguments.name, asked, _taken(arguments.connect))
         sys.stdout.buffer.write(_new(arguments.name, chosen, internet))
     else:
         chosen = _define(arguments.name, asked, internet, arguments.connect)
@@ -79,15 +80,26 @@ def run(arguments: Namespace) -> int:
 
 
 def choose(name: str, asked: Asked, taken: Taken) -> Chosen:
-    """Fill in what was not asked for. Raises InputError, ConflictError."""
+    """Fill in what was not asked for. Raises InputError, ConflictError; StateError, PrivilegeError (the global ID)."""
     mode = asked.mode or MAPPED
     loop_prefix = asked.loop_prefix or _free(asked, mode, taken)
     default = loop_prefix if mode == NATIVE else default_guest_prefix(loop_prefix)
     guest_prefix = asked.guest_prefix or default
     check_guest_prefix(guest_prefix, check_loop_prefix(loop_prefix), mode)
     check_overlap(name, loop_prefix, taken)
-    ipv6 = asked.ipv6.of(loop_prefix) if asked.ipv6 else None
-    return Chosen(loop_prefix, guest_prefix, mode, asked.addresses or FREE, ipv6)
+    ipv6 = asked.ipv6 or Choice(global_id=global_id)
+    return Chosen(loop_prefix, guest_prefix, mode, asked.addresses or FREE, ipv6.of(loop_prefix))
+
+
+def _to_print(name: str, asked: Asked, taken: Taken) -> Chosen:
+    """The same, without IPv6 where nobody asked for it and only root could make the global ID."""
+    try:
+        return choose(name, asked, taken)
+    except PrivilegeError as error:
+        if asked.ipv6:
+            raise
+        note(f"without IPv6: {error}")
+        return choose(name, asked._replace(ipv6=Choice()), taken)
 
 
 def _new(name: str, chosen: Chosen, internet: str) -> bytes:

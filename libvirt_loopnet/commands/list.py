@@ -10,7 +10,7 @@ that is on a network's bridge and is not let in::
     mac            MAC address
     loop_address   the address on the host, null when the network isn't defined any more
     guest_address  the address in the guest, likewise
-    ipv6_address   its address in the network's IPv6 prefix, null without (loopnet define --ipv6)
+    ipv6_address   its address in the network's IPv6 prefix, null without one
     tap            the host's device for the NIC, null while there is none
     state          "up" while it is seen on the network's bridge, with carrier, and let in;
                    "off" while its guest runs and it is not (see loopnet doctor), else "reserved";

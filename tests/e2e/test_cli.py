@@ -72,19 +72,24 @@ def held(world: World) -> Set[str]:
 
 
 def test_from_define_to_an_address(world: World) -> None:
-    assert "127.1.0.0/24 (they see 10.127.1.0/24)" in loopnet(world, "define")
+    told = re.search(
+        r"127\.1\.0\.0/24 \(they see 10\.127\.1\.0/24\) and (fd[0-9a-f:]+:)/64;", loopnet(world, "define")
+    )
+    assert told
     assert "there is a network 'loopnet' already" in error(world, "define", status=2)
     assert "overlaps" in error(world, "define", "x", "--loop-prefix", "127.1.0.0/16", status=2)
-    loopnet(world, "define", "other", "--guest-prefix", "10.127.1.0/24")
+    loopnet(world, "define", "other", "--guest-prefix", "10.127.1.0/24", "--ipv6", "none")
     world.sandbox.virsh("net-start", "loopnet")
     names = ["guest", "dns_name", "network", "mac", "loop_address", "guest_address", "tap", "state"]
     assert loopnet(world, "list").split() == names
     guest = world.still("vm1")
 
     row = ["vm1", "vm1.loopnet", "loopnet", guest.macs[0], "127.1.0.2", "10.127.1.2", "vnet0", "up"]
+    names.append("ipv6_address")
+    row.append(f"{told[1]}2")
     assert loopnet(world, "list").split() == names + row
     none: dict[str, list[str]] = {key: [] for key in ("also", "shared", "seen", "dropped", "published")}
-    rest = {"name": "vm1", "ipv6_address": None, **none, "why": None, "command": None}
+    rest = {"name": "vm1", **none, "why": None, "command": None}
     assert rows(world) == [{**dict(zip(names, row)), **rest}]
     for who in ("vm1", "VM1", "vm1.loopnet", guest.macs[0]):
         assert loopnet(world, "ip", who) == "127.1.0.2\n"

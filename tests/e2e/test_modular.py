@@ -19,6 +19,8 @@ from tests.sandbox import CHECKOUT, INTERNET, Guest, Sandbox
 from tests.sandbox.libvirtd import MODULAR
 from tests.sandbox.world import MAPPED, NATIVE, World, template, wait
 
+pytestmark = pytest.mark.timeout(1800)  # whichever is first, it builds them, beside others
+
 DAEMONS = ("virtqemud", "virtnetworkd", "virtproxyd")
 HOOKED = DAEMONS[:2]
 """Those that run hooks."""
@@ -91,7 +93,6 @@ def check_ours(lit: Lit) -> None:
         assert lit.world.page(address) == f"hello from {name}\n"
 
 
-@pytest.mark.timeout(1800)
 def test_they_are_built() -> None:
     """First of all, as it takes minutes once."""
     assert {path.name for path in (built() / "sbin").iterdir()} >= {*DAEMONS, "libvirtd"}

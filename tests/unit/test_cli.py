@@ -28,6 +28,7 @@ from libvirt_loopnet.daemon import hookfiles
 from libvirt_loopnet.errors import ConflictError, HostError, InputError, LoopnetError
 from libvirt_loopnet.host import admitted, linux
 from libvirt_loopnet.host.admitted import Admitted
+from libvirt_loopnet.ipv6 import Choice, ula_prefix
 from libvirt_loopnet.model import Network, Port, Reservation
 from libvirt_loopnet.networks.parsing import parse_network
 from libvirt_loopnet.planning.plan import HOSTS, IP, NETLINK, NFT, Step
@@ -488,7 +489,7 @@ def test_no_place() -> None:
 
 def test_define_takes_what_is_free() -> None:
     taken = [("a", IPv4Network("127.1.0.0/24")), ("b", IPv4Network("127.2.0.0/16"))]
-    nothing = Asked(None, None, None)
+    nothing = Asked(None, None, None, ipv6=Choice())
     chosen = define.choose("x", nothing, taken)
     assert (str(chosen.loop_prefix), str(chosen.guest_prefix)) == ("127.3.0.0/24", "10.127.3.0/24")
     native = define.choose("x", nothing._replace(mode="native"), taken)
@@ -497,6 +498,13 @@ def test_define_takes_what_is_free() -> None:
     assert wide.loop_prefix == IPv4Network("127.3.0.0/16")
     with pytest.raises(ConflictError, match="overlaps"):
         define.choose("x", nothing._replace(loop_prefix=IPv4Network("127.2.9.0/24")), taken)
+
+
+def test_define_gives_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(define, "global_id", lambda: bytes.fromhex("123456789a"))
+    chosen = define.choose("x", Asked(None, None, None), [])
+    assert chosen.ipv6 == ula_prefix(bytes.fromhex("123456789a"), chosen.loop_prefix)
+    assert define.choose("x", Asked(None, None, None, ipv6=Choice()), []).ipv6 is None
 
 
 # --- inventory -----------------------------------------------------------------------------------

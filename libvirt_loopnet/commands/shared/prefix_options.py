@@ -39,7 +39,7 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--ipv6",
         metavar="P",
-        help=f"ula: IPv6 addresses of this host's own (RFC 4193); a /64 of yours; or {NONE}",
+        help=f"ula: IPv6 of this host's own (what a new network has); a /64 of yours; or {NONE}",
     )
 
 
