@@ -25,8 +25,8 @@ from ..firewalls.obstacles import Foreign
 from ..host import facts, firewall, ipv6, leases, linux, obstacles, sockets
 from ..host.kernel import versions
 from ..model import Network, Publication
-from ..networks.dhcp import Problem, parse_static
-from ..networks.parsing import dnsmasq_options_of
+from ..networks.dhcp import Problem, static_in
+from ..networks.parsing import definition_of, given_options
 from ..reports import doctor
 from ..reports.findings import Facts, Finding
 from .shared import plugging
@@ -101,7 +101,7 @@ def _problems() -> tuple[Problem, ...]:
     for directory in (DEFINITIONS, runstate.RUN):
         for network in runstate.active_networks(directory):
             data = read_or_nothing(f"{directory}/{network.name}.xml")
-            found += parse_static(data, network).problems
+            found += static_in(data, network).problems
     return tuple(dict.fromkeys(found))
 
 
@@ -116,15 +116,19 @@ def _rivals(active: set[str]) -> tuple[tuple[str, str], ...]:
 
 
 def _serves_dns(network: Network) -> bool:
-    return "port=0" not in dnsmasq_options_of(read_or_nothing(f"{DEFINITIONS}/{network.name}.xml"))
+    return "port=0" not in _options(DEFINITIONS, network)
 
 
 def _guest_leases(networks: Sequence[Network]) -> tuple[tuple[str, str], ...]:
     with suppress(LoopnetError):  # told of already
         if config.load().lease_addresses == "guest":
             return ()
-    options = {n: dnsmasq_options_of(read_or_nothing(f"{runstate.RUN}/{n.name}.xml")) for n in networks}
+    options = {n: _options(runstate.RUN, n) for n in networks}
     return tuple((n.name, why) for n in networks if (why := leases.obstacle(n, options[n])))
+
+
+def _options(directory: str, network: Network) -> tuple[str, ...]:
+    return given_options(definition_of(read_or_nothing(f"{directory}/{network.name}.xml")))
 
 
 def _state(blind: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:

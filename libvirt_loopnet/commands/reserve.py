@@ -30,7 +30,7 @@ from ..host.kernel.neighbours import neighbours
 from ..host.kernel.taps import set_alias
 from ..host.seen import in_use
 from ..model import FREE, Network, Reservation
-from ..networks.dhcp import parse_static
+from ..networks.dhcp import static_in
 from ..validation import check_mac, shown
 from .shared.inventory import DEFINITIONS, Entry, entries, find, networks_of_files, read_or_nothing
 from .shared.privileges import require_root
@@ -161,7 +161,7 @@ def _or_use(network: Network, owner: str, wanted: IPv4Address) -> str:
 def _refuse_static(network: Network, mac: str, number: int) -> None:
     """A ``<host>`` in the network's XML would have its way at the next start."""
     for directory in (runstate.RUN, DEFINITIONS):
-        wanted = parse_static(read_or_nothing(f"{directory}/{network.name}.xml"), network).number(mac)
+        wanted = static_in(read_or_nothing(f"{directory}/{network.name}.xml"), network).number(mac)
         if wanted is not None and wanted != number:
             address = network.loop_address(number)
             raise ConflictError(

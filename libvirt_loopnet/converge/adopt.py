@@ -22,7 +22,7 @@ from ..host.kernel.stations import stations
 from ..host.kernel.taps import set_alias
 from ..log import warn
 from ..model import Network, Options, Port, Reservation
-from ..networks.dhcp import parse_static
+from ..networks.dhcp import static_in
 from ..planning.state import HostState, Tap, desire
 from ..planning.untold import Owner, Scene, Verdict, judge
 from ..validation import is_quotable
@@ -108,7 +108,7 @@ def _admit(network: Network, nic: Port, store: Store) -> int:
     before = store.load(network.name)
     owner = nic.owner if nic.owner_uuid else ""
     known = any(each.mac == nic.mac for each in before)
-    number = None if known else parse_static(runstate.definition(network.name), network).number(nic.mac)
+    number = None if known else static_in(runstate.definition(network.name), network).number(nic.mac)
     after, kept = pool.reserve(network, before, nic.mac, nic.owner_uuid, owner, number)
     if list(before) != after:
         store.save(network.name, after)

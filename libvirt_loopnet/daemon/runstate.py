@@ -61,7 +61,7 @@ def active_networks(run: str = RUN) -> list[Network]:
     for path in _xml_files(NOTES):
         data = _note(path)
         with _unreadable(path):
-            network = parse_hook(data)[0] if data else None
+            network = parse_hook(data).network if data else None
             if network:
                 found.setdefault(network.name, network)
     return list(found.values())
@@ -231,7 +231,7 @@ def _note_of(network_name: str, entry: str) -> _PortNote:
     data, port = _note(path), None
     if data and data != _DELETED:
         with _unreadable(path):
-            port = parse_hook(data)[1]
+            port = parse_hook(data).port
     return _PortNote(entry.partition("@")[2], port, data == _DELETED)
 
 

@@ -37,22 +37,23 @@ from ..host import dnsmasq
 from ..host.kernel.taps import set_alias
 from ..log import warn
 from ..model import Guest, Network, Port, Reservation
-from ..networks.parsing import parse_hook
+from ..networks.dhcp import static_in, static_of
+from ..networks.parsing import Definition, parse_hook
 from ..validation import check_device, check_mac, check_uuid
 from .nics import bind, change_elements, has_behind, join, leave, replace_all
 
 
 def port_created(data: bytes) -> None:
     """A NIC is about to be plugged in, or is being updated: it gets its address, for good, and is let in."""
-    network, port = _port(data)
+    definition, network, port = _read(data)
     store = Store()
     with store.locked():
-        join(network, port, data, store)
+        join(network, port, static_of(definition, network), store, data)
 
 
 def port_deleted(data: bytes) -> None:
     """A port of a NIC is gone; with the last one the NIC is let in no more. Its reservation stays."""
-    network, port = _port(data)
+    _, network, port = _read(data)
     store = Store()
     with store.locked():
         if not runstate.is_active(network.name):
@@ -61,11 +62,11 @@ def port_deleted(data: bytes) -> None:
         leave(network, port.mac, store)
 
 
-def _port(data: bytes) -> tuple[Network, Port]:
-    network, port = parse_hook(data)
-    if network is None or port is None:
+def _read(data: bytes) -> tuple[Definition, Network, Port]:
+    event = parse_hook(data)
+    if event.network is None or event.port is None:
         raise InputError("the hook's XML has no network port; libvirt runs the hook, not you")
-    return network, port
+    return event.definition, event.network, event.port
 
 
 def guest_start(data: bytes) -> None:
@@ -129,7 +130,7 @@ def _join_all(domain: Domain, nics: Sequence[tuple[Network, Nic]], store: Store)
         port = Port(network.name, mac, domain.name, uuid, tap=nic.tap)
         was_live = runstate.is_live(port)
         try:
-            join(network, port, runstate.definition(network.name), store)
+            join(network, port, static_in(runstate.definition(network.name), network), store)
         except Exception:
             if joined:
                 _take_back_all(joined, before, store)

@@ -19,22 +19,23 @@ from ..host.kernel import iproute
 from ..ipv6 import check_ipv6_overlap
 from ..log import warn
 from ..model import Network, Options, Reservation
-from ..networks.dhcp import parse_static
+from ..networks.dhcp import static_of
 from ..networks.dnsmasq_options import lease_option
-from ..networks.parsing import dnsmasq_options_of, missing_options, parse_hook, parse_hosts
+from ..networks.parsing import Definition, given_options, hosts_of, missing_options, parse_hook
 from ..prefixes import LOOPBACK, check_overlap
 
 
 def network_start(data: bytes) -> None:
     """Before libvirt makes the bridge: refuse what can't work, and lay out what dnsmasq reads."""
-    network, store = _network(data), Store()
+    definition, network = _read(data)
+    store = Store()
     if leftover.is_here():
         raise HostError(
             f"network {network.name}: libvirt-loopnet was removed; install it, or use another network"
         )
     options = config.load()
     spare = () if network.ipv6 else (lease_option(network.name),)
-    missing = [option for option in missing_options(data, network) if option not in spare]
+    missing = [option for option in missing_options(definition, network) if option not in spare]
     if missing:
         raise InputError(
             f"network {network.name} lacks the dnsmasq option {missing[0]!r}; put it right: "
@@ -43,7 +44,7 @@ def network_start(data: bytes) -> None:
     denied = confinement.of_reservations()
     if denied:
         raise HostError(f"network {network.name}: {denied}")
-    given = dnsmasq_options_of(data)
+    given = given_options(definition)
     _check_sockets(network, "port=0" not in given)
     with store.locked():
         others = [other for other in runstate.active_networks() if other.name != network.name]
@@ -55,7 +56,7 @@ def network_start(data: bytes) -> None:
         process.find("nft")
         before = store.load(network.name)
         try:
-            dnsmasq.sync_hosts(network, _with_own_hosts(store, network, data))
+            dnsmasq.sync_hosts(network, _with_own_hosts(store, network, definition))
             obstacle = leases.prepare(network, options.lease_addresses, given)
         except LoopnetError:
             for error in _attempts(
@@ -103,16 +104,16 @@ def _check_addresses(network: Network, bridges: set[str]) -> None:
             )
 
 
-def _with_own_hosts(store: Store, network: Network, data: bytes) -> Iterable[Reservation]:
+def _with_own_hosts(store: Store, network: Network, definition: Definition) -> Iterable[Reservation]:
     """The network's reservations, joined by those that its definition brings along.
 
     What ``<host>`` says goes first, being what libvirt itself would do; ours is for new NICs.
     """
-    reservations, errors = _declared(network, store, data, live=())
+    reservations, errors = _declared(network, store, definition, live=())
     if errors:
         raise InputError(errors[0])
     known = {kept.mac for kept in reservations}
-    for given in parse_hosts(data):
+    for given in hosts_of(definition, network):
         if given.mac and given.mac not in known:
             reservations, _ = pool.reserve(
                 network, reservations, given.mac, given.uuid, given.name, given.number
@@ -127,7 +128,8 @@ def network_started(data: bytes) -> None:
     libvirt leaves bridge and dnsmasq behind when this fails (networkShutdownNetwork returns early for
     a network not yet active), so they are taken away here.
     """
-    network, store, host = _network(data), Store(), linux.Linux()
+    _, network = _read(data)
+    store, host = Store(), linux.Linux()
     options = config.load()
     with store.locked():
         try:
@@ -155,10 +157,10 @@ def _undo_start(host: linux.Linux, store: Store, options: Options, network: Netw
 
 
 def _declared(
-    network: Network, store: Store, data: bytes, live: Container[str]
+    network: Network, store: Store, definition: Definition, live: Container[str]
 ) -> tuple[list[Reservation], list[str]]:
     """The network's reservations as its ``<host>`` entries want them, and what can't be as they want it."""
-    static = parse_static(data, network)
+    static = static_of(definition, network)
     reservations, errors = pool.declare(network, store.load(network.name), static.hosts, live)
     return reservations, [*map(str, static.problems), *errors]
 
@@ -169,11 +171,12 @@ def network_updated(data: bytes) -> None:
     libvirt has changed definition and dnsmasq by now. What can't be followed fails: libvirt tells the user
     if the network is inactive, and else goes on (networkUpdate() in bridge_driver.c), as do we.
     """
-    network, store = _network(data), Store()
+    definition, network = _read(data)
+    store = Store()
     with store.locked():
         live = {port.mac for port in runstate.live_ports(network.name)}
         before = store.load(network.name)
-        reservations, errors = _declared(network, store, data, live)
+        reservations, errors = _declared(network, store, definition, live)
         try:
             _update(network, store, reservations)
         except LoopnetError:
@@ -196,7 +199,8 @@ def _update(network: Network, store: Store, reservations: Sequence[Reservation])
 
 def network_stopped(data: bytes) -> None:
     """Bridge and dnsmasq are gone: take away all that was the network's, whatever fails on the way."""
-    network, store, host = _network(data), Store(), linux.Linux()
+    _, network = _read(data)
+    store, host = Store(), linux.Linux()
     with store.locked():
         runstate.forget(network.name)
         errors = force(host, survey(host, store, _options_or_default(), stopping=network))
@@ -226,8 +230,8 @@ def _attempts(*deeds: Callable[[], object]) -> list[str]:
     return errors
 
 
-def _network(data: bytes) -> Network:
-    network, _ = parse_hook(data)
-    if network is None:
+def _read(data: bytes) -> tuple[Definition, Network]:
+    event = parse_hook(data)
+    if event.network is None:
         raise InputError("the network's XML has no loopnet metadata; make it with: loopnet define")
-    return network
+    return event.definition, event.network

@@ -22,13 +22,13 @@ from ..host.kernel.nftables import nft
 from ..host.kernel.taps import is_plugged
 from ..log import warn
 from ..model import Binding, Guest, Network, Port, Reservation
-from ..networks.dhcp import parse_static
+from ..networks.dhcp import Static
 from ..ruleset.elements import add_elements, delete_elements
 from ..validation import shown
 
 
-def join(network: Network, port: Port, data: bytes, store: Store) -> None:
-    """``data``: where it has a port, what the hook was given; else the network's XML."""
+def join(network: Network, port: Port, static: Static, store: Store, data: bytes = b"") -> None:
+    """``static``: what the network's definition wants; ``data``: what the hook was given, where it has a port."""
     was_live = runstate.is_live(port)
     try:
         others = runstate.ports_of(network.name, port.mac)
@@ -40,7 +40,7 @@ def join(network: Network, port: Port, data: bytes, store: Store) -> None:
         else:
             runstate.note_port(port, data)  # first: replacing all rules must include it
         try:
-            _admit(network, port, data, store, is_new=not (present or was_live))
+            _admit(network, port, static, store, is_new=not (present or was_live))
         except Exception:
             if not was_live:
                 runstate.forget_port(port)
@@ -69,9 +69,9 @@ def _quoted(name: str) -> str:
     return quote(name)
 
 
-def _admit(network: Network, port: Port, data: bytes, store: Store, *, is_new: bool) -> None:
+def _admit(network: Network, port: Port, static: Static, store: Store, *, is_new: bool) -> None:
     """Let the NIC in; nothing has changed when that fails."""
-    number = parse_static(data, network).number(port.mac) if is_new else None  # one in use keeps what it has
+    number = static.number(port.mac) if is_new else None  # one in use keeps what it has
     before = store.load(network.name)
     after, kept = pool.reserve(
         network,

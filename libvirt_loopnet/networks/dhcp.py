@@ -5,8 +5,6 @@ libvirt knows nothing of loopnet, so what ``<host>`` asks for is kept as reserva
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from ..addresses.labels import dns_label
 from ..errors import InputError
 from ..model import Network, Reservation
@@ -38,11 +36,16 @@ class Static(NamedTuple):
         return next((host.number for host in self.hosts if host.mac == mac), None)
 
 
-def parse_static(data: bytes, network: Network) -> Static:
-    """The ``<dhcp>`` in the XML of parse_network or parse_hook; a ``<host>`` by either of its addresses."""
+def static_in(data: bytes, network: Network) -> Static:
+    """static_of() what a file has, which may be empty."""
+    return static_of(network_element(parse(data)), network) if b"<dhcp" in data else Static()
+
+
+def static_of(definition: Element, network: Network) -> Static:
+    """The ``<dhcp>`` in the ``definition`` of ``network``; a ``<host>`` by either of its addresses."""
     hosts: list[Reservation] = []
     problems: list[Problem] = []
-    for dhcp in _dhcp(data):
+    for dhcp in (dhcp for ip in ipv4_elements(definition) for dhcp in ip.findall("dhcp")):
         problems += [_range(network, given) for given in dhcp.findall("range")]
         for host in dhcp.findall("host"):
             try:
@@ -56,12 +59,6 @@ def parse_static(data: bytes, network: Network) -> Static:
 def padded_mac(mac: str) -> str:
     """libvirt's virMacAddrParse takes 0:16:3e:… for 00:16:3e:…"""
     return ":".join(part.zfill(2) for part in mac.split(":"))
-
-
-def _dhcp(data: bytes) -> Iterator[Element]:
-    if b"<dhcp" in data:  # seldom; every start of a guest comes by here
-        for ip in ipv4_elements(network_element(parse(data))):
-            yield from ip.findall("dhcp")
 
 
 def _range(network: Network, given: Element) -> Problem:

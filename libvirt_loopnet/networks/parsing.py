@@ -21,6 +21,7 @@ from __future__ import annotations
 from ..addresses.labels import dns_label
 from ..errors import InputError
 from ..model import Network, Port, Reservation
+from ..records import NamedTuple
 from ..validation import check_mac, check_uuid, shown
 from ..xml.tree import Element, local_name, parse
 from .dnsmasq_options import dnsmasq_options, given_options
@@ -28,34 +29,54 @@ from .elements import NAMESPACE, host_number, network_element, network_of, own_e
 
 __all__ = [
     "NAMESPACE",
+    "Definition",
+    "Event",
     "declared_hosts",
+    "definition_of",
     "dnsmasq_options",
-    "dnsmasq_options_of",
+    "given_options",
+    "hosts_of",
     "missing_options",
     "parse_hook",
-    "parse_hosts",
     "parse_network",
     "parse_port",
 ]
 
 
+Definition = Element
+"""A ``<network>``."""
+
+
+class Event(NamedTuple):
+    """What libvirt gives the network hook on stdin: ``<hookData><network/><networkport/>``, read once."""
+
+    definition: Definition
+    network: Network | None
+    """None if it isn't loopnet's."""
+    port: Port | None
+    """None if the event is about no port."""
+
+
+def definition_of(data: bytes) -> Definition:
+    """The ``<network>`` in a definition, a live dump, a status file or what a hook is given."""
+    return network_element(parse(data))
+
+
 def parse_network(data: bytes) -> Network | None:
-    """The network in a definition, a live dump or a status file; None if it isn't loopnet's."""
-    return network_of(network_element(parse(data)))
+    """The network in what definition_of() takes; None if it isn't loopnet's."""
+    return network_of(definition_of(data))
 
 
-def parse_hook(data: bytes) -> tuple[Network | None, Port | None]:
-    """What libvirt gives the network hook on stdin: ``<hookData><network/><networkport/>``.
-
-    The network is None if it isn't loopnet's, the port if the event has none.
-    """
+def parse_hook(data: bytes) -> Event:
+    """What libvirt gives the network hook on stdin."""
     root = parse(data)
     if root.tag != "hookData":
         raise InputError(f"expected <hookData>, got <{local_name(root.tag)}>; libvirt runs the hook")
     element = network_element(root)
-    network = network_of(element)
     port = root.find("networkport")
-    return network, None if port is None else _port(element.findtext("name"), port)
+    return Event(
+        element, network_of(element), None if port is None else _port(element.findtext("name"), port)
+    )
 
 
 def parse_port(network_name: str, data: bytes) -> Port:
@@ -66,11 +87,10 @@ def parse_port(network_name: str, data: bytes) -> Port:
     return _port(network_name, root)
 
 
-def parse_hosts(data: bytes) -> tuple[Reservation, ...]:
-    """The host numbers the definition itself reserves; mac or name may be ''."""
-    element = network_element(parse(data))
-    network, own = network_of(element), own_element(element)
-    return declared_hosts(network, own) if network and own else ()
+def hosts_of(definition: Definition, network: Network) -> tuple[Reservation, ...]:
+    """The host numbers the ``definition`` of ``network`` itself reserves; mac or name may be ''."""
+    own = own_element(definition)
+    return declared_hosts(network, own) if own else ()
 
 
 def declared_hosts(network: Network, own: Element) -> tuple[Reservation, ...]:
@@ -78,15 +98,10 @@ def declared_hosts(network: Network, own: Element) -> tuple[Reservation, ...]:
     return tuple(_host(network, child) for child in own)
 
 
-def missing_options(data: bytes, network: Network) -> tuple[str, ...]:
-    """Which of ``dnsmasq_options(network)`` the XML of parse_network or parse_hook lacks."""
-    given = given_options(network_element(parse(data)))
+def missing_options(definition: Definition, network: Network) -> tuple[str, ...]:
+    """Which of ``dnsmasq_options(network)`` its ``definition`` lacks."""
+    given = given_options(definition)
     return tuple(option for option in dnsmasq_options(network) if option not in given)
-
-
-def dnsmasq_options_of(data: bytes) -> tuple[str, ...]:
-    """All dnsmasq options in the XML of parse_network or parse_hook."""
-    return given_options(network_element(parse(data)))
 
 
 def _host(network: Network, host: Element) -> Reservation:

@@ -49,11 +49,12 @@ from .elements import (
     ipv6_elements,
     ipv6_given,
     network_element,
+    network_of,
     own_element,
     prefixes_of,
 )
 from .hosts import merge_hosts
-from .parsing import declared_hosts, missing_options, parse_network
+from .parsing import declared_hosts, definition_of, missing_options
 from .refusals import check_rewritable, refusal
 from .warnings import find_warnings
 
@@ -237,8 +238,9 @@ def _with_host(draft: Network, hosts: Iterable[Reservation], occupied: frozenset
 
 def _checked(result: bytes, wanted: Network) -> Network:
     """Read back what was written: a hook will refuse what does not come out the same."""
-    network = parse_network(result)
-    if network is None or missing_options(result, network):
+    definition = definition_of(result)
+    network = network_of(definition)
+    if network is None or missing_options(definition, network):
         raise VerifyError(f"network {wanted.name}: the rewritten XML is incomplete; report this bug")
     if network._replace(uuid=wanted.uuid) != wanted:
         raise VerifyError(f"network {wanted.name}: the rewritten XML differs; report this bug")

@@ -23,9 +23,10 @@ from libvirt_loopnet.host import names
 from libvirt_loopnet.model import Guest, Network, Port, Reservation
 from libvirt_loopnet.networks.dnsmasq_options import dnsmasq_options
 from libvirt_loopnet.networks.parsing import (
+    definition_of,
+    hosts_of,
     missing_options,
     parse_hook,
-    parse_hosts,
     parse_network,
     parse_port,
 )
@@ -82,11 +83,11 @@ def refused(error: LoopnetError) -> bool:
 def check_hook(data: bytes) -> bool:
     """Standard input of the network hook, up to the text that nft, dnsmasq and /etc/hosts get."""
     try:
-        network, port = parse_hook(data)
+        definition, network, port = parse_hook(data)
         if network is None:
             return True
-        missing_options(data, network)
-        hosts = parse_hosts(data)
+        missing_options(definition, network)
+        hosts = hosts_of(definition, network)
         kept: list[Reservation] = []
         for given in hosts:
             if given.mac:
@@ -150,7 +151,7 @@ def check_rewrite(data: bytes) -> bool:
     except LoopnetError as error:
         return refused(error)
     assert parse_network(result.xml) == result.network
-    assert missing_options(result.xml, result.network) == ()
+    assert missing_options(definition_of(result.xml), result.network) == ()
     parse(result.xml)
     again = rewrite_network(result.xml)
     assert again.xml == result.xml, "rewriting again changes it"

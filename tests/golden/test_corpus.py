@@ -14,7 +14,7 @@ from lxml import etree
 
 from libvirt_loopnet.errors import InputError
 from libvirt_loopnet.guests.domains import move_networks, parse_domain
-from libvirt_loopnet.networks.parsing import missing_options, parse_network
+from libvirt_loopnet.networks.parsing import definition_of, missing_options, parse_network
 from libvirt_loopnet.networks.refusals import REFUSALS
 from libvirt_loopnet.networks.rewrite import Rewritten, rewrite_network
 from tests.golden.corpus import corpus, domain_files, network_files
@@ -66,7 +66,7 @@ def test_every_network(networks: list[Path]) -> None:
         if schema.validate(etree.fromstring(path.read_bytes())):
             schema.assertValid(etree.fromstring(result.xml))
         assert parse_network(result.xml) == result.network, path
-        assert missing_options(result.xml, result.network) == (), path
+        assert missing_options(definition_of(result.xml), result.network) == (), path
         again = rewrite_network(result.xml)
         assert again.xml is result.xml, path
     print("", *(f"{count:5} {what}" for what, count in counts.most_common()), sep="\n")

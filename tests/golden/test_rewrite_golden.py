@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from lxml import etree
 
-from libvirt_loopnet.networks.parsing import missing_options, parse_hosts, parse_network
+from libvirt_loopnet.networks.parsing import definition_of, hosts_of, missing_options, parse_network
 from libvirt_loopnet.networks.rewrite import Rewritten, rewrite_network
 
 DIRECTORY = Path(__file__).parent / "rewrite"
@@ -69,8 +69,8 @@ def test_again_changes_nothing(source: Path) -> None:
 def test_read_back(source: Path) -> None:
     result = rewritten(source)
     assert parse_network(result.xml) == result.network
-    assert parse_hosts(result.xml) == result.reservations
-    assert missing_options(result.xml, result.network) == ()
+    assert hosts_of(definition_of(result.xml), result.network) == result.reservations
+    assert missing_options(definition_of(result.xml), result.network) == ()
 
 
 def test_schema(source: Path) -> None:

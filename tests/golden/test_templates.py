@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from libvirt_loopnet.networks.new import new_network
-from libvirt_loopnet.networks.parsing import missing_options, parse_network
+from libvirt_loopnet.networks.parsing import definition_of, missing_options, parse_network
 from libvirt_loopnet.networks.rewrite import rewrite_network
 
 DIRECTORY = Path(__file__).parents[2] / "xml-templates"
@@ -33,6 +33,6 @@ def test_template(name: str, loop: str, guest: str, mode: str, regenerate: bool)
     text = path.read_bytes()
     network = parse_network(text)
     assert network
-    assert missing_options(text, network) == ()
+    assert missing_options(definition_of(text), network) == ()
     assert network.bridge == ""
     assert rewrite_network(text).xml is text

@@ -248,6 +248,38 @@ def test_foreign_events_are_cheap(lab: Lab) -> None:
     assert json.loads(heavy.replace("'", '"')) == ["libvirt_loopnet.hook"]
 
 
+ONCE = """\
+import sys; sys.path.insert(0, sys.argv[1])
+from libvirt_loopnet.xml import tree
+parse, seen = tree.parse, []
+tree.parse = lambda data: seen.append(data) or parse(data)
+from libvirt_loopnet import hook
+print(hook.main(sys.argv[2:]), sum(each is seen[0] for each in seen))
+"""
+
+
+@pytest.mark.changes
+@pytest.mark.parametrize("operation", ["start", "updated", "port-created", "port-deleted"])
+def test_what_libvirt_tells_is_parsed_once(lab: Lab, operation: str) -> None:
+    network = lab.network(1)
+    if operation != "start":
+        lab.start(network)
+    data = network.hook_data(port_xml(1) if operation.startswith("port") else "")
+    argv = [
+        "/usr/bin/python3",
+        "-I",
+        "-c",
+        ONCE,
+        str(lab._checkout),
+        "network",
+        network.model.name,
+        operation,
+    ]
+    assert lab.host.run(argv, input=data).stdout == "0 1\n"
+    if operation == "start":  # which no clean-up finds active
+        lab.network_hook(network, "stopped")
+
+
 def test_stopped_without_a_start(lab: Lab) -> None:
     network = lab.network(1)
     assert_silent(lab.network_hook(network, "port-deleted", port=port_xml(1)))

@@ -131,7 +131,7 @@ def test_a_name_that_is_no_utf8_can_be_logged() -> None:
 
 def test_a_tap_that_nft_cannot_name_stays_unbound() -> None:
     """Else one hot-plugged NIC would make nft refuse the rules of all."""
-    network = parse_hook(HOOK % (b"", b"virbr1"))[0]
+    network = parse_hook(HOOK % (b"", b"virbr1")).network
     assert network
     kept = [Reservation(5, "52:54:00:00:00:05", "", "a"), Reservation(6, "52:54:00:00:00:06", "", "b")]
     ports = [Port("n", each.mac, each.name, "") for each in kept]

@@ -20,7 +20,7 @@ from libvirt_loopnet.ipv6 import (
 from libvirt_loopnet.model import Network
 from libvirt_loopnet.networks.dnsmasq_options import ipv6_options, lease_option
 from libvirt_loopnet.networks.new import new_network
-from libvirt_loopnet.networks.parsing import missing_options, parse_network
+from libvirt_loopnet.networks.parsing import definition_of, missing_options, parse_network
 from libvirt_loopnet.networks.rewrite import rewrite_network
 from libvirt_loopnet.planning import ipv6
 from libvirt_loopnet.planning.ipv6 import FORWARDING, METRIC, Observed6, Route6
@@ -170,10 +170,10 @@ def test_native_networks_have_the_file_for_dnsmasq_too() -> None:
     xml = new_network("n", loop("127.1.0.0/24"), loop("127.1.0.0/24"), "native", ipv6=PREFIX)
     made = parse_network(xml)
     assert made
-    assert missing_options(xml, made) == ()
+    assert missing_options(definition_of(xml), made) == ()
     assert lease_option("n").encode() in xml
     without = new_network("n", loop("127.1.0.0/24"), loop("127.1.0.0/24"), "native")
-    assert missing_options(without, made) == ()
+    assert missing_options(definition_of(without), made) == ()
 
 
 def test_what_dnsmasq_is_told() -> None:

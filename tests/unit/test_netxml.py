@@ -12,10 +12,11 @@ from libvirt_loopnet.errors import InputError
 from libvirt_loopnet.model import Network, Port, Reservation
 from libvirt_loopnet.networks.dnsmasq_options import lease_option
 from libvirt_loopnet.networks.parsing import (
+    definition_of,
     dnsmasq_options,
+    hosts_of,
     missing_options,
     parse_hook,
-    parse_hosts,
     parse_network,
     parse_port,
 )
@@ -74,14 +75,14 @@ def test_status_file() -> None:
 def test_not_ours() -> None:
     assert parse_network(xml(own="")) is None
     assert parse_network(b"<network/>") is None
-    assert parse_hosts(xml(own="")) == ()
+    assert parse_network(xml(own="")) is None
 
 
 def test_hook() -> None:
     data = b"<hookData>" + xml() + PORT.encode() + b"</hookData>"
-    assert parse_hook(data) == (EXPECTED, Port("net", "52:54:00:ab:cd:ef", "vm 1", "b" + UUID[1:], UUID))
-    assert parse_hook(b"<hookData>" + xml() + b"</hookData>") == (EXPECTED, None)
-    assert parse_hook(b"<hookData>" + xml(own="") + b"</hookData>") == (None, None)
+    assert parse_hook(data)[1:] == (EXPECTED, Port("net", "52:54:00:ab:cd:ef", "vm 1", "b" + UUID[1:], UUID))
+    assert parse_hook(b"<hookData>" + xml() + b"</hookData>")[1:] == (EXPECTED, None)
+    assert parse_hook(b"<hookData>" + xml(own="") + b"</hookData>")[1:] == (None, None)
 
 
 def test_port_file() -> None:
@@ -229,7 +230,7 @@ def test_bad_hook_data(data: bytes) -> None:
 def test_declared_hosts() -> None:
     host = "<loopnet:host number='5' mac='52:54:00:00:00:AA' name='Web.1'/><loopnet:host number='6'/>"
     data = xml(own=OWN[:-2] + f">{host}</loopnet:network>")
-    assert parse_hosts(data) == (
+    assert hosts_of(definition_of(data), EXPECTED) == (
         Reservation(5, "52:54:00:00:00:aa", "", "web-1"),
         Reservation(6, "", "", ""),
     )
@@ -241,16 +242,19 @@ def test_declared_hosts() -> None:
 def test_bad_declared_host(host: str) -> None:
     data = xml(own=OWN[:-2] + f"><loopnet:host {host}/></loopnet:network>")
     with pytest.raises(InputError):
-        parse_hosts(data)
+        hosts_of(definition_of(data), EXPECTED)
 
 
 def test_missing_options() -> None:
     wanted = dnsmasq_options(EXPECTED)
-    assert missing_options(xml(), EXPECTED) == wanted
+    assert missing_options(definition_of(xml()), EXPECTED) == wanted
     some = "".join(f"<d:option value='{option}'/>" for option in wanted[1:])
     more = f"<d:options xmlns:d='http://libvirt.org/schemas/network/dnsmasq/1.0'>{some}</d:options>"
-    assert missing_options(xml(more=more), EXPECTED) == wanted[:1]
-    assert missing_options(b"<hookData>" + xml(more=more) + b"</hookData>", EXPECTED) == wanted[:1]
+    assert missing_options(definition_of(xml(more=more)), EXPECTED) == wanted[:1]
+    assert (
+        missing_options(definition_of(b"<hookData>" + xml(more=more) + b"</hookData>"), EXPECTED)
+        == wanted[:1]
+    )
 
 
 @pytest.mark.parametrize("mode", ["mapped", "native"])

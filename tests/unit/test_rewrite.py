@@ -12,7 +12,7 @@ from lxml import etree
 from libvirt_loopnet.errors import ConflictError, InputError, PoolFullError
 from libvirt_loopnet.networks.dnsmasq_options import OPTIONS_TAG
 from libvirt_loopnet.networks.new import new_network
-from libvirt_loopnet.networks.parsing import missing_options, parse_network
+from libvirt_loopnet.networks.parsing import definition_of, missing_options, parse_network
 from libvirt_loopnet.networks.refusals import REFUSALS
 from libvirt_loopnet.networks.rewrite import rewrite_network
 from libvirt_loopnet.prefixes import LOOPBACK
@@ -238,7 +238,7 @@ def test_idempotent_and_foreign_kept(case: tuple[bytes, list[bytes]]) -> None:
     xml, foreign = case
     once = rewrite_network(xml)
     assert parse_network(once.xml) == once.network
-    assert missing_options(once.xml, once.network) == ()
+    assert missing_options(definition_of(once.xml), once.network) == ()
     assert once.network.loop_prefix.subnet_of(LOOPBACK)
     twice = rewrite_network(once.xml)
     assert twice.xml is once.xml

@@ -22,7 +22,7 @@ from ...plugging.plugs import Claim, Plug, addresses, claims, plugs
 from ...xml.schema import check_schema
 from ...xml.tree import parse
 from ..elements import ipv4_elements, network_element, place, prefixes_of
-from ..parsing import missing_options
+from ..parsing import definition_of, missing_options
 from ..refusals import check_rewritable
 from ..rewrite import Rewritten, rewrite_network
 from .change import Change, Tools, bridge_name, ours, running, strangers
@@ -157,7 +157,7 @@ def _pending(tools: Tools, info: NetworkInfo, rewritten: Rewritten) -> bool:
     if live is None:
         return info.active
     same = live._replace(bridge="", bridge_mac="") == rewritten.network._replace(bridge="", bridge_mac="")
-    return not same or bool(missing_options(info.live_xml, live))
+    return not same or bool(missing_options(definition_of(info.live_xml), live))
 
 
 def _reserve(tools: Tools, change: Change, claimed: Sequence[Claim]) -> Change:
