@@ -105,10 +105,11 @@ def test_the_gateway_keeps_its_own_services(stage: Stage) -> None:
 def test_ranges(stage: Stage) -> None:
     """Each port leads to its own, and to no other; connections end when it is closed."""
     lab, guest = stage.lab, stage.guest
+    last = 19000 if lab.mode == "native" else 9100  # nft takes seconds to list ten thousand
     loopnet(lab, "publish", guest.name, f"8000-8002:{PORT - 1}-{OTHER_PORT}")
-    loopnet(lab, "publish", guest.name, "9000-19000:9000-19000/udp")
+    loopnet(lab, "publish", guest.name, f"9000-{last}:9000-{last}/udp")
     with Servers() as servers:
-        for port in (9000, 19000):
+        for port in (9000, last):
             servers.udp(guest.namespace, ("0.0.0.0", port))
             assert ask_udp(lab.lan, (lab.host_address, port))[1] == stage.lan_source
         for client in (lab.lan, lab.host):
