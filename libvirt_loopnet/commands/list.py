@@ -31,6 +31,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address
 
 from ..addresses.store import Store
+from ..host.leases import ipv6_leases
 from ..model import ANY_ADDRESS, EVERYBODY, Publication
 from ..validation import shown
 from .shared.inventory import FEW, Entry, entries, networks
@@ -56,9 +57,10 @@ def run(arguments: Namespace) -> int:
         print_json([*map(_as_json, listed), *map(_unknown_as_json, unknown)])
         return 0
     columns = [*COLUMNS]
+    leased = ipv6_leases(found.known)  # a guest that never asked is elsewhere
     rows = [[_printable(cell or "") for cell in _row(entry)] for entry in listed]
     further: list[tuple[str, list[Sequence[object]]]] = [
-        (IPV6, [[entry.ipv6_address] if entry.ipv6_address else [] for entry in listed]),
+        (IPV6, [[entry.ipv6_address] if entry.ipv6_address in leased else [] for entry in listed]),
         (ALSO, [entry.also for entry in listed]),
         (SHARED, [entry.shared for entry in listed]),
         (SEEN, [entry.seen for entry in listed]),
