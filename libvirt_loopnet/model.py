@@ -6,6 +6,7 @@ on the path of every hook.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 
 from .prefixes import transit_prefix
@@ -142,6 +143,11 @@ class Publication(NamedTuple):
     def ports(self) -> range:
         """All of the host's."""
         return range(self.port, self.port + self.size)
+
+    @property
+    def pairs(self) -> Iterable[tuple[int, int]]:
+        """Each port of the host, and the guest's that it leads to."""
+        return zip(self.ports, range(self.guest_port, self.guest_port + self.size))
 
     @property
     def texts(self) -> tuple[str, str, str]:

@@ -76,7 +76,7 @@ def observe(chains: str | None = None, trusted: Collection[str] = ()) -> Firewal
         firewalld,
         tuple(problems),
         tables,
-        uplink() if tables else "",
+        uplink_device() if tables else "",
         bool(tables) and is_bridged(),
     )
 
@@ -247,8 +247,9 @@ def is_owned(table: str) -> bool:
     return bool(flags) and "owner" in flags[0]
 
 
-def uplink() -> str:
-    """The device of the first default route; '' without one."""
+def uplink_device() -> str:
+    """The device of the first default route; '' without one. By /proc: kernel/links.py, which knows more of it, takes
+    pyroute2."""
     try:
         with open(ROUTES) as file:
             lines = [line.split() for line in file]

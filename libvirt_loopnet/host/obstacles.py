@@ -32,7 +32,7 @@ def find(networks: Sequence[Network], published: Collection[str] = ()) -> Foreig
     rest = [entry for entry in ruleset if _table(entry) not in told]
     filters = [Rules(rest, without_ours=True), *(of_iptables(saved) for _, saved in observed.iptables)]
     out = ways(filters, bridges)
-    uplink = firewall.uplink()
+    uplink = firewall.uplink_device()
     needed = packets(networks, uplink, firewall.is_bridged(), published, out)
     found = [drop.obstacle(_rule_text(drop)) for drop in drops(Rules(ruleset), needed, known)]
     owned = {each.table for each in found if firewall.is_owned(each.table)}

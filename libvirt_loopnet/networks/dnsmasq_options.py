@@ -69,7 +69,7 @@ def ipv6_options(network: Network) -> tuple[str, ...]:
     Not in the definition, as dnsmasq would not start where the kernel has no IPv6. Guests that ask get the
     address that is reserved for them; where addresses are free, any guest makes others by itself (SLAAC).
     Router lifetime 0: here is no way out (RFC 4861, 6.2.3); where there is one, our rules change it
-    (ruleset/ipv6.py), since dnsmasq reads this once.
+    (ruleset/ipv6_bridge.py), since dnsmasq reads this once.
     """
     if not network.ipv6:
         return ()

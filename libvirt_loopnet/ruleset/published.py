@@ -72,8 +72,7 @@ def _maps(clients: IPv4Network, networks: dict[str, Network], published: Iterabl
     targets: set[str] = set()
     for name, number, publication, taken in published:
         guest = networks[name].transit_address(number)
-        for port in publication.ports:
-            guest_port = publication.guest_port + port - publication.port
+        for port, guest_port in publication.pairs:
             element = f"{publication.protocol} . {port} : {guest} . {guest_port}"
             targets.add(f"{guest} . {publication.protocol} . {guest_port}")
             if publication.address != ANY_ADDRESS:

@@ -30,8 +30,7 @@ def published6_chains(networks: Sequence[Network], bridges: str, published: Sequ
     targets: set[str] = set()
     for name, number, publication, _ in published:
         guest = by_name[name].ipv6_address(number)
-        for port in publication.ports:
-            guest_port = publication.guest_port + port - publication.port
+        for port, guest_port in publication.pairs:
             ports.append(f"{publication.protocol} . {port} : {guest} . {guest_port}")
             targets.add(f"{guest} . {publication.protocol} . {guest_port}")
     return f"""\

@@ -165,3 +165,8 @@ def test_iptables_lets_it_in_where_it_would_drop() -> None:
     assert order.text.index("DNAT") < order.text.index("RETURN")
     accepting = Firewalls((("iptables-nft", "*filter\n:FORWARD ACCEPT [0:0]\nCOMMIT\n"),))
     assert orders(accepting, [network(1)], (), {"net1"}) == []
+
+
+def test_a_range_pairs_each_port_of_the_host_with_the_guests() -> None:
+    assert list(parse_publication("8000-8002:80-82").pairs) == [(8000, 80), (8001, 81), (8002, 82)]
+    assert list(parse_publication("8080:80").pairs) == [(8080, 80)]
