@@ -14,7 +14,7 @@ JOBS = $(shell expr $$(nproc) + 1)
 SHARE = $(RUN) -n $(JOBS) --dist loadgroup --no-loadscope-reorder --max-worker-restart 0
 ROOT_CHECK = @[ "$$(id -u)" = 0 ] || { echo "make $@ needs root: network namespaces, libvirtd; try: sudo make $@" >&2; exit 5; }
 
-.PHONY: help demo quick check check-modular check-guests check-desktop check-clients check-fresh lint unit netns e2e fresh bench fuzz soak install uninstall clean deps pictures
+.PHONY: help demo quick check check-modular check-guests check-desktop check-clients check-fresh lint unit netns e2e tests fresh bench fuzz soak install uninstall clean deps pictures
 
 help:
 	@echo 'make demo           a guest at 127.1.0.x in a minute, in a sandbox (SHELL=1: a shell inside at the end)'
@@ -67,6 +67,12 @@ e2e: deps
 	$(ROOT_CHECK)
 	$(SHARE) tests/e2e
 
+# TESTS='tests/e2e/test_cli.py': those alone; of unit and golden, or of the others, as modules have the same names
+tests: deps
+	$(ROOT_CHECK)
+	@[ -n '$(TESTS)' ] || { echo "make tests: which? try: make tests TESTS=tests/unit" >&2; exit 2; }
+	$(SHARE) $(TESTS)
+
 # Not those that are about libvirtd's own ways: containers, migration over TCP, load
 MODULAR = cli convert first_light leases lifecycle names net_update nics plugs ports reach refusals removal \
 	restore_state senders watch
@@ -87,11 +93,11 @@ fresh: deps
 	$(ROOT_CHECK)
 	$(SHARE) tests/fresh
 
-# ROOT=trixie: that system alone; TARGETS='demo check' is what make does in it
+# ROOT=trixie: that system alone; TARGETS='demo check' is what make does in it; TESTS='tests/e2e/test_cli.py': those alone
 check-fresh:
 	$(ROOT_CHECK)
 	@tests/install-deps fresh
-	@$(PYTHON) -m tests.fresh $(ROOT) $(if $(TARGETS),--targets '$(TARGETS)')
+	@$(PYTHON) -m tests.fresh $(ROOT) $(if $(TARGETS),--targets '$(TARGETS)') $(if $(TESTS),--tests '$(TESTS)')
 
 check-desktop: deps
 	$(ROOT_CHECK)

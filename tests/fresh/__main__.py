@@ -1,4 +1,4 @@
-"""Runs make's targets in fresh systems: python3 -m tests.fresh [ROOT …] [--targets 'demo check']
+"""Runs make's targets, or some tests, in fresh systems: python3 -m tests.fresh [ROOT …] [--targets 'demo check']
 
 Each is a minimal root file system from the distribution's archive, which this machine's mirror is asked for,
 entered by pivot_root in namespaces; it has git and make, and a clone of this checkout's HEAD in /root.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -35,8 +36,11 @@ INSIDE = "LOOPNET_FRESH"
 """Set in such a system, whose own `make check` leaves this out."""
 
 
-def fresh(suite: str, targets: Sequence[str]) -> Iterator[str]:
-    """Runs targets in a fresh `suite`; a line for each that is done. Raises what tells why not."""
+def fresh(suite: str, targets: Sequence[str], tests: str = "") -> Iterator[str]:
+    """Runs targets in a fresh `suite`; a line for each that is done. Raises what tells why not.
+
+    ``tests`` are those that `make tests` runs.
+    """
     tree = root(suite, PACKAGES)
     _remove_old(tree.parent)
     with ExitStack() as stack:
@@ -49,7 +53,8 @@ def fresh(suite: str, targets: Sequence[str]) -> Iterator[str]:
         _clone(machine, disk)
         for target in targets:
             begin = time.monotonic()
-            script = f"cd {CLONE}; export {INSIDE}=1; exec make {target}"
+            script = f"cd {CLONE}; export {INSIDE}=1; exec make {shlex.quote(target)}"
+            script += f" TESTS={shlex.quote(tests)}" if tests else ""
             status = machine.show(script, timeout=TARGET_SECONDS)
             took = f"{time.monotonic() - begin:.0f} s"
             if status != 0:
@@ -96,7 +101,9 @@ def main(arguments: Optional[List[str]] = None) -> int:
     parser = argparse.ArgumentParser(prog="fresh", description="README's two commands in fresh systems.")
     parser.add_argument("roots", nargs="*", metavar="ROOT", help=f"of {', '.join(SUITES)}; all by default")
     parser.add_argument("--targets", default="demo check", help="what make is to do there (%(default)s)")
+    parser.add_argument("--tests", default="", help="run these tests there, and nothing else")
     options = parser.parse_args(arguments)
+    targets = ["tests"] if options.tests else options.targets.split()
     unknown = [name for name in options.roots if name not in SUITES]
     if unknown:
         print(f"fresh: no system is called {unknown[0]!r}; there are {', '.join(SUITES)}", file=sys.stderr)
@@ -120,7 +127,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     for suite in options.roots or SUITES:
         print(f"--- {suite}", flush=True)
         try:
-            for line in fresh(suite, options.targets.split()):
+            for line in fresh(suite, targets, options.tests):
                 told.append(f"{suite}: {line}")
         except KeyboardInterrupt:
             print("\nfresh: interrupted; nothing of it is left", file=sys.stderr)
