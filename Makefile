@@ -14,7 +14,7 @@ JOBS = $(shell expr $$(nproc) + 1)
 SHARE = $(RUN) -n $(JOBS) --dist loadgroup --no-loadscope-reorder --max-worker-restart 0
 ROOT_CHECK = @[ "$$(id -u)" = 0 ] || { echo "make $@ needs root: network namespaces, libvirtd; try: sudo make $@" >&2; exit 5; }
 
-.PHONY: help demo quick check check-modular check-guests check-desktop check-clients check-fresh lint unit netns e2e tests fresh bench fuzz soak install uninstall clean deps pictures
+.PHONY: help demo quick check check-modular check-guests check-desktop check-clients check-fresh lint unit netns e2e tests fresh bench fuzz soak install uninstall clean deps pictures screenshot
 
 help:
 	@echo 'make demo           a guest at 127.1.0.x in a minute, in a sandbox (SHELL=1: a shell inside at the end)'
@@ -111,6 +111,13 @@ check-clients: deps
 
 pictures:
 	PYTHONPATH=. $(PYTHON) packaging/pictures/draw.py
+
+# The picture that is none of ours: virt-manager's page of a guest at 127.1.0.2, as the test of it sees the page
+screenshot: deps
+	$(ROOT_CHECK)
+	@tests/install-deps desktop
+	LOOPNET_SCREENSHOT=packaging/pictures/virt-manager.png $(RUN) tests/desktop -k address
+	mv packaging/pictures/virt-manager-address.png packaging/pictures/virt-manager.png
 
 include packaging/packages.mk
 

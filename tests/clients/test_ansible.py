@@ -9,6 +9,7 @@ from typing import Any, Dict, List
 
 import pytest
 
+from tests.clients.documented import manual
 from tests.distros.debian import System
 from tests.distros.real import RealGuest
 from tests.sandbox.world import World, template
@@ -37,13 +38,7 @@ PLAYBOOK = f"""\
 """
 TASKS = ("present", "active", "autostart", "modify")
 
-INVENTORY = """\
-plugin: community.libvirt.libvirt
-uri: qemu:///system
-compose:
-  ansible_connection: "'ssh'"
-  ansible_host: inventory_hostname ~ '.loopnet'
-"""
+INVENTORY = manual("plugin: community.libvirt.libvirt")
 """The plugin's own connection is the guest agent's; the address is asked of it as well, and of nobody else."""
 
 

@@ -10,6 +10,7 @@ from typing import Callable, Iterator
 
 import pytest
 
+from tests.clients.documented import readme
 from tests.distros.debian import System
 from tests.distros.real import CMDLINE
 from tests.sandbox.image import command
@@ -17,17 +18,12 @@ from tests.sandbox.world import World
 
 pytestmark = pytest.mark.timeout(1800)
 
-VAGRANTFILE = """\
+VAGRANTFILE = f"""\
 Vagrant.configure("2") do |config|
-  config.vm.box = "small"
-  config.vm.provider :libvirt do |libvirt|
-    libvirt.management_network_name = "loopnet"
-    libvirt.management_network_address = "127.1.0.0/24"
-    libvirt.management_network_keep = true
-  end
+config.vm.box = "small"
+{readme("ruby")}
 end
 """
-"""The README's."""
 
 BOX = """\
 Vagrant.configure("2") do |config|
@@ -36,6 +32,7 @@ Vagrant.configure("2") do |config|
   config.ssh.username = "root"
   config.ssh.private_key_path = "{key}"
   config.ssh.insert_key = false
+  config.ssh.sudo_command = "%c"
   config.vm.provider :libvirt do |libvirt|
     libvirt.driver = "qemu"
     libvirt.cpu_mode = "custom"
@@ -48,7 +45,7 @@ Vagrant.configure("2") do |config|
   end
 end
 """
-"""Emulated, and booted without a boot loader: that is this box's affair, no network's."""
+"""Emulated, booted without a boot loader, and without sudo: that is this box's affair, no network's."""
 
 Vagrant = Callable[..., str]
 
