@@ -7,7 +7,7 @@ from ipaddress import IPv6Address, IPv6Network
 
 from ..firewalls.ip6tables import IP6TABLES
 from ..model import Network
-from ..planning.ipv6 import FORWARDING, Observed6, Route6, settings
+from ..planning.ipv6 import FORWARDING, MARK, Observed6, Route6, settings
 from . import firewall
 
 ROUTES = "/proc/net/ipv6_route"
@@ -53,16 +53,24 @@ def observe(bridges: Iterable[str], chains: str | None, *, first: bool) -> Obser
     ``chains`` is nft's list of all chains, if it could be had; it is asked for the ``first`` look only.
     """
     found = tuple(_routes())
-    wanted = (*settings(bridges), FORWARDING)
+    wanted = (*settings(bridges), FORWARDING, MARK)
+    addresses = frozenset((words[5], IPv6Address(bytes.fromhex(words[0]))) for words in _lines(ADDRESSES))
+    held = frozenset(line for line in wanted if _holds(line))
+    devices = {dev for dev, address in addresses if not address.is_link_local}
     return Observed6(
         enabled=is_enabled(),
         has_table="table ip6 loopnet {" in chains if chains is not None else first,
         has_filter="table ip6 filter {" in (chains or ""),
-        addresses=frozenset((words[5], IPv6Address(bytes.fromhex(words[0]))) for words in _lines(ADDRESSES)),
+        addresses=addresses,
         routes=found,
-        settings=frozenset(line for line in wanted if _holds(line)),
+        settings=held,
         accept_ra=frozenset(r.dev for r in found if r.learned and _sysctl(f"{r.dev}/accept_ra") == "1"),
+        forwarding=_forwarding(devices) if FORWARDING not in held else frozenset(),
     )
+
+
+def _forwarding(devices: Iterable[str]) -> frozenset[str]:
+    return frozenset(dev for dev in (*devices, "default") if _sysctl(f"{dev}/forwarding") == "1")
 
 
 def with_ip6tables(observed: Observed6, networks: Iterable[Network]) -> Observed6:

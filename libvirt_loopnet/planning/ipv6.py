@@ -16,6 +16,11 @@ from ..records import NamedTuple
 METRIC = 127
 """Marks our routes, since /proc/net/ipv6_route tells no protocol."""
 FORWARDING = "net/ipv6/conf/all/forwarding=1"
+MARK = "net/ipv6/conf/lo/forwarding=0"
+"""That forwarding is on by us alone: who switches it on for all interfaces, be it on or not, does so for lo as well
+(addrconf_forward_change() in the kernel's addrconf.c), where it means nothing. Docker looks
+first, and doesn't write."""
+_OFF = "net/ipv6/conf/all/forwarding=0"
 _BRIDGE = ("addr_gen_mode=0", "accept_ra=0", "disable_ipv6=0")
 """Its fe80 address is made of its MAC address, as the rules have it; it learns nothing; and libvirt has switched
 its IPv6 off, which goes last (ip-sysctl.rst)."""
@@ -50,6 +55,8 @@ class Observed6(NamedTuple):
     """Of what settings() and FORWARDING have, the lines that hold."""
     accept_ra: frozenset[str] = frozenset()
     """Devices on which the kernel hears router advertisements only while it does not forward (accept_ra 1)."""
+    forwarding: frozenset[str] = frozenset()
+    """Devices that have forwarding switched on for themselves, and what that makes of them, while it is off for all."""
 
 
 def settings(bridges: Iterable[str]) -> list[str]:
@@ -79,14 +86,28 @@ def is_endangered(observed: Observed6) -> bool:
 
 
 def remove(observed: Observed6, networks: Sequence[Network], ours: Container[str]) -> list[str]:
-    """Sysctls that switch IPv6 off again on bridges that have ours and are no more to have it.
+    """Sysctls that switch IPv6 off again on bridges that have ours and are no more to have it, and forwarding if it is
+    on by us and for us alone.
 
     ``ours`` are the devices of our networks by what IPv4 tells; others may have routes of this metric, too.
     """
     wanted = {(n.bridge, n.ipv6) for n in networks}
     marked = [route for route in observed.routes if route.metric == METRIC and route.dev in ours]
     stale = {route.dev for route in marked if (route.dev, route.prefix) not in wanted}
-    return [f"net/ipv6/conf/{dev}/disable_ipv6=1" for dev in sorted(stale)]
+    lines = [f"net/ipv6/conf/{dev}/disable_ipv6=1" for dev in sorted(stale)]
+    if {FORWARDING, MARK} <= observed.settings and not any(map(_forwards, networks)):
+        lines += [] if _others_may_forward(observed, ours) else [_OFF]
+    return lines
+
+
+def _forwards(network: Network) -> bool:
+    return bool(network.ipv6_prefixes) and network.internet != NONE
+
+
+def _others_may_forward(observed: Observed6, ours: Container[str]) -> bool:
+    """Who forwards has two sides. One interface with IPv6 addresses, beside ours, is the host's own way out."""
+    sides = {dev for dev, address in observed.addresses if not address.is_link_local}
+    return len({dev for dev in sides if dev != "lo" and dev not in ours}) > 1
 
 
 def add(observed: Observed6, networks: Sequence[Network]) -> tuple[list[str], list[str]]:
@@ -95,9 +116,10 @@ def add(observed: Observed6, networks: Sequence[Network]) -> tuple[list[str], li
     if not observed.enabled or not ours:
         return [], []
     sysctls = [line for line in settings(n.bridge for n in ours) if line not in observed.settings]
-    leaving = any(network.internet != NONE for network in ours)
+    leaving = any(map(_forwards, ours))
     if leaving and FORWARDING not in observed.settings and is_router(observed, networks):
-        sysctls.append(FORWARDING)
+        # To switch it off again is to do so for each device.
+        sysctls += [FORWARDING] if observed.forwarding else [FORWARDING, MARK]
     present = {(route.dev, route.prefix) for route in observed.routes if route.metric == METRIC}
     lines: list[str] = []
     for network in ours:

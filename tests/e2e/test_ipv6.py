@@ -26,7 +26,7 @@ NAT = """\
 @pytest.fixture(autouse=True)
 def clean(world: World) -> Iterator[None]:
     yield
-    # It stays on for whoever may need it, be it switched on by libvirt or by us.
+    # It stays on where libvirt has switched it on.
     world.host.sh("echo 0 >/proc/sys/net/ipv6/conf/all/forwarding")
     world.clean()
 

@@ -306,9 +306,11 @@ def test_a_prefix_is_one_networks(plain: Lab) -> None:
 
 def test_all_of_it_goes(plain: Lab) -> None:
     add_uplink(plain)
-    # Forwarding stays, as libvirt leaves it on in IPv4: somebody else may be in need of it by then.
-    plain.host.sh("echo 1 >/proc/sys/net/ipv6/conf/all/forwarding")
-    before = plain.host.sh("ip -6 route show table all; ip -6 address show dev uplink0")
+    everything = (
+        "ip -6 route show table all; ip -6 address show dev uplink0\n"
+        "cd /proc/sys/net/ipv6/conf; grep . all/forwarding default/forwarding lo/forwarding uplink0/forwarding"
+    )
+    before = plain.host.sh(everything)
     network = start(plain)
     plain.guest(network)
     loopnet(plain, "cleanup")
@@ -320,8 +322,32 @@ def test_all_of_it_goes(plain: Lab) -> None:
     plain.stop(network)
     plain.host.sh("for link in /sys/class/net/vnet*; do ip link delete ${link##*/}; done")
     time.sleep(0.1)
-    assert plain.host.sh("ip -6 route show table all; ip -6 address show dev uplink0") == before
+    assert plain.host.sh(everything) == before
     assert plain.rules() == ""
+
+
+def test_forwarding_that_others_may_need_stays(plain: Lab) -> None:
+    """Who forwards beside us by the time we stop, who switched it on as well, and who did before."""
+    forwarding = "cd /proc/sys/net/ipv6/conf; cat all/forwarding uplink0/forwarding"
+    on, off = "1\n1\n", "0\n0\n"
+    add_uplink(plain)
+    network = start(plain)
+    assert plain.host.sh(forwarding) == on
+    plain.host.sh("ip link add docker0 type bridge; ip address add fd44::1/64 dev docker0 nodad")
+    plain.stop(network)
+    assert plain.host.sh(forwarding) == on
+    plain.host.sh("ip link delete docker0")
+    start(plain, 2)
+    loopnet(plain, "cleanup")
+    assert plain.host.sh(forwarding) == off
+    loopnet(plain, "sync")
+    plain.host.sh("echo 1 >/proc/sys/net/ipv6/conf/all/forwarding")
+    loopnet(plain, "cleanup")
+    assert plain.host.sh(forwarding) == on
+    plain.host.sh("cd /proc/sys/net/ipv6/conf; echo 0 >all/forwarding; echo 1 >uplink0/forwarding")
+    loopnet(plain, "sync")
+    loopnet(plain, "cleanup")
+    assert plain.host.sh(forwarding) == on
 
 
 @pytest.mark.parametrize("others", [True, False], ids=["beside an IPv4 network", "the last"])

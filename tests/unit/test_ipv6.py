@@ -23,7 +23,7 @@ from libvirt_loopnet.networks.new import new_network
 from libvirt_loopnet.networks.parsing import definition_of, missing_options, parse_network
 from libvirt_loopnet.networks.rewrite import rewrite_network
 from libvirt_loopnet.planning import ipv6
-from libvirt_loopnet.planning.ipv6 import FORWARDING, METRIC, Observed6, Route6
+from libvirt_loopnet.planning.ipv6 import FORWARDING, MARK, METRIC, Observed6, Route6
 from libvirt_loopnet.ruleset.ipv6_bridge import claims, router
 from libvirt_loopnet.ruleset.moves import parse
 from libvirt_loopnet.ruleset.tables import make_tables
@@ -243,7 +243,7 @@ def test_steps_end() -> None:
     networks = [network()]
     seen = Observed6(enabled=True, routes=(ROUTER,))
     sysctls, lines = ipv6.add(seen, networks)
-    assert sysctls[-2:] == ["net/ipv6/conf/virbr1/disable_ipv6=0", FORWARDING]
+    assert sysctls[-3:] == ["net/ipv6/conf/virbr1/disable_ipv6=0", FORWARDING, MARK]
     assert lines == [
         "address add fd12:3456:789a:100::1/64 dev virbr1 nodad",
         "route add unicast fd12:3456:789a:100::/64 dev virbr1 table local metric 127",
@@ -255,14 +255,38 @@ def test_steps_end() -> None:
     )
     assert ipv6.add(after, networks) == ([], [])
     assert ipv6.remove(after, networks, {"virbr1"}) == []
-    assert ipv6.remove(after, [], {"virbr1"}) == ["net/ipv6/conf/virbr1/disable_ipv6=1"]
-    foreign = after._replace(routes=(Route6(PREFIX, "wlan0", METRIC),))
+    gone = ["net/ipv6/conf/virbr1/disable_ipv6=1", "net/ipv6/conf/all/forwarding=0"]
+    assert ipv6.remove(after, [], {"virbr1"}) == gone
+    foreign = after._replace(routes=(Route6(PREFIX, "wlan0", METRIC),), settings=frozenset())
     assert ipv6.remove(foreign, [], {"virbr1"}) == []  # somebody else's metric
 
 
 def test_an_isolated_network_is_no_reason_to_forward() -> None:
     seen = Observed6(enabled=True, routes=(ROUTER,))
     assert FORWARDING not in ipv6.add(seen, [network()._replace(internet="none")])[0]
+
+
+def test_forwarding_goes_where_it_came_from() -> None:
+    """Switched on by us, it goes with the last network that needs it, unless others may need it by then."""
+    lan, docker = ("eth0", IPv6Address("2001:db8::5")), ("docker0", IPv6Address("fd00::1"))
+    bridge = ("virbr1", IPv6Address("fd12:3456:789a:100::1"))
+    link = ("docker0", IPv6Address("fe80::1"))
+    on = Observed6(
+        enabled=True,
+        settings=frozenset({FORWARDING, MARK}),
+        routes=(ROUTER,),
+        addresses=frozenset({("lo", IPv6Address("::1")), lan, bridge, link}),
+    )
+    off = "net/ipv6/conf/all/forwarding=0"
+    assert ipv6.remove(on, [], {"virbr1"}) == [off]
+    assert ipv6.remove(on, [network(None), network()._replace(internet="none")], {"virbr1"}) == [off]
+    assert off not in ipv6.remove(on, [network()], {"virbr1"})
+    assert ipv6.remove(on._replace(settings=frozenset({FORWARDING})), [], {"virbr1"}) == []
+    assert ipv6.remove(on._replace(addresses=on.addresses | {docker}), [], {"virbr1"}) == []
+    # What single devices had would go as well: it is not marked as ours.
+    sysctls, _ = ipv6.add(on._replace(settings=frozenset(), forwarding=frozenset({"eth0"})), [network()])
+    assert FORWARDING in sysctls
+    assert MARK not in sysctls
 
 
 def test_networks_without_ipv6_need_nothing() -> None:
