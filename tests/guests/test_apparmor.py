@@ -89,6 +89,20 @@ RESERVATIONS_ALONE = """\
 echo '/var/lib/libvirt/dnsmasq/*.loopnet/{,*} r,' >>/etc/apparmor.d/local/usr.sbin.dnsmasq
 apparmor_parser -r /etc/apparmor.d/usr.sbin.dnsmasq
 """
+OCCUPY = """\
+cat >/run/occupy <<'END'
+import fcntl, time
+file = open("/run/leaseshelper.pid", "a")
+fcntl.lockf(file, fcntl.LOCK_EX)
+open("/run/occupied", "w")
+time.sleep(3600)
+END
+python3 /run/occupy </dev/null >/dev/null 2>&1 &
+echo $! >/run/occupier
+until [ -e /run/occupied ]; do sleep 1; done
+pkill -HUP dnsmasq
+"""
+"""libvirt's lease helper waits for this file, for as long as another has it."""
 FORBIDDEN = "aa-exec -p dnsmasq -- /bin/sh -c ': </etc/shadow' 2>&1 || true"
 
 
@@ -186,6 +200,15 @@ def test_the_script_may_log(inner: HostGuest) -> None:
     inner.run(f"for plan in {plan}; do echo nonsense >$plan; done; pkill -HUP dnsmasq", timeout=100)
     poll(inner, "journalctl --no-pager -b -t libvirt-loopnet", "is missing or damaged")
     inner.run("loopnet sync", timeout=SLOW)
+    poll(inner, LEASES, " 127.1.0.20/24 ")
+
+
+def test_a_helper_that_hangs_is_ended(inner: HostGuest) -> None:
+    """timeout(1), confined itself, may signal it."""
+    inner.run(OCCUPY, timeout=SLOW)
+    poll(inner, "journalctl --no-pager -b -t libvirt-loopnet", "ended with status 124")
+    assert inner.run("pgrep -x libvirt_leasesh", check=False, timeout=100) == ""
+    inner.run("kill $(cat /run/occupier); pkill -HUP dnsmasq", timeout=100)
     poll(inner, LEASES, " 127.1.0.20/24 ")
 
 
