@@ -59,7 +59,7 @@ table ip6 loopnet {{
 		iifname {bridges} goto outwards
 {_drop("ip6 saddr", hidden)}{_drop("ip6 daddr", hidden)}	}}
 	chain inwards {{
-{forward_published6(bridges) if published else ""}		{_ANSWERS}
+{forward_published6() if published else ""}		{_ANSWERS}
 		iifname {bridges} drop
 		oifname vmap {dispatch("inwards")}
 		drop
@@ -85,7 +85,7 @@ table ip6 loopnet {{
         lines += block("input", network, _input(network, others))
         lines += block("inwards", network, _inwards(network))
         lines += block("outwards", network, _outwards(network))
-    inwards = published6_chains(ours, bridges, published) if published else ""
+    inwards = published6_chains(ours, published) if published else ""
     return head + "".join(f"\t{line}\n" for line in lines) + inwards + "}\n"
 
 

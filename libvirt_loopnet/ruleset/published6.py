@@ -1,17 +1,21 @@
 """Published ports in IPv6: parts of table ``ip6 loopnet`` that are there only while there are any.
 
-For the LAN, containers and guests of libvirt's other networks, at the host's own addresses, and where the guest has its
-number's address. Guests of ours have IPv4 for that, and each other; so has who is named with ``--from``.
+For all who reach the host's own addresses, where the guest has its number's address. Not at ::1, as the kernel has no
+route_localnet in IPv6 (DNAT and SNAT alone were tried in vain): who is refused there asks 127.0.0.1 next. Not for the
+guest itself where br_netfilter is on: that bridges what DNAT sends back to the bridge, and a bridge sends nothing back
+by its port. Who is named with ``--from`` is so in IPv4, and has that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..model import ANY_ADDRESS, EVERYBODY, Network, Published
+from ..model import ANY_ADDRESS, EVERYBODY, NONE, Network, Published
 from .phrases import braces
 
 _PORTS = "meta l4proto { tcp, udp }"
+_SERVICES = "{ 53, 547 }"
+"""What dnsmasq has at the gateway stays there."""
 
 
 def for_ipv6(published: Sequence[Published]) -> list[Published]:
@@ -23,7 +27,7 @@ def for_ipv6(published: Sequence[Published]) -> list[Published]:
     ]
 
 
-def published6_chains(networks: Sequence[Network], bridges: str, published: Sequence[Published]) -> str:
+def published6_chains(networks: Sequence[Network], published: Sequence[Published]) -> str:
     """What comes for a port of the host's goes to a guest instead."""
     by_name = {network.name: network for network in networks}
     ports: list[str] = []
@@ -33,6 +37,9 @@ def published6_chains(networks: Sequence[Network], bridges: str, published: Sequ
         for port, guest_port in publication.pairs:
             ports.append(f"{publication.protocol} . {port} : {guest} . {guest_port}")
             targets.add(f"{guest} . {publication.protocol} . {guest_port}")
+    gateways = braces(f'"{n.bridge}" . {own}' for n in networks for own in n.ipv6_own)
+    prefixes = braces(str(prefix) for n in networks for prefix in n.ipv6_prefixes)
+    closed = [f'"{n.bridge}"' for n in networks if n.internet == NONE]
     return f"""\
 	map published {{
 		type inet_proto . inet_service : ipv6_addr . inet_service
@@ -42,19 +49,40 @@ def published6_chains(networks: Sequence[Network], bridges: str, published: Sequ
 		type ipv6_addr . inet_proto . inet_service
 		elements = {braces(sorted(targets))}
 	}}
+	chain published {{
+		{_PORTS} dnat ip6 to meta l4proto . th dport map @published
+	}}
+	chain at-gateway {{
+		{_PORTS} th dport {_SERVICES} accept
+		iifname . ip6 daddr {gateways} goto published
+	}}
 	chain from-lan {{
 		type nat hook prerouting priority -100; policy accept;
 		iif "lo" accept
-		iifname {bridges} accept
-		fib daddr type local {_PORTS} dnat ip6 to meta l4proto . th dport map @published
+{f"		iifname {braces(closed)} accept{chr(10)}" if closed else ""}		ip6 daddr {prefixes} goto at-gateway
+		fib daddr type local goto published
 	}}
+	chain from-host {{
+		type nat hook output priority -100; policy accept;
+		ip6 daddr ::1 accept
+		ip6 daddr {prefixes} accept
+		fib daddr type local goto published
+	}}
+	chain published-source {{
+		type nat hook postrouting priority 99; policy accept;
+{"".join(_answerable(network, prefixes) for network in networks)}	}}
 """
 
 
-def forward_published6(bridges: str) -> str:
+def _answerable(network: Network, prefixes: str) -> str:
+    """Other guests, whom it would look for on its own wire, and the host itself, a guest sees as the gateway."""
+    return "".join(
+        f'\t\toifname "{network.bridge}" ct status dnat {who} snat to {network.ipv6_own[0]}\n'
+        for who in (f"ip6 saddr {prefixes}", "fib saddr type local")
+    )
+
+
+def forward_published6() -> str:
     """What isn't published any more is dropped though it is established, so that it ends at once."""
     inwards = f"ct direction original ct status dnat {_PORTS}"
-    return (
-        f"\t\tiifname != {bridges} {inwards} ip6 daddr . meta l4proto . th dport @published-to accept\n"
-        f"\t\t{inwards} drop\n"
-    )
+    return f"\t\t{inwards} ip6 daddr . meta l4proto . th dport @published-to accept\n\t\t{inwards} drop\n"

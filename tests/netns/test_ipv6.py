@@ -498,6 +498,41 @@ def test_published_ports_are_reached_by_ipv6_too(plain: Lab) -> None:
     assert loopnet(plain, "plan") == "nothing to do\n"
 
 
+def test_published_ports_are_reached_by_guests_and_the_host(plain: Lab) -> None:
+    """At the host's addresses and at a guest's own gateway, where the host's services stay; as in IPv4."""
+    add_uplink(plain)
+    network, second = start(plain), start(plain, 2, ipv6=OTHER_PREFIX6)
+    closed = start(plain, 3, ipv6="fd12:3456:789a:300::/64", internet="none")
+    guest, peer = plain.guest(network), plain.guest(network)
+    far, isolated = plain.guest(second), plain.guest(closed)
+    for each in (guest, peer, far, isolated):
+        own_address(each)
+    for each in (guest, peer, far):
+        each.namespace.sh(f"ip -6 route replace default via {each.network.model.ipv6_own[0]}")
+    isolated.namespace.sh("ip -6 route add default via fd12:3456:789a:300::1")
+    lease(plain, guest)
+    with answering(guest):
+        loopnet(plain, "publish", guest.name, "8080:80")
+        for source in (peer.namespace, far.namespace, plain.host):
+            eventually(lambda source=source: asks(source, UPLINK6, 8080) == GATEWAY, 30.0)  # type: ignore[misc]
+        for who in (peer, far):
+            assert asks(who.namespace, str(who.network.model.ipv6_own[0]), 8080) == GATEWAY
+        assert asks(plain.lan, UPLINK6, 8080) == LAN6
+        # Neither another network's gateway, nor the guest itself, nor ::1, which refuses at once.
+        assert asks(peer.namespace, str(second.model.ipv6_own[0]), 8080) == ""
+        assert asks(far.namespace, GATEWAY, 8080) == ""
+        assert asks(far.namespace, guest.ipv6, PORT) == ""
+        assert asks(isolated.namespace, UPLINK6, 8080) == ""
+        assert asks(isolated.namespace, "fd12:3456:789a:300::1", 8080) == ""
+        with pytest.raises(ConnectionRefusedError):
+            plain.host.call(lambda: socket.create_connection(("::1", 8080), 5))
+        loopnet(plain, "publish", guest.name, "53:80")
+        assert asks(peer.namespace, GATEWAY, 53) != GATEWAY
+        loopnet(plain, "unpublish", guest.name, "--all")
+        assert asks(peer.namespace, UPLINK6, 8080) == ""
+    assert loopnet(plain, "plan") == "nothing to do\n"
+
+
 # --- other firewalls -----------------------------------------------------------------------------
 
 FORBID = """
