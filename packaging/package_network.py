@@ -33,6 +33,7 @@ from libvirt_loopnet.daemon import leftover, running, runstate
 from libvirt_loopnet.daemon.connection import connect
 from libvirt_loopnet.errors import LoopnetError
 from libvirt_loopnet.host import dnsmasq, linux
+from libvirt_loopnet.host.ipv6 import is_there
 from libvirt_loopnet.ipv6 import ula_prefix
 from libvirt_loopnet.model import MAPPED
 from libvirt_loopnet.networks.conversion.originals import Originals
@@ -134,7 +135,7 @@ def _free_bridge() -> str:
 def _definition(bridge: str) -> bytes:
     """What ``virsh net-define`` would make of ``loopnet define``: a file read at start gets nothing added."""
     # copies of an image would share the prefix (RFC 4193, 3.2.1)
-    ipv6 = None if _chrooted() else ula_prefix(global_id(), PREFIX)
+    ipv6 = ula_prefix(global_id(), PREFIX) if not _chrooted() and is_there() else None
     text = new_network(NAME, PREFIX, default_guest_prefix(PREFIX), MAPPED, ipv6=ipv6).decode()
     mac = "52:54:00:" + os.urandom(3).hex(":")
     changes = (

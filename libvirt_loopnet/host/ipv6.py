@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv6Address, IPv6Network
 
@@ -32,6 +33,11 @@ def _lines(path: str) -> list[list[str]]:
             return [line.split() for line in file]
     except OSError:
         return []
+
+
+def is_there() -> bool:
+    """Has the kernel IPv6 at all, be it disabled by sysctl for now? Not with ipv6.disable=1, or built without."""
+    return os.path.exists(ADDRESSES)
 
 
 def is_enabled() -> bool:

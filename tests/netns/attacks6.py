@@ -230,7 +230,7 @@ def add_all(add: Add) -> None:
             add(who, f"reaches-by-ipv6-for-{name}", f"sends to {what}", target, honest(who, where))
         for name, (what, source) in SOURCES.items():
             add(who, f"reaches-published-by-ipv6-as-{name}", f"sends as {what}", PUBLISHED,
-                to_published(who, source), bites=())  # fmt: skip
+                to_published(who, source), skip_free=name == "free" and who != "early", bites=())  # fmt: skip
     add("lan", "reaches-published-by-ipv6", "sends as guests and gateway, and to a guest's own address", PUBLISHED,
         published_from_lan, bites=())  # fmt: skip
     for who in ("bound", "loose"):

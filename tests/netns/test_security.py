@@ -1012,7 +1012,7 @@ def test_guards_hold_while_networks_come_and_go(arena: Arena) -> None:
                 lab.start(third)
                 lab.network_hook(arena.net, "updated")
                 lab.stop(third)
-            lab.host.python(REPLACE, str(CHECKOUT))
+            lab.host.python(REPLACE, str(CHECKOUT), timeout=200)
             assert flood.rounds > 20
         assert chat.rounds > 20
     assert services(arena.reached()) == set()
