@@ -26,19 +26,18 @@ from contextlib import suppress
 from ipaddress import IPv4Interface, IPv4Network
 
 from libvirt_loopnet.addresses.store import DIRECTORY
-from libvirt_loopnet.addresses.ula import global_id
 from libvirt_loopnet.cli import main as loopnet
+from libvirt_loopnet.commands.define import choose
 from libvirt_loopnet.commands.shared.inventory import DEFINITIONS, networks_of_files
+from libvirt_loopnet.commands.shared.prefix_options import Asked
 from libvirt_loopnet.daemon import leftover, running, runstate
 from libvirt_loopnet.daemon.connection import connect
 from libvirt_loopnet.errors import LoopnetError
 from libvirt_loopnet.host import dnsmasq, linux
-from libvirt_loopnet.host.ipv6 import is_there
-from libvirt_loopnet.ipv6 import ula_prefix
-from libvirt_loopnet.model import MAPPED
+from libvirt_loopnet.ipv6 import Choice
 from libvirt_loopnet.networks.conversion.originals import Originals
 from libvirt_loopnet.networks.new import new_network
-from libvirt_loopnet.prefixes import default_guest_prefix, transit_prefix
+from libvirt_loopnet.prefixes import transit_prefix
 from libvirt_loopnet.xml.tree import parse
 
 NAME = "loopnet"
@@ -134,9 +133,9 @@ def _free_bridge() -> str:
 
 def _definition(bridge: str) -> bytes:
     """What ``virsh net-define`` would make of ``loopnet define``: a file read at start gets nothing added."""
-    # copies of an image would share the prefix (RFC 4193, 3.2.1)
-    ipv6 = ula_prefix(global_id(), PREFIX) if not _chrooted() and is_there() else None
-    text = new_network(NAME, PREFIX, default_guest_prefix(PREFIX), MAPPED, ipv6=ipv6).decode()
+    # Copies of an image would share the prefix in IPv6 (RFC 4193, 3.2.1).
+    chosen = choose(NAME, Asked(PREFIX, None, None, ipv6=Choice() if _chrooted() else None), ())
+    text = new_network(NAME, chosen.loop_prefix, chosen.guest_prefix, chosen.mode, ipv6=chosen.ipv6).decode()
     mac = "52:54:00:" + os.urandom(3).hex(":")
     changes = (
         (f"<name>{NAME}</name>\n", f"<name>{NAME}</name>\n  <uuid>{uuid.uuid4()}</uuid>\n"),
@@ -146,6 +145,8 @@ def _definition(bridge: str) -> bytes:
         ),
     )
     for old, new in changes:
+        if text.count(old) != 1:
+            raise OSError(f"there is no place for {new!r} in a new network; please report this")
         text = text.replace(old, new)
     return text.encode()
 

@@ -6,6 +6,7 @@ The longest are begun first, as the table beside this says; `--keep-durations` w
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,10 @@ from hypothesis import HealthCheck, settings
 DURATIONS = Path(__file__).with_name("durations.txt")
 AGAIN = 3
 """Modules; where more fail, it is no matter of a busy machine."""
+LIMIT = re.compile(
+    r"^E .*\b(no .+ after|not so after|not done in) [\d.]+ s\b|^E .*\bTimeout \(>", re.MULTILINE
+)
+"""What is told of a time limit, as wait(), eventually(), Namespace.run() and pytest-timeout have it."""
 SHORT = 5.0
 """Seconds; what takes less is not in the table."""
 
@@ -37,8 +42,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--again",
         action="store_true",
-        help=f"after a run with -n: a module of which something failed runs again by itself ({AGAIN} at most),"
-        " and only what fails there as well fails the run",
+        help=f"after a run with -n in which nothing failed but time limits: those modules ({AGAIN} at most)"
+        " run again by themselves, and only what fails there as well fails the run",
     )
     parser.addoption(
         "--keep-durations", action="store_true", help=f"write {DURATIONS.name} anew, from a run with -n"
@@ -96,6 +101,7 @@ class Sharing:
         self._again = again
         self._keep = keep
         self._failed: Dict[str, List[str]] = defaultdict(list)
+        self._only_limits = True
         self._unsteady: List[str] = []
         self._seconds: Dict[str, float] = defaultdict(float)
         self._dead: List[str] = []
@@ -108,6 +114,8 @@ class Sharing:
         self._seconds[shared] += report.duration
         if report.failed:
             self._failed[report.nodeid.partition("::")[0]].append(report.nodeid)
+            # What is found once in hundreds of tries, as a gap between rules is, has no second chance.
+            self._only_limits &= bool(LIMIT.search(report.longreprtext))
 
     def pytest_testnodedown(self, node: object, error: object) -> None:
         if error:
@@ -119,7 +127,7 @@ class Sharing:
         if self._dead:
             if exitstatus == pytest.ExitCode.OK:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        elif self._again and exitstatus == pytest.ExitCode.TESTS_FAILED and len(self._failed) <= AGAIN:
+        elif exitstatus == pytest.ExitCode.TESTS_FAILED and self._may_run_again():
             print(f"\nagain, by themselves: {' '.join(self._failed)}", flush=True)
             command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n", "0", *self._failed]
             if subprocess.run(command, cwd=session.config.rootpath, check=False).returncode == 0:
@@ -130,6 +138,9 @@ class Sharing:
             DURATIONS.write_text(
                 "".join(f"{seconds:.0f} {name}\n" for seconds, name in longest if seconds >= SHORT)
             )
+
+    def _may_run_again(self) -> bool:
+        return self._again and self._only_limits and len(self._failed) <= AGAIN
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self._unsteady:

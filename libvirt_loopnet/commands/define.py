@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from ..addresses.ula import global_id
 from ..errors import ConflictError, LoopnetError, PrivilegeError
-from ..host.ipv6 import is_there
+from ..host.ipv6 import has_ipv6
 from ..ipv6 import Choice, check_ipv6_overlap
 from ..model import ALL, FREE, MAPPED, NATIVE, NONE
 from ..networks.new import new_network
@@ -88,7 +88,7 @@ def choose(name: str, asked: Asked, taken: Taken) -> Chosen:
     guest_prefix = asked.guest_prefix or default
     check_guest_prefix(guest_prefix, check_loop_prefix(loop_prefix), mode)
     check_overlap(name, loop_prefix, taken)
-    ipv6 = asked.ipv6 or Choice(global_id=global_id if is_there() else None)
+    ipv6 = asked.ipv6 or Choice(global_id=global_id if has_ipv6() else None)
     return Chosen(loop_prefix, guest_prefix, mode, asked.addresses or FREE, ipv6.of(loop_prefix))
 
 

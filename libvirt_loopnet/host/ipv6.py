@@ -35,7 +35,7 @@ def _lines(path: str) -> list[list[str]]:
         return []
 
 
-def is_there() -> bool:
+def has_ipv6() -> bool:
     """Has the kernel IPv6 at all, be it disabled by sysctl for now? Not with ipv6.disable=1, or built without."""
     return os.path.exists(ADDRESSES)
 

@@ -10,8 +10,9 @@ from ..errors import InputError
 from ..model import Network, Reservation
 from ..records import NamedTuple
 from ..validation import check_mac, shown
-from ..xml.tree import Element, parse
-from .elements import ipv4_elements, network_element, place
+from ..xml.tree import Element
+from .elements import ipv4_elements, place
+from .parsing import Definition, definition_of
 
 
 class Problem(NamedTuple):
@@ -38,10 +39,10 @@ class Static(NamedTuple):
 
 def static_in(data: bytes, network: Network) -> Static:
     """static_of() what a file has, which may be empty."""
-    return static_of(network_element(parse(data)), network) if b"<dhcp" in data else Static()
+    return static_of(definition_of(data), network) if b"<dhcp" in data else Static()
 
 
-def static_of(definition: Element, network: Network) -> Static:
+def static_of(definition: Definition, network: Network) -> Static:
     """The ``<dhcp>`` in the ``definition`` of ``network``; a ``<host>`` by either of its addresses."""
     hosts: list[Reservation] = []
     problems: list[Problem] = []

@@ -1,9 +1,8 @@
 """Published ports in IPv6: parts of table ``ip6 loopnet`` that are there only while there are any.
 
 For all who reach the host's own addresses, where the guest has its number's address. Not at ::1, as the kernel has no
-route_localnet in IPv6 (DNAT and SNAT alone were tried in vain): who is refused there asks 127.0.0.1 next. Not for the
-guest itself where br_netfilter is on: that bridges what DNAT sends back to the bridge, and a bridge sends nothing back
-by its port. Who is named with ``--from`` is so in IPv4, and has that.
+route_localnet in IPv6 (DNAT and SNAT alone were tried in vain): who is refused there asks 127.0.0.1 next. The guest
+itself had no answer where that was tried, with br_netfilter. Who is named with ``--from`` is so in IPv4, and has that.
 """
 
 from __future__ import annotations

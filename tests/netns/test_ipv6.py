@@ -510,7 +510,9 @@ def test_published_ports_are_reached_by_guests_and_the_host(plain: Lab) -> None:
     for each in (guest, peer, far):
         each.namespace.sh(f"ip -6 route replace default via {each.network.model.ipv6_own[0]}")
     isolated.namespace.sh("ip -6 route add default via fd12:3456:789a:300::1")
+    assert guest.ipv6 not in loopnet(plain, "list")
     lease(plain, guest)
+    assert guest.ipv6 in loopnet(plain, "list")
     with answering(guest):
         loopnet(plain, "publish", guest.name, "8080:80")
         for source in (peer.namespace, far.namespace, plain.host):

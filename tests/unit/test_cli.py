@@ -511,6 +511,8 @@ def test_define_gives_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = define.choose("x", Asked(None, None, None), [])
     assert chosen.ipv6 == ula_prefix(bytes.fromhex("123456789a"), chosen.loop_prefix)
     assert define.choose("x", Asked(None, None, None, ipv6=Choice()), []).ipv6 is None
+    monkeypatch.setattr(define, "has_ipv6", lambda: False)
+    assert define.choose("x", Asked(None, None, None), []).ipv6 is None
 
 
 # --- inventory -----------------------------------------------------------------------------------

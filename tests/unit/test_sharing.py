@@ -47,9 +47,8 @@ def test_3(kind): pass
 
 UNSTEADY = """
 import os
-from pathlib import Path
 def test_1():
-    assert "PYTEST_XDIST_WORKER" not in os.environ
+    assert "PYTEST_XDIST_WORKER" not in os.environ, "no lease after 20.0 s"
 def test_2(): pass
 """
 
@@ -119,10 +118,19 @@ def test_what_fails_only_beside_others_is_told(tmp_path: Path) -> None:
 
 
 def test_what_fails_again_fails_the_run(tmp_path: Path) -> None:
-    done = shared(tmp_path, "--again", unsteady=UNSTEADY, bad="def test_1(): assert False\n")
+    slow = "def test_1(): assert False, 'not done in 60.0 s'\n"
+    done = shared(tmp_path, "--again", unsteady=UNSTEADY, slow=slow)
     assert done.returncode == 1
     assert "again, by themselves" in done.stdout
     assert "unsteady:" not in done.stdout
+
+
+def test_a_claim_that_does_not_hold_has_no_second_chance(tmp_path: Path) -> None:
+    """Nor has what failed beside it; that its source speaks of seconds doesn't make it a time limit."""
+    leaks = UNSTEADY.replace('"no lease after 20.0 s"', '"a packet left"  # no lease after 20.0 s')
+    done = shared(tmp_path, "--again", unsteady=UNSTEADY, leaks=leaks)
+    assert done.returncode == 1
+    assert "again, by themselves" not in done.stdout
 
 
 def test_many_failures_are_not_tried_again(tmp_path: Path) -> None:
