@@ -1,7 +1,7 @@
-"""``loopnet cleanup``: everything of loopnet off the host, by what is found there alone.
+"""``loopnet cleanup``: remove everything of loopnet from the running host. It needs no saved state.
 
-Reservations stay, so that guests get their addresses again; so do hooks and definitions. One error
-does not keep the rest from going; all are told at the end.
+Reservations stay, so that guests get their addresses again; so do hooks and definitions. An error
+does not stop the rest; all errors are reported at the end.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""``loopnet doctor``: what on this host gets in the way, and the command that mends it.
+"""``loopnet doctor``: find what on this host gets in the way, and the command that fixes it.
 
-Changes nothing. Status 1 if there is more than notes. ``--json`` prints an array of objects::
+It changes nothing. The status is 1 if it reports more than notes. ``--json`` prints an array of
+objects::
 
     id           stable name of the finding
     level        "error", "warning" or "note"
     what         what was found
     consequence  what follows from it
-    command      what mends it, or shows more
+    command      what fixes it, or shows more
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``loopnet install-hooks``: libvirt runs us from now on."""
+"""``loopnet install-hooks``: let libvirt run loopnet's hooks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def tell_to_reload() -> None:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--root", metavar="DIR", default="", help="install below DIR, not /")
+    parser.add_argument("--root", metavar="DIR", default="", help="install them below DIR instead of /")
 
 
 def run(arguments: Namespace) -> int:

@@ -1,9 +1,9 @@
-"""``loopnet publish``: let others reach a port of a guest, at a port of this host.
+"""``loopnet publish``: open a port of a guest to others, at a port of this host.
 
-As in ``loopnet publish vm1 8080:80``: whoever reaches this host at port 8080, the LAN, containers,
-other guests or the host itself (at localhost, too), reaches port 80 of vm1. It holds until ``loopnet
-unpublish`` or ``loopnet release``, across restarts of all, while the guest's network is active. The
-guest sees the client's own address, or that of its gateway where it could not answer it.
+After ``loopnet publish vm1 8080:80``, whoever reaches port 8080 of this host reaches port 80 of
+vm1: the LAN, containers, other guests and the host itself, also as localhost. The port is open
+while the guest's network is active, across restarts, until ``loopnet unpublish`` or ``loopnet
+release``. The guest sees the client's own address, or its gateway's if it could not answer that.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from .shared.privileges import require_root
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("guest", metavar="GUEST|MAC", help="a guest's name or its MAC address")
+    parser.add_argument("guest", metavar="GUEST|MAC", help="the guest's name, or a MAC address of it")
     parser.add_argument(
         "ports",
         metavar="[HOST-ADDRESS:]PORT[-PORT]:PORT[-PORT][/udp]",
-        help="the host's port, then the guest's; or a range of each",
+        help="the host's port, then the guest's; or two ranges",
     )
     parser.add_argument(
         "--from",
         dest="clients",
         metavar="PREFIX",
-        help="let only these in, as 192.0.2.0/24; guests are known by their addresses in 127.0.0.0/8",
+        help="only for these clients, such as 192.0.2.0/24; guests count by their addresses in 127.0.0.0/8",
     )
 
 

@@ -1,19 +1,19 @@
-"""``loopnet status``: is all as it should be? Status 0 if so, 1 if not.
+"""``loopnet status``: is everything as it should be? Status 0 if so, 1 if not.
 
 ``--json`` prints one object::
 
-    ok        true when nothing below needs mending
+    ok        true if nothing below needs repair
     networks  array, one object for each loopnet network that is active or defined:
               name, active, mode, bridge ("" before libvirt has chosen one), bridge_exists,
               loop_prefix, guest_prefix, transit_prefix,
               gateway, host: addresses of these two, the guest's and the loop address,
               domain, up: NICs plugged in, reserved: NICs that have an address
     lo        object: addresses (array, "127.0.0.1/16"), shrunk, reason
-    rules     true when all of our tables are loaded
+    rules     true if all of our tables are loaded
     published array of objects, as with list, and: guest (its name, or MAC address), network, active
               (the network is)
-    dropped   array of objects, one for each address that a guest sent from and was not let in, of
-              late: guest and network as above, mac, address (as the guest calls it), command
+    dropped   array of objects, one for each address that a guest recently sent from and that was
+              not let in: guest and network as above, mac, address (as the guest writes it), command
     hooks     object: network and qemu, each "installed", "missing", "foreign" or "dead"
     drift     array of lines: what ``loopnet sync`` would do
 """

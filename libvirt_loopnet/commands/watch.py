@@ -1,7 +1,7 @@
-"""``loopnet watch``: keep the host as it should be, mending what others undo as they do it.
+"""``loopnet watch``: keep the host as it should be; repair what others undo as they do it.
 
-Stays in the foreground until it is ended, and writes a line for each thing it mends. Waits for the
-kernel to tell of a change; looks every half minute as well, since sysctls and /etc/hosts change
+It runs in the foreground until stopped, and prints a line for each repair. It waits for the
+kernel to report a change, and also looks every half minute, since sysctls and /etc/hosts change
 unannounced. Under systemd it says when it is ready and feeds the watchdog.
 """
 

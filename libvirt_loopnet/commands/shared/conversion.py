@@ -18,10 +18,12 @@ from .privileges import require_root
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options of both."""
-    parser.add_argument("network", metavar="NETWORK", help="its name in libvirt")
+    parser.add_argument("network", metavar="NETWORK", help="the network's name in libvirt")
     shown = parser.add_mutually_exclusive_group()
-    shown.add_argument("--print-xml", action="store_true", help="print the result, do nothing")
-    shown.add_argument("--print-diff", action="store_true", help="print what would change")
+    shown.add_argument("--print-xml", action="store_true", help="print the result and change nothing")
+    shown.add_argument(
+        "--print-diff", action="store_true", help="print what would change, and change nothing"
+    )
     parser.add_argument(
         "--restart",
         action="store_true",
