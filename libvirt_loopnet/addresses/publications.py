@@ -40,7 +40,7 @@ def parse_publication(text: str) -> Publication:
         raise InputError(f"{shown(text)}: protocol {shown(protocol)} is neither tcp nor udp; {_FORM}")
     parts = ports.split(":")
     if len(parts) not in (2, 3):
-        raise InputError(f"{shown(text)} is no publication; {_FORM}")
+        raise InputError(f"{shown(text)} does not name a port to publish; {_FORM}")
     address = _address(text, parts[0]) if len(parts) == 3 else ANY_ADDRESS
     here, there = (_ports(text, part) for part in parts[-2:])
     if len(here) != len(there):
@@ -63,7 +63,7 @@ def _address(text: str, part: str) -> IPv4Address:
     try:
         address = IPv4Address(part)
     except ValueError:
-        raise InputError(f"{shown(text)}: {shown(part)} is no IPv4 address; {_FORM}") from None
+        raise InputError(f"{shown(text)}: {shown(part)} is not an IPv4 address; {_FORM}") from None
     if address != ANY_ADDRESS:
         for prefix, why in _NOT_THE_LAN:
             if address in prefix:
@@ -77,14 +77,14 @@ def _ports(text: str, part: str) -> range:
         return range(_port(text, part), _port(text, part) + 1)
     ports = range(_port(text, first), _port(text, last) + 1)
     if len(ports) < 2:
-        raise InputError(f"{shown(text)}: {part} is no range of ports; {_SAME}")
+        raise InputError(f"{shown(text)}: {part} is not a range of ports; {_SAME}")
     return ports
 
 
 def _port(text: str, part: str) -> int:
     plain = part.isascii() and part.isdigit() and part[0] != "0" and len(part) < 6
     if not plain or int(part) > 65535:
-        raise InputError(f"{shown(text)}: {shown(part)} is no port, 1 to 65535; {_FORM}")
+        raise InputError(f"{shown(text)}: {shown(part)} is not a port from 1 to 65535; {_FORM}")
     return int(part)
 
 

@@ -76,7 +76,7 @@ def run(arguments: Namespace) -> int:
         )
     user = known_user(chosen.loop_prefix)
     if user:
-        note(f"warning: {chosen.loop_prefix} is also used by {user}; mind it if you have that")
+        note(f"warning: {chosen.loop_prefix} is also used by {user}; choose another if you use that")
     return 0
 
 
@@ -132,8 +132,8 @@ def _define(name: str, asked: Asked, internet: str, uri: str) -> Chosen:
     with connect(uri) as connection:
         if any(info.name == name for info in connection.networks()):
             raise ConflictError(
-                f"there is a network {shown(name)} already; take another name, or make a loopnet "
-                f"network of it with: loopnet convert {name}"
+                f"there is a network {shown(name)} already; choose another name, or turn it into a loopnet "
+                f"network with: loopnet convert {name}"
             )
         ours = connection.loopnet_networks()
         chosen = choose(name, asked, [(n.name, n.loop_prefix) for n, _ in ours])

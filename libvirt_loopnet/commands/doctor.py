@@ -55,7 +55,7 @@ def run(arguments: Namespace) -> int:
 
 
 def _text(finding: Finding) -> str:
-    return f"{finding.level}: {finding.what}\n  so:   {finding.consequence}\n  mend: {finding.command}"
+    return f"{finding.level}: {finding.what}\n  so:   {finding.consequence}\n  fix:  {finding.command}"
 
 
 def look_around() -> Facts:

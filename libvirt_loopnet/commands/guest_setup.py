@@ -102,5 +102,5 @@ def _define(guest: str, name: str, uri: str) -> int:
             connection.define_domain(after)
     done = "is prepared" if after != before else "was prepared already"
     names = ", ".join(dict.fromkeys(nic.network for nic in nics))
-    print(f"guest {guest} {done} for {names}; its next start takes it")
+    print(f"guest {guest} {done} for {names}; it takes effect at the next start")
     return 0

@@ -50,8 +50,8 @@ def run(arguments: Namespace) -> int:
     entry = only_nic(arguments.guest)
     if entry.network and entry.network.internet == NONE:
         raise ConflictError(
-            f"network {entry.network.name} is isolated (internet='none'), and nobody but the host reaches its "
-            f"guests: {entry.loop_address}; if others may, take that attribute away: "
+            f"network {entry.network.name} is isolated (internet='none'), so only the host reaches its "
+            f"guests: {entry.loop_address}; to publish ports, remove that attribute: "
             f"virsh net-edit {entry.network.name}"
         )
     if wanted not in entry.reservation.published:
@@ -115,7 +115,7 @@ def check_unused(wanted: Publication) -> None:
     found = rival(wanted, sorted(waiting))
     if found:
         raise ConflictError(
-            f"{wanted} can't be published: {waiting[found]}; stop that program, or take another port or one of this "
+            f"{wanted} can't be published: {waiting[found]}; stop that program, or use another port or one of this "
             f"host's addresses, as in: loopnet publish GUEST 192.0.2.7:{wanted.port}:{wanted.guest_port}"
         )
 
@@ -134,7 +134,7 @@ def line_of(publication: Publication, kept: Reservation, entry: Entry) -> str:
 def doubts(wanted: Publication) -> Iterator[str]:
     """What makes one wonder about it."""
     if wanted.address != ANY_ADDRESS and str(wanted.address) not in _own_addresses():
-        yield f"{wanted.address} is no address of this host now; the port can be reached once it is"
+        yield f"{wanted.address} is not an address of this host now; the port can be reached once it is"
     if wanted.address == ANY_ADDRESS:
         for (protocol, port), socket in sorted(sockets.at_localhost().items()):
             if protocol == wanted.protocol and port in wanted.ports:

@@ -180,7 +180,7 @@ def parse_address(text: str) -> IPv4Address:
     try:
         return IPv4Address(text)
     except ValueError:
-        raise InputError(f"{shown(text)} is no IPv4 address; give 127.1.0.5, say") from None
+        raise InputError(f"{shown(text)} is not an IPv4 address; for example, give 127.1.0.5") from None
 
 
 def place(address: IPv4Address, known: Sequence[Network], mine: Sequence[Entry]) -> tuple[Network, int]:

@@ -43,8 +43,8 @@ COLUMNS = ("network", "state", "mode", "bridge", "loop_prefix", "guest_prefix", 
 _HOOKS = {
     hookfiles.INSTALLED: "installed",
     hookfiles.MISSING: "missing, run: loopnet install-hooks",
-    hookfiles.FOREIGN: "somebody else's file, see: " + hookfiles.DIRECTORY,
-    hookfiles.DEAD: "out of order, run: loopnet install-hooks",
+    hookfiles.FOREIGN: "another program's file, see: " + hookfiles.DIRECTORY,
+    hookfiles.DEAD: "broken, run: loopnet install-hooks",
 }
 
 
@@ -239,7 +239,7 @@ def _lengths(seen: Look) -> set[int]:
 
 def _reason(seen: Look) -> str:
     if seen.options.lo == "keep":
-        return "left alone, by lo = keep in the configuration"
+        return "left alone: lo = keep in the configuration"
     if not seen.desired.shrink_lo:
         return "as is: no network is active"
     if _is_shrunk(seen):

@@ -179,8 +179,8 @@ def guest_arrives(data: bytes) -> None:
         network = _network_of(nic, networks)
         if network and _number(store.load(network.name), nic) is None:
             raise ConflictError(
-                f"guest {domain.name} brings {nic.mac} to network {network.name}, where no address is reserved "
-                f"for it; reserve here the one it has there: loopnet reserve {nic.mac} ADDRESS"
+                f"guest {domain.name} comes with {nic.mac} on network {network.name}, where no address is reserved "
+                f"for it; reserve the one it has on the other host: loopnet reserve {nic.mac} ADDRESS"
             )
     guest_move(data)
 

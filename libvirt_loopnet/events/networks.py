@@ -38,7 +38,7 @@ def network_start(data: bytes) -> None:
     missing = [option for option in missing_options(definition, network) if option not in spare]
     if missing:
         raise InputError(
-            f"network {network.name} lacks the dnsmasq option {missing[0]!r}; put it right: "
+            f"network {network.name} lacks the dnsmasq option {missing[0]!r}; fix it: "
             f"virsh net-dumpxml --inactive {network.name} | loopnet rewrite > new.xml; virsh net-define new.xml"
         )
     denied = confinement.of_reservations()
@@ -77,7 +77,7 @@ def _check_sockets(network: Network, dns: bool) -> None:
     if rivals:
         raise ConflictError(
             f"network {network.name}: {rivals[0]}, which its dnsmasq needs at {host}; stop that program or "
-            "let it serve only the addresses it is for (not 0.0.0.0 or ::)"
+            "make it listen only on the addresses it needs (not 0.0.0.0 or ::)"
         )
     for socket in sockets.inside(network.loop_prefix):
         warn(
@@ -94,13 +94,13 @@ def _check_addresses(network: Network, bridges: set[str]) -> None:
         if address in network.loop_prefix or address in network.transit_prefix:
             raise ConflictError(
                 f"network {network.name}: {address} on {dev} is inside {network.loop_prefix}; "
-                f"take it away (ip address del {address} dev {dev}) or choose another loop prefix"
+                f"remove it (ip address del {address} dev {dev}) or choose another loop prefix"
             )
         if dev != "lo" and address in LOOPBACK and dev not in bridges and linux.routes_loopback(dev):
             # A guest of a native network: no rule of ours could tell what it gets there from an attack.
             raise ConflictError(
                 f"network {network.name}: this host itself is at {address} on {dev}, and loopnet's rules would "
-                "cut it off; give it a NIC on a network that is not in 127.0.0.0/8 (loopnet's mode mapped, say)"
+                "cut it off; give it a NIC on a network that is not in 127.0.0.0/8 (loopnet's mapped mode will do)"
             )
 
 
@@ -216,7 +216,7 @@ def _options_or_default() -> Options:
     try:
         return config.load()
     except LoopnetError as error:
-        warn(f"{error}; going on with the defaults")
+        warn(f"{error}; continuing with the defaults")
         return Options()
 
 

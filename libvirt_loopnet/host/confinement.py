@@ -41,21 +41,21 @@ def of_reservations() -> str:
     given = _text(PROFILE) + _text(LOCAL_RULES)
     if OWN_RULES in given or any(directory in given for directory in _DIRECTORIES):
         return ""
-    return f"AppArmor keeps dnsmasq from reading the reservations; let it: {_remedy(f'{_DIRECTORIES[0]}{{,*}} r,')}"
+    return f"AppArmor keeps dnsmasq from reading the reservations; allow it: {_remedy(f'{_DIRECTORIES[0]}{{,*}} r,')}"
 
 
 def of_script(path: str) -> str:
     """Why a confined dnsmasq can't run the lease script ``path``, with the remedy; '' if it can."""
     if selinux_enforces() and selinux_type(path) != SCRIPT_TYPE:
         return (
-            f"SELinux is enforcing, and by its label {path} has no module that lets dnsmasq run it and watch the "
+            f"SELinux is enforcing, and {path} lacks the label that lets dnsmasq run it and watch the "
             f"reservations; install the package libvirt-loopnet-selinux; restorecon {path}"
         )
     given = _text(LOCAL_RULES)
     if not _apparmor_enforces() or f"{path} " in given or (path == PACKAGED and OWN_RULES in given):
         return ""
     rules = f"{path} rix, /{{,usr/}}bin/{{timeout,logger}} rix,"
-    return f"AppArmor keeps dnsmasq from running {path}; let it: {_remedy(rules)}"
+    return f"AppArmor keeps dnsmasq from running {path}; allow it: {_remedy(rules)}"
 
 
 def selinux_enforces() -> bool:

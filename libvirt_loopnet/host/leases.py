@@ -49,7 +49,7 @@ _SCRIPTS = (
 )
 _SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._+-")
 _MIXED = "mixed"
-_SAY_SO = 'lease-addresses = "guest" in /etc/libvirt-loopnet.conf says that it is meant'
+_SAY_SO = 'lease-addresses = "guest" in /etc/libvirt-loopnet.conf says that this is intended'
 
 
 def prepare(network: Network, addresses: str, options: Sequence[str], root: str = ROOT) -> str:
@@ -135,7 +135,7 @@ def obstacle(network: Network, options: Sequence[str], root: str = ROOT) -> str:
         return ""
     why = _obstacle(network, options)
     if not why and "dhcp-script=" not in _text(_configuration(network.name, root)):
-        return f"it was started without; virsh net-destroy {network.name}; virsh net-start {network.name}"
+        return f"the network was started without it; virsh net-destroy {network.name}; virsh net-start {network.name}"
     return why
 
 
@@ -161,9 +161,9 @@ def script() -> str:
             if not os.access(path, os.X_OK):  # on a file system mounted noexec as well
                 raise HostError(f"{path} can't be executed")
             if not _SAFE.issuperset(path):  # dnsmasq has a shell run it
-                raise HostError(f"the path {path} has characters that a shell takes for its own")
+                raise HostError(f"the path {path} has characters that are special to a shell")
             return path
-    raise HostError(f"the lease script is in none of {', '.join(_SCRIPTS)}; install libvirt-loopnet anew")
+    raise HostError(f"the lease script is in none of {', '.join(_SCRIPTS)}; reinstall libvirt-loopnet")
 
 
 def helper() -> str:
@@ -174,7 +174,7 @@ def helper() -> str:
 def _obstacle(network: Network, options: Sequence[str]) -> str:
     if lease_option(network.name) not in options:
         return (
-            f"the definition lacks the dnsmasq option {lease_option(network.name)!r}; put it in: virsh net-dumpxml "
+            f"the definition lacks the dnsmasq option {lease_option(network.name)!r}; add it: virsh net-dumpxml "
             f"--inactive {network.name} | loopnet rewrite > new.xml; virsh net-define new.xml"
         )
     if any(option.startswith("dhcp-script=") for option in options):

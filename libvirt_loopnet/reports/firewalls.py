@@ -60,7 +60,7 @@ def _opened(facts: Facts, obstacle: Obstacle) -> str:
     names = ", ".join(f'"{name}"' for name in [*facts.open_firewalls, table])
     line = f"open-firewalls = [ {names} ]"
     return (
-        f"loopnet sync, with {line} in {CONFIG}; or until the table is made anew: {'; '.join(obstacle.mend)}"
+        f"loopnet sync, with {line} in {CONFIG}; or until the table is recreated: {'; '.join(obstacle.mend)}"
     )
 
 
@@ -84,7 +84,7 @@ def _kept_in(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "firewall-closed",
             NOTE,
-            f"{', '.join(ways.by)}: for all that can be told, the host's own traffic gets out by no interface",
+            f"{', '.join(ways.by)}: as far as loopnet can tell, the host's own traffic gets out by no interface",
             "guests are let out by none either, until it does",
             rules,
         )

@@ -288,7 +288,7 @@ def test_cleanup_and_back(world: World) -> None:
     done = run(world, "cleanup")
     assert done.returncode == 0
     assert "nft: tables loopnet (bridge, arp, ip) deleted\n" in done.stdout
-    assert "network loopnet is active, but out of service until: loopnet sync\n" in done.stderr
+    assert "network loopnet is active, but does not work until you run: loopnet sync\n" in done.stderr
     left = world.host.sh(
         "ip route show table local proto 127; nft list tables; ip address show dev lo; cat /etc/hosts"
     )
@@ -481,7 +481,7 @@ def test_what_can_not_be_published(world: World) -> None:
     for arguments, status, says in (
         (("vm2", "1:1"), 1, "no guest 'vm2' has an address; start it once"),
         (("two", "1:1"), 2, "guest 'two' has 2 NICs; say which: 52:54:00:"),
-        (("vm1", "80"), 2, "is no publication; write it as PORT:PORT"),
+        (("vm1", "80"), 2, "does not name a port to publish; write it as PORT:PORT"),
         (("vm1", "8080:81"), 2, "8080:80/tcp of vm1 in network loopnet is; first: loopnet unpublish vm1"),
         (("two-4", "192.0.2.1:8080:80"), 2, "8080:80/tcp of vm1 in network loopnet is"),
         (("vm1", "127.0.0.1:80:80"), 2, "reaches the guest already"),
@@ -504,7 +504,7 @@ def test_what_can_not_be_published(world: World) -> None:
         said = error(world, "publish", "vm1", "8090:80", status=2)
     assert "8090:80/tcp can't be published: a program has 0.0.0.0 port 8090/tcp" in said
     done = run(world, "publish", "vm1", "192.0.2.1:8091:80")
-    assert "warning: 192.0.2.1 is no address of this host now" in done.stderr
+    assert "warning: 192.0.2.1 is not an address of this host now" in done.stderr
     assert loopnet(world, "plan") == "nothing to do\n"
     listener = world.host.call(lambda: socket.create_server(("", 8080), family=socket.AF_INET6))
     with listener:

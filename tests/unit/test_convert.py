@@ -218,7 +218,7 @@ def test_revert_of_an_undefined_network(world: World) -> None:
 def test_revert_leaves_a_new_definition_alone(world: World) -> None:
     world.convert()
     world.libvirt.define(XML.replace(b"delay='0'", b"delay='1'"))
-    with pytest.raises(ConflictError, match="defined anew"):
+    with pytest.raises(ConflictError, match="redefined"):
         world.revert()
     world.convert()  # the new one is the original from now on
     world.revert()

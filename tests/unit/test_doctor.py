@@ -53,11 +53,11 @@ def test_a_sound_host() -> None:
         (Facts(networkd_bridges=(("virbr1", "/etc/x.network"),)), "bridge-managed", "/etc/x.network"),
         (Facts(networks=(network(1),), addresses=(("lo", ADDRESS),)), "address-taken", "ip address del"),
         (Facts(networks=(network(1),), listeners=(Listener("tcp", ADDRESS, 80),)), "listener", "ss -lnp"),
-        (Facts(problems=(Problem("<range> is for nobody", "virsh net-update"),)), "dhcp", "virsh net-update"),
+        (Facts(problems=(Problem("<range> has no effect", "virsh net-update"),)), "dhcp", "virsh net-update"),
         (Facts(broken_state=("x is damaged",)), "state-broken", "see"),
         (Facts(rivals=(("net", "unbound (process 7) has 0.0.0.0 port 53/udp"),)), "port-taken", "ss -lnp"),
         (
-            Facts(guest_leases=(("net", "AppArmor keeps it; let it: do so; and so"),)),
+            Facts(guest_leases=(("net", "AppArmor keeps it; allow it: do so; and so"),)),
             "leases",
             "do so; and so",
         ),

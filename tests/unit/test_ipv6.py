@@ -52,17 +52,17 @@ def network(prefix: IPv6Network | None = PREFIX) -> Network:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("fd00::", "is no IPv6 prefix"),
-        ("10.0.0.0/24", "is no IPv6 prefix"),
-        ("fd00::/x", "is no IPv6 prefix"),
-        ("fd00::/ 64", "is no IPv6 prefix"),
+        ("fd00::", "is not an IPv6 prefix"),
+        ("10.0.0.0/24", "is not an IPv6 prefix"),
+        ("fd00::/x", "is not an IPv6 prefix"),
+        ("fd00::/ 64", "is not an IPv6 prefix"),
         ("fd00::/65", "must be a /64"),
         ("fd00::/48", "must be a /64"),
         ("fd00::1/64", "did you mean fd00::/64?"),
         ("fe80::/64", "is neither in fc00::/7"),
         ("ff02::/64", "is neither in fc00::/7"),
         ("::/64", "is neither in fc00::/7"),
-        ("auto", "or take ula"),
+        ("auto", "or use ula"),
     ],
 )
 def test_what_is_no_prefix_for_a_network(text: str, says: str) -> None:
@@ -151,8 +151,8 @@ def test_rewrite_gives_and_takes() -> None:
     ("change", "says"),
     [
         ((str(PREFIX), "fd00::/80"), "must be a /64"),
-        ((str(PREFIX), "ula"), "is no IPv6 prefix"),
-        (('ipv6="', 'ipv6-forward="open" ipv6="'), "ipv6-forward 'open' is unknown; take nat or route"),
+        ((str(PREFIX), "ula"), "is not an IPv6 prefix"),
+        (('ipv6="', 'ipv6-forward="open" ipv6="'), "ipv6-forward 'open' is unknown; use nat or route"),
         (
             ("<forward", "<ip family='ipv6' address='fd00::1' prefix='64'/><forward"),
             "has an IPv6 <ip> of its own",

@@ -293,7 +293,7 @@ def test_a_script_that_dnsmasq_could_not_run(installed: Callable[[str], None], t
         assert says in leases.prepare(NETWORK, "loop", OPTIONS, str(tmp_path))
         assert files(tmp_path)["net.loopnet-dnsmasq"] == ""
     installed("/nowhere/lease")
-    assert "install libvirt-loopnet anew" in leases.prepare(NETWORK, "loop", OPTIONS, str(tmp_path))
+    assert "reinstall libvirt-loopnet" in leases.prepare(NETWORK, "loop", OPTIONS, str(tmp_path))
 
 
 def test_without_libvirts_helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,9 +45,7 @@ def add(parser: ArgumentParser) -> None:
 
 def add_gateway(parser: ArgumentParser) -> None:
     """Declare the option for the gateway."""
-    parser.add_argument(
-        "--gateway", metavar="N", type=int, help="host number of the router that guests see"
-    )
+    parser.add_argument("--gateway", metavar="N", type=int, help="host number of the router that guests see")
 
 
 def read(arguments: Namespace) -> Asked:
@@ -75,6 +73,6 @@ def _ipv6(text: str | None, option: str) -> Choice | None:
     prefix = parse_ipv6_prefix(text, option)
     if not prefix.subnet_of(ULA) and not is_routed(prefix, ipv6.routes()):
         raise InputError(
-            f"{option} {prefix} is not routed here, so nobody could answer its guests; take ula, or see: ip -6 route"
+            f"{option} {prefix} is not routed here, so nobody could answer its guests; use ula, or see: ip -6 route"
         )
     return Choice(prefix)
