@@ -23,7 +23,7 @@ from ..addresses.store import Store
 from ..daemon import hookfiles, runstate
 from ..errors import LoopnetError
 from ..firewalls.obstacles import Foreign
-from ..host import facts, firewall, ipv6, leases, linux, obstacles, sockets
+from ..host import blocking_rules, facts, ipv6, leases, linux, other_firewalls, sockets
 from ..host.kernel import versions
 from ..model import Network, Publication
 from ..networks.dhcp import Problem, static_in
@@ -84,9 +84,9 @@ def look_around() -> Facts:
         selinux_hooks=facts.selinux_hooks(map(hookfiles.path, hookfiles.DRIVERS)),
         listeners=facts.listeners(),
         addresses=() if missing else _addresses({network.bridge for network in networks}),
-        foreign=Foreign() if missing else obstacles.find(networks, {network for network, _, _ in ports}),
+        foreign=Foreign() if missing else blocking_rules.find(networks, {network for network, _, _ in ports}),
         open_firewalls=_open_firewalls(),
-        firewall_problems=() if missing else firewall.observe().problems,
+        firewall_problems=() if missing else other_firewalls.observe().problems,
         drift=drift,
         unplugged=tuple((plugging.lacking(out), plugging.command(out)) for out in plugging.out_of_place()),
         untold=() if broken else tuple((str(each), each.command) for each in untold(Store())),
