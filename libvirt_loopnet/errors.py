@@ -1,6 +1,8 @@
-"""Typed errors, one class for each party who has to act; each carries its exit status."""
+"""Typed errors, one class for each party who has to act; each carries its exit status. And what collects them."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 
 class LoopnetError(Exception):
@@ -52,3 +54,14 @@ class PrivilegeError(LoopnetError):
     """The caller lacks the right to do this (status 5)."""
 
     status = 5
+
+
+def attempts(*deeds: Callable[[], object]) -> list[str]:
+    """Do each, whatever becomes of the others, as for what is undone; what failed."""
+    errors = []
+    for deed in deeds:
+        try:
+            deed()
+        except LoopnetError as error:
+            errors.append(str(error))
+    return errors

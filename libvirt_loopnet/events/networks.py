@@ -5,7 +5,7 @@ They plan the whole host, and are idempotent. Those of guests are in guests.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 from .. import config, process
 from ..addresses import pool
@@ -13,7 +13,7 @@ from ..addresses.store import Store
 from ..converge.apply import establish, force, survey
 from ..converge.evict import evict
 from ..daemon import leftover, runstate
-from ..errors import ConflictError, HostError, InputError, LoopnetError
+from ..errors import ConflictError, HostError, InputError, LoopnetError, attempts
 from ..host import confinement, dnsmasq, leases, linux, sockets
 from ..host.kernel import iproute
 from ..ipv6 import check_ipv6_overlap
@@ -59,7 +59,7 @@ def network_start(data: bytes) -> None:
             dnsmasq.sync_hosts(network, _with_own_hosts(store, network, definition))
             obstacle = leases.prepare(network, options.lease_addresses, given)
         except LoopnetError:
-            for error in _attempts(
+            for error in attempts(
                 lambda: store.save(network.name, before),
                 lambda: dnsmasq.remove(network.name),
                 lambda: leases.remove(network.name, network.bridge),
@@ -146,7 +146,7 @@ def network_started(data: bytes) -> None:
 def _undo_start(host: linux.Linux, store: Store, options: Options, network: Network) -> Iterable[str]:
     runstate.forget(network.name)
     errors: list[str] = []
-    yield from _attempts(
+    yield from attempts(
         lambda: errors.extend(force(host, survey(host, store, options, stopping=network))),
         lambda: dnsmasq.stop(network.name),
         lambda: linux.delete_device(network.bridge),
@@ -180,7 +180,7 @@ def network_updated(data: bytes) -> None:
         try:
             _update(network, store, reservations)
         except LoopnetError:
-            for error in _attempts(lambda: _update(network, store, before)):
+            for error in attempts(lambda: _update(network, store, before)):
                 warn(f"network {network.name}, undoing its update: {error}")
             raise
     if errors:
@@ -204,7 +204,7 @@ def network_stopped(data: bytes) -> None:
     with store.locked():
         runstate.forget(network.name)
         errors = force(host, survey(host, store, _options_or_default(), stopping=network))
-        errors += _attempts(
+        errors += attempts(
             lambda: dnsmasq.remove(network.name), lambda: leases.remove(network.name, network.bridge)
         )
     leftover.end()
@@ -218,16 +218,6 @@ def _options_or_default() -> Options:
     except LoopnetError as error:
         warn(f"{error}; continuing with the defaults")
         return Options()
-
-
-def _attempts(*deeds: Callable[[], object]) -> list[str]:
-    errors = []
-    for deed in deeds:
-        try:
-            deed()
-        except LoopnetError as error:
-            errors.append(str(error))
-    return errors
 
 
 def _read(data: bytes) -> tuple[Definition, Network]:
