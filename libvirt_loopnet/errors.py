@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from .records import NamedTuple
+
 
 class LoopnetError(Exception):
     """Base of all errors shown to the user: one line saying what, why and the next command.
@@ -54,6 +56,16 @@ class PrivilegeError(LoopnetError):
     """The caller lacks the right to do this (status 5)."""
 
     status = 5
+
+
+class Hindrance(NamedTuple):
+    """Why something is not as it should be, though nothing is refused for it, and the command that fixes it."""
+
+    why: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.why}; fix it: {self.remedy}"
 
 
 def attempts(*deeds: Callable[[], object]) -> list[str]:

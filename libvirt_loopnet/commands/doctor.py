@@ -21,7 +21,7 @@ from ipaddress import IPv4Address
 from .. import config
 from ..addresses.store import Store
 from ..daemon import hookfiles, runstate
-from ..errors import LoopnetError
+from ..errors import Hindrance, LoopnetError
 from ..firewalls.obstacles import Foreign
 from ..host import blocking_rules, facts, ipv6, leases, linux, other_firewalls, sockets
 from ..host.kernel import versions
@@ -120,7 +120,7 @@ def _serves_dns(network: Network) -> bool:
     return "port=0" not in _options(DEFINITIONS, network)
 
 
-def _guest_leases(networks: Sequence[Network]) -> tuple[tuple[str, str], ...]:
+def _guest_leases(networks: Sequence[Network]) -> tuple[tuple[str, Hindrance], ...]:
     with suppress(LoopnetError):  # told of already
         if config.load().lease_addresses == "guest":
             return ()

@@ -194,14 +194,13 @@ def _rivals(facts: Facts) -> Iterator[Finding]:
 
 
 def _leases(facts: Facts) -> Iterator[Finding]:
-    for network, reason in facts.guest_leases:
-        why, _, command = reason.partition("; ")
+    for network, found in facts.guest_leases:
         yield Finding(
             "leases",
             WARNING,
-            f"libvirt lists the addresses that guests of network {network} see, since {why}",
+            f"libvirt lists the addresses that guests of network {network} see, since {found.why}",
             "virsh domifaddr, libnss-libvirt and every program that asks libvirt show addresses that don't work here",
-            command.removeprefix("add it: ").removeprefix("allow it: ") or "loopnet install-hooks",
+            found.remedy,
         )
 
 
