@@ -381,7 +381,9 @@ def test_hooks_can_be_put_in_and_taken_out(world: World) -> None:
     assert "missing, run: loopnet install-hooks" in loopnet(world, "status", status=1)
     done = run(world, "install-hooks")
     assert "installed /etc/libvirt/hooks/network.d/50-loopnet\n" in done.stdout
-    assert re.search(r"daemon: systemctl reload (libvirtd|virtnetworkd virtqemud)$", done.stderr, re.MULTILINE)
+    assert re.search(
+        r"daemon: systemctl reload (libvirtd|virtnetworkd virtqemud)$", done.stderr, re.MULTILINE
+    )
     assert hook.read_text() == text
     hook.write_text("#!/bin/sh\n")
     assert "is not libvirt-loopnet's" in error(world, "install-hooks", status=2)
