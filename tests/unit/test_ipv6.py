@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from libvirt_loopnet.addresses.labels import host_names6
 from libvirt_loopnet.addresses.ula import global_id
 from libvirt_loopnet.errors import ConflictError, InputError, StateError
 from libvirt_loopnet.ipv6 import (
@@ -17,7 +18,7 @@ from libvirt_loopnet.ipv6 import (
     parse_ipv6_prefix,
     ula_prefix,
 )
-from libvirt_loopnet.model import Network
+from libvirt_loopnet.model import Guest, Network
 from libvirt_loopnet.networks.dnsmasq_options import ipv6_options, lease_option
 from libvirt_loopnet.networks.new import new_network
 from libvirt_loopnet.networks.parsing import definition_of, missing_options, parse_network
@@ -302,3 +303,10 @@ def test_rules_of_netlink_are_read_back() -> None:
         assert parse(str(rule)) == rule
     assert claims(network(None)) == []
     assert router(network(None)) == []
+
+
+def test_only_leased_addresses_have_names() -> None:
+    guests = [Guest("n", "52:54:00:00:00:02", 2, "vm2"), Guest("n", "52:54:00:00:00:03", 3, "vm3")]
+    leased = {PREFIX[2], PREFIX[9]}
+    assert host_names6([network()], guests, leased) == ((PREFIX[2], ("vm2.n",)),)
+    assert host_names6([network(None)], guests, leased) == ()

@@ -10,6 +10,7 @@ import pytest
 
 from libvirt_loopnet.errors import InputError
 from libvirt_loopnet.model import Network, Port, Reservation
+from libvirt_loopnet.networks.dhcp import Static, static_in
 from libvirt_loopnet.networks.dnsmasq_options import lease_option
 from libvirt_loopnet.networks.parsing import (
     definition_of,
@@ -20,6 +21,7 @@ from libvirt_loopnet.networks.parsing import (
     parse_network,
     parse_port,
 )
+from libvirt_loopnet.validation import check_name
 
 ROOT = Path(__file__).parents[2]
 UUID = "a2a3a4a5-0000-1111-2222-333344445555"
@@ -225,6 +227,19 @@ def test_bad_network_is_one_line(data: bytes, says: str) -> None:
 def test_bad_hook_data(data: bytes) -> None:
     with pytest.raises(InputError):
         parse_hook(data)
+
+
+def test_a_host_of_a_live_network_asks_for_its_number() -> None:
+    host = "<dhcp><host mac='52:54:0:0:0:aa' ip='127.1.0.7'/></dhcp>"
+    data = xml(ip=IP[:-2] + f">{host}</ip>")
+    assert static_in(data, EXPECTED).number("52:54:00:00:00:aa") == 7
+    assert static_in(xml(), EXPECTED) == static_in(b"", EXPECTED) == Static()
+
+
+def test_a_name_leaves_room_for_a_suffix_in_a_file_name() -> None:
+    assert check_name("n" * 200) == "n" * 200
+    with pytest.raises(InputError):
+        check_name("n" * 201)
 
 
 def test_declared_hosts() -> None:

@@ -237,6 +237,13 @@ def test_a_stale_temporary_file_is_removed(store: Store) -> None:
     assert store.load("loopnet") == (A,)
 
 
+def test_what_is_there_twice_is_named(store: Store) -> None:
+    save(store, "loopnet", A._replace(number=3, mac="52:54:00:00:00:03"), A, B)
+    text = Path(store._path("loopnet")).read_text().replace("7 52", f"{A.number} 52")
+    with pytest.raises(StateError, match=f"host number {A.number} appears twice"):
+        parse(text, "x")
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
@@ -258,6 +265,7 @@ def test_a_stale_temporary_file_is_removed(store: Store) -> None:
             f"MAC address {A.mac} appears twice",
         ),
         (lambda text: text.replace("vm1", "vm 1"), "line 2 is not NUMBER MAC UUID NAME"),
+        (lambda text: text.replace("vm1", ""), "line 2 is not NUMBER MAC UUID NAME"),
         (lambda text: text.replace("7 52", "x 52"), "line 3 is not NUMBER MAC UUID NAME"),
         (lambda text: text.replace("7 52", "0 52"), "line 3"),
         (lambda text: text.replace("7 52", "07 52"), "line 3"),
