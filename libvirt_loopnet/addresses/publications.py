@@ -20,7 +20,7 @@ from ..prefixes import TRANSIT, parse_prefix
 from ..validation import shown
 
 _FORM = "write it as PORT:PORT or HOST-ADDRESS:PORT:PORT, with /udp for UDP"
-_SAME = "a range has as many ports on both sides, as 8000-8010:8000-8010"
+_SAME = "both ranges must have the same number of ports, as in 8000-8010:8000-8010"
 _NOT_THE_LAN = (
     (IPv4Network("127.0.0.0/8"), "only this host can reach, and it reaches the guest already"),
     (IPv4Network("247.0.0.0/8"), "loopnet uses inside the host"),
@@ -115,8 +115,8 @@ def check_free(wanted: Publication, kept: Mapping[str, Sequence[Reservation]]) -
                 if overlap(wanted, other):
                     who = reservation.name or reservation.mac
                     raise ConflictError(
-                        f"{wanted} can't be published: {other} of {who} in network {name} is; "
-                        f"first: loopnet unpublish {who} {other}"
+                        f"{wanted} can't be published: {other} of {who} in network {name} already is; "
+                        f"first run: loopnet unpublish {who} {other}"
                     )
 
 

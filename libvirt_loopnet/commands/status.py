@@ -194,7 +194,7 @@ def _ipv6(status: Status) -> Iterator[str]:
             if network not in status.active:
                 yield f"{network.name} {prefix}"
             elif network.ipv6 and not seen.observed.ipv6.enabled:
-                yield f"{network.name} {prefix}, of no use: this host has no IPv6"
+                yield f"{network.name} {prefix}, unused: this host has no IPv6"
             elif network.internet == NONE:
                 yield f"{network.name} {prefix}, isolated"
             elif network.ipv6 and not is_router(seen.observed.ipv6, seen.desired.networks):

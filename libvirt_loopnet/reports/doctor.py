@@ -223,7 +223,7 @@ def _guests(facts: Facts) -> Iterator[Finding]:
             "unplugged",
             WARNING,
             what,
-            "nobody reaches it there, and it reaches nobody",
+            "it can't be reached there, and reaches nobody",
             command,
         )
 
@@ -234,7 +234,7 @@ def _untold(facts: Facts) -> Iterator[Finding]:
             "unknown-nic",
             WARNING,
             what,
-            "it has no address of loopnet's, and reaches neither this host nor anything beyond",
+            "it has no loopnet address, and reaches neither this host nor anything beyond",
             command,
         )
 
@@ -245,7 +245,7 @@ def _senders(facts: Facts) -> Iterator[Finding]:
             "sender-dropped",
             WARNING if inside else NOTE,
             what,
-            "it reaches nobody from there, and nobody reaches it",
+            "from there it reaches nobody, and nobody reaches it",
             command,
         )
 
@@ -265,8 +265,8 @@ def _ipv6(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "ipv6-router",
             NOTE,
-            f"the kernel learns the IPv6 default route of {device} from router advertisements, which it would not "
-            "hear any more if it forwarded",
+            f"the kernel learns the IPv6 default route of {device} from router advertisements, and would stop "
+            "listening to them if it forwarded",
             "guests have no IPv6 beyond this host",
             f"sysctl -w net.ipv6.conf.{device}.accept_ra=2; loopnet sync",
         )

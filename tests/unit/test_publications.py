@@ -102,8 +102,8 @@ def test_what_is_taken() -> None:
     with pytest.raises(ConflictError) as caught:
         check_free(WEB._replace(address=HERE, guest_port=1), kept)
     assert str(caught.value) == (
-        "192.0.2.7:8080:1/tcp can't be published: 8080:80/tcp of vm1 in network net1 is; "
-        "first: loopnet unpublish vm1 8080:80/tcp"
+        "192.0.2.7:8080:1/tcp can't be published: 8080:80/tcp of vm1 in network net1 already is; "
+        "first run: loopnet unpublish vm1 8080:80/tcp"
     )
 
 

@@ -71,7 +71,7 @@ def _diff(change: Change) -> Iterable[str]:
 
 def _story(change: Change, verb: str) -> Iterator[str]:
     if change.after == change.before and not change.restarted:
-        yield f"network {change.name} is defined so already"
+        yield f"network {change.name} is already defined like that"
     elif change.network:
         prefixes = f"{change.network.loop_prefix} (they see {change.network.guest_prefix})"
         yield f"network {change.name} is a loopnet network: guests at {prefixes}"
