@@ -78,7 +78,7 @@ class Store:
         then), when the file there is damaged, or when ``reservations`` can't be written as such.
         """
         if not self._locked:
-            raise StateError("reservations were to be saved without the lock; please report this")
+            raise StateError("reservations would be saved without the lock; please report this")
         path = self._path(network_name)
         text = render(reservations)
         parse(text, path)

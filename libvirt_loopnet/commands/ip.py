@@ -1,6 +1,6 @@
-"""``loopnet ip``: for scripts, as in ``curl http://$(loopnet ip vm1)/``.
+"""``loopnet ip``: print a guest's address, for scripts: ``curl http://$(loopnet ip vm1)/``.
 
-A line for each NIC; with ``--all`` also for what was reserved with --also and --shared.
+It prints one line per NIC; with ``--all``, also the addresses reserved with --also and --shared.
 """
 
 from __future__ import annotations
@@ -16,11 +16,9 @@ from .shared.inventory import Entry, entries, find, networks
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--ipv6", action="store_true", help="its IPv6 address, where its network has a prefix"
-    )
-    parser.add_argument("guest", metavar="GUEST", help="vm1, vm1.loopnet or a MAC address")
-    parser.add_argument("--all", action="store_true", help="also what it has beside its first address")
+    parser.add_argument("--ipv6", action="store_true", help="print the address in the network's IPv6 prefix")
+    parser.add_argument("guest", metavar="GUEST", help="vm1, vm1.loopnet, or a MAC address")
+    parser.add_argument("--all", action="store_true", help="also print additional addresses")
 
 
 def run(arguments: Namespace) -> int:

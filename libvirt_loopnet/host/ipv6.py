@@ -9,7 +9,7 @@ from ipaddress import IPv6Address, IPv6Network
 from ..firewalls.ip6tables import IP6TABLES
 from ..model import Network
 from ..planning.ipv6 import FORWARDING, MARK, Observed6, Route6, settings
-from . import firewall
+from . import other_firewalls
 
 ROUTES = "/proc/net/ipv6_route"
 ADDRESSES = "/proc/net/if_inet6"
@@ -87,8 +87,8 @@ def with_ip6tables(observed: Observed6, networks: Iterable[Network]) -> Observed
     if not (observed.has_table or any(network.ipv6_prefixes for network in networks)):
         return observed
     used = [tool for tool, is_used in zip(IP6TABLES, (observed.has_filter, _has_legacy())) if is_used]
-    saved = tuple((tool, firewall.save(tool)) for tool in used)
-    return observed._replace(ip6tables=saved, bridges=firewall.bridges() if saved else frozenset())
+    saved = tuple((tool, other_firewalls.save(tool)) for tool in used)
+    return observed._replace(ip6tables=saved, bridges=other_firewalls.bridges() if saved else frozenset())
 
 
 def _has_legacy() -> bool:

@@ -20,7 +20,7 @@ from ..planning.plan import CONNTRACK, HOSTS, IP, NETLINK, NFT, SYSCTL, Step, in
 from ..planning.state import Observed, Tap
 from ..ruleset.moves import batch, parse
 from ..ruleset.tables import IPV6_TABLE, TABLES
-from . import firewall, ipv6, names
+from . import ipv6, names, other_firewalls
 from .kernel import conntrack, iproute, nfnetlink
 from .kernel.nftables import nft
 
@@ -39,7 +39,7 @@ class Linux:
         firewalls: Firewalls | None = None,
         trusted: Collection[str] = (),
     ) -> Observed:
-        chains = firewall.nft_chains() if firewalls is None else None
+        chains = other_firewalls.nft_chains() if firewalls is None else None
         seen = iproute.look()
         looked_at = {*devices, *(r.dev for r in seen.routes if r.ours and r.dev != "lo")}
         return Observed(
@@ -49,7 +49,7 @@ class Linux:
             route_localnet=frozenset(dev for dev in looked_at if _route_localnet(dev)),
             ruleset=_list_tables() if ruleset else _empty_or_unknown(chains),
             hosts=_published_names(),
-            firewalls=firewall.observe(chains, trusted) if firewalls is None else firewalls,
+            firewalls=other_firewalls.observe(chains, trusted) if firewalls is None else firewalls,
             macs=frozenset((dev, _sysfs(dev, "address")) for dev in looked_at),
             neighbours=seen.neighbours,
             ipv6=ipv6.observe(looked_at, chains, first=firewalls is None),
@@ -161,7 +161,7 @@ def _run_hosts(texts: list[str]) -> None:
 
 def _run_firewall(tool: str, texts: list[str]) -> None:
     for text in texts:
-        firewall.run(tool, text)
+        other_firewalls.run(tool, text)
 
 
 _RUNNERS = {

@@ -63,7 +63,7 @@ def _keep(draft: Network, host: Reservation, kept: list[Reservation], warnings: 
     elif host.number in (draft.gateway, draft.host):
         warnings.append(f"{what} is the network's own address and was dropped")
     elif any(host.number == other.number for other in kept):
-        warnings.append(f"{what} is another guest's too, which keeps it")
+        warnings.append(f"{what} also belongs to another guest, which keeps it")
     elif host.mac and any(host.mac == other.mac for other in kept):
         warnings.append(f"{what} was dropped, this guest has another number already")
     else:

@@ -179,8 +179,8 @@ def watch_mends_what_others_undo(machine: Machine) -> None:
     machine.run("nft flush ruleset; ip address add 127.0.0.1/8 dev lo; ip route flush table local proto 127")
     machine.run("for _ in $(seq 50); do loopnet status >/dev/null && exit; sleep 0.1; done; loopnet status")
     said = machine.run("journalctl -q --no-pager -t libvirt-loopnet")
-    assert "mended: nft: tables loopnet (bridge, arp, ip) replaced" in said
-    assert "mended: ip address del 127.0.0.1/8 dev lo" in said
+    assert "repaired: nft: tables loopnet (bridge, arp, ip) replaced" in said
+    assert "repaired: ip address del 127.0.0.1/8 dev lo" in said
 
 
 def upgrade_changes_nothing_for_guests(machine: Machine, newer: Path) -> None:

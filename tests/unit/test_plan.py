@@ -164,6 +164,20 @@ def test_the_fallback_route_is_added_before_anything_on_lo_goes() -> None:
     assert host.history[-1].startswith("route del local 127.0.0.0/8")
 
 
+def test_only_mapped_networks_have_an_address_for_dhcp_and_hide_its_routes() -> None:
+    """The guest prefix is on the bridge for dnsmasq alone, and must not be the host's to route."""
+    for each in NETWORKS:
+        desired = state([each])
+        inside = {entry.address for entry in desired.addresses if entry.address in each.guest_prefix}
+        hidden = {(route.kind, str(route.prefix)) for route in desired.hidden_routes}
+        if each.mode == NATIVE:
+            assert inside == {each.loop_address(each.host)}
+            assert hidden == set()
+        else:
+            assert inside == {each.guest_address(each.gateway)}
+            assert hidden == {("local", "10.127.1.1/32"), ("broadcast", "10.127.1.255/32")}
+
+
 def test_other_devices_are_left_alone() -> None:
     host = FakeHost()
     neighbour = Address("eth0", IPv4Address("10.127.1.1"), 24, noprefixroute=True)

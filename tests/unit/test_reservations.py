@@ -175,7 +175,7 @@ def test_further_numbers_make_it_version_4(store: Store) -> None:
 )  # fmt: skip
 def test_damaged_further_numbers(right: str, wrong: str) -> None:
     assert right in FURTHER
-    with pytest.raises(StateError, match=r"^x(: |).*(line [234]|stands there twice)"):
+    with pytest.raises(StateError, match=r"^x(: |).*(line [234]|appears twice)"):
         parse(FURTHER.replace(right, wrong, 1), "x")
 
 
@@ -237,6 +237,13 @@ def test_a_stale_temporary_file_is_removed(store: Store) -> None:
     assert store.load("loopnet") == (A,)
 
 
+def test_what_is_there_twice_is_named(store: Store) -> None:
+    save(store, "loopnet", A._replace(number=3, mac="52:54:00:00:00:03"), A, B)
+    text = Path(store._path("loopnet")).read_text().replace("7 52", f"{A.number} 52")
+    with pytest.raises(StateError, match=f"host number {A.number} appears twice"):
+        parse(text, "x")
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
@@ -252,12 +259,13 @@ def test_a_stale_temporary_file_is_removed(store: Store) -> None:
         (lambda text: text.replace("version 1", "version 5"), "has format version 5"),
         (lambda text: text.replace("version 1", "version 99"), "upgrade libvirt-loopnet"),
         (lambda text: text.replace("version 1", "version 2"), "line 2 is not NUMBER MAC UUID NAME PUBLISHED"),
-        (lambda text: text.replace("7 52", "5 52"), "host number 5 stands there twice"),
+        (lambda text: text.replace("7 52", "5 52"), "host number 5 appears twice"),
         (
             lambda text: text.replace("52:54:00:00:00:07", A.mac),
-            f"MAC address {A.mac} stands there twice",
+            f"MAC address {A.mac} appears twice",
         ),
         (lambda text: text.replace("vm1", "vm 1"), "line 2 is not NUMBER MAC UUID NAME"),
+        (lambda text: text.replace("vm1", ""), "line 2 is not NUMBER MAC UUID NAME"),
         (lambda text: text.replace("7 52", "x 52"), "line 3 is not NUMBER MAC UUID NAME"),
         (lambda text: text.replace("7 52", "0 52"), "line 3"),
         (lambda text: text.replace("7 52", "07 52"), "line 3"),

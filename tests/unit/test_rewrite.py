@@ -175,6 +175,15 @@ def test_new_network_is_left_alone() -> None:
         assert result.warnings == ()
 
 
+def test_new_network_may_have_uuid_and_bridge() -> None:
+    """As a package writes it: what libvirt reads at its start gets nothing added."""
+    prefixes = (net("127.5.0.0/24"), net("10.127.5.0/24"))
+    uuid, bridge, mac = "4dea22b3-1d52-d8f3-2516-782e98ab3fa0", "virbr7", "52:54:00:00:00:fe"
+    network = parse_network(new_network("n", *prefixes, "mapped", uuid=uuid, bridge=bridge, bridge_mac=mac))
+    assert network is not None
+    assert (network.uuid, network.bridge, network.bridge_mac) == (uuid, bridge, mac)
+
+
 def test_what_is_isolated_stays_so() -> None:
     loopnet = rewrite_network(definition()).xml.replace(b'<forward mode="open"/>', b"")
     for xml in (definition(forward=""), loopnet):

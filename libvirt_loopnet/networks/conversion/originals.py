@@ -71,7 +71,7 @@ class Originals:
             if data.endswith(line):
                 return Original(data[: -len(line)], autostart, active)
         raise StateError(
-            f"{path} does not end as it was written; see whether it is still the old definition, "
+            f"{path} does not end as it was written; check that it is still the old definition, "
             f"then: virsh net-define {path}"
         )
 

@@ -14,7 +14,7 @@ from ..firewalls.openings import BUILTINS, Firewalls
 from ..firewalls.walk import Rules
 from ..firewalls.ways import of_iptables, ways
 from ..model import Network
-from . import firewall
+from . import other_firewalls
 
 if TYPE_CHECKING:
     from ..firewalls.walk import Place
@@ -24,7 +24,7 @@ def find(networks: Sequence[Network], published: Collection[str] = ()) -> Foreig
     """What tables of others, which we don't put rules into, keep ``networks`` from; ``published`` names
     those that have published ports. Raises HostError."""
     ruleset, unread = _ruleset()
-    observed = firewall.observe()
+    observed = other_firewalls.observe()
     known = _spoken_to(observed, ruleset)
     bridges = [network.bridge for network in networks]
     # iptables itself says more of its rules than nft knows.
@@ -32,10 +32,10 @@ def find(networks: Sequence[Network], published: Collection[str] = ()) -> Foreig
     rest = [entry for entry in ruleset if _table(entry) not in told]
     filters = [Rules(rest, without_ours=True), *(of_iptables(saved) for _, saved in observed.iptables)]
     out = ways(filters, bridges)
-    uplink = firewall.uplink_device()
-    needed = packets(networks, uplink, firewall.is_bridged(), published, out)
+    uplink = other_firewalls.uplink_device()
+    needed = packets(networks, uplink, other_firewalls.is_bridged(), published, out)
     found = [drop.obstacle(_rule_text(drop)) for drop in drops(Rules(ruleset), needed, known)]
-    owned = {each.table for each in found if firewall.is_owned(each.table)}
+    owned = {each.table for each in found if other_firewalls.is_owned(each.table)}
     tables = [entry["table"] for entry in ruleset if "table" in entry]
     return Foreign(
         tuple(found),
@@ -69,7 +69,7 @@ def _table(entry: dict[str, Any]) -> tuple[str, str]:
 
 
 def _spoken_to(observed: Firewalls, ruleset: Sequence[dict[str, Any]]) -> set[Place]:
-    """Chains of the firewalls that firewall.apply() speaks to."""
+    """Chains of the firewalls that other_firewalls.apply() speaks to."""
     known: set[Place] = set()
     if any(tool == "iptables-nft" for tool, _ in observed.iptables):
         known |= {("ip", "filter", builtin) for builtin in BUILTINS}
