@@ -306,7 +306,7 @@ def test_running_guest_whose_address_is_unknown_is_named(world: World) -> None:
 
 
 def test_one_conversion_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(libvirt_loopnet.networks.conversion.originals, "_TIMEOUT", 0.05)
+    monkeypatch.setattr(libvirt_loopnet.networks.conversion.originals, "PATIENCE", 0.05)
     with world.originals.locked(), pytest.raises(StateError, match="locked by process"):
         world.convert()
     assert world.steps.log == []
