@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 
 from ..errors import StateError
 from ..files import (
+    PATIENCE,
     file_name,
     lock_file,
     make_directory,
@@ -52,7 +53,7 @@ class Store:
         return () if text is None else parse(text, path)
 
     @contextmanager
-    def locked(self, timeout: float = 10.0) -> Iterator[Store]:
+    def locked(self, timeout: float = PATIENCE) -> Iterator[Store]:
         """Hold the lock of the whole store: load, change and save within.
 
         Waits up to ``timeout`` seconds, then raises StateError naming the holder. The lock goes

@@ -47,11 +47,9 @@ def run(arguments: Namespace) -> int:
     with suppress(KeyboardInterrupt), Changes(known.is_news) as changes:
         _notify("READY=1")
         while True:
-            _reopen()
-            if _differs(known):
-                _mend()
-            guests.plug_in()
-            _notify("WATCHDOG=1")
+            for part in (_reopen, lambda: _look(known), guests.plug_in):  # each may wait for a lock
+                part()
+                _notify("WATCHDOG=1")
             time.sleep(REST)
             changes.wait(PERIOD)
     _notify("STOPPING=1")
@@ -60,6 +58,11 @@ def run(arguments: Namespace) -> int:
 
 def _end(_signal: int, _frame: Optional[FrameType]) -> None:
     raise KeyboardInterrupt
+
+
+def _look(known: Known) -> None:
+    if _differs(known):
+        _mend()
 
 
 def _differs(known: Known) -> bool:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from libvirt_loopnet import process
 from libvirt_loopnet.addresses.publications import clash
 from libvirt_loopnet.addresses.reservations import parse, render
 from libvirt_loopnet.addresses.store import Store
@@ -341,6 +343,25 @@ def test_a_hanging_holder_is_named(store: Store) -> None:
     assert f"locked by process {os.getpid()} for 0.1 seconds" in str(caught.value)
     with Store(store.directory).locked(timeout=0):
         pass
+
+
+def test_a_holder_whose_program_takes_its_time_is_waited_for(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guest that starts is not refused because somebody mends a busy host at the moment."""
+    with ExitStack() as holder:
+        holder.enter_context(store.locked())
+        began, now = 100.0, [100.0]
+
+        def sleep(seconds: float) -> None:
+            now[0] += seconds
+            if now[0] > began + process.TIMEOUT + 5:
+                holder.close()
+
+        monkeypatch.setattr("libvirt_loopnet.files.time.monotonic", lambda: now[0])
+        monkeypatch.setattr("libvirt_loopnet.files.time.sleep", sleep)
+        with Store(store.directory).locked():
+            assert now[0] > began + process.TIMEOUT
 
 
 def test_locked_inside_locked(store: Store) -> None:
