@@ -30,7 +30,11 @@ _EXAMPLES = {
     "open-firewalls": '[ "inet mullvad" ]',
 }
 _KEYS = tuple(_EXAMPLES)
-OF_IPTABLES = ("ip filter", "ip nat", "ip mangle", "ip raw", "ip security")
+OF_IPTABLES = tuple(
+    f"{family} {table}"
+    for family in ("ip", "ip6")
+    for table in ("filter", "nat", "mangle", "raw", "security")
+)
 """Where iptables-nft keeps its rules. It is spoken to unasked, and can't list what nft has put there."""
 
 
@@ -227,8 +231,8 @@ def _table(text: str, line: int, path: str) -> str:
     family, _, name = " ".join(text.split()).partition(" ")
     plain = name.translate(dict.fromkeys(map(ord, "_-./"), "a"))
     sound = plain.isascii() and plain.isalnum() and (name[0].isalpha() or name[0] == "_") and len(name) < 256
-    if family not in ("inet", "ip") or not sound:
-        what = "a table of nft, family (inet or ip) and name"
+    if family not in ("inet", "ip", "ip6") or not sound:
+        what = "a table of nft, family (inet, ip or ip6) and name"
         _fail(path, line, f'open-firewalls can\'t be {shown(text)}; write {what}: "inet mullvad"')
     if name == "loopnet":
         _fail(path, line, f"open-firewalls can't be {shown(text)}, which is our own table; leave it out")

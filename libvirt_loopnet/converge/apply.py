@@ -10,10 +10,11 @@ from ..addresses.publications import spare_taken
 from ..addresses.store import Store
 from ..daemon import runstate
 from ..errors import HostError, LoopnetError, NamesError, VerifyError
-from ..firewalls.openings import FIREWALLD, IPTABLES, NFT_TABLE, Firewalls
+from ..firewalls.openings import FIREWALLD, IP6TABLES, IPTABLES, NFT_TABLE, Firewalls
 from ..host import Host, ipv6, leases, linux, sockets
 from ..log import warn
 from ..model import Binding, Network, Options
+from ..planning.ipv6 import Observed6
 from ..planning.plan import CONNTRACK, HOSTS, NETLINK, NFT, SYSCTL, Step, plan, script
 from ..planning.state import HostState, Observed, desire
 
@@ -62,11 +63,17 @@ def planned(host: Host, desired: HostState, *, thorough: bool = False) -> list[S
 def _observe(host: Host, desired: HostState, thorough: bool, firewalls: Firewalls | None = None) -> Observed:
     devices = [network.bridge for network in desired.networks]
     observed = host.observe(devices, ruleset=thorough, firewalls=firewalls, trusted=desired.trusted)
+    if firewalls is not None:
+        return observed
+    return observed._replace(firewalls=of_ipv6(observed.firewalls, observed.ipv6, desired))
+
+
+def of_ipv6(seen: Firewalls, observed: Observed6, desired: HostState) -> Firewalls:
+    """``seen`` with what other firewalls say of IPv6."""
     try:
-        return observed._replace(ipv6=ipv6.with_ip6tables(observed.ipv6, desired.networks))
+        return ipv6.with_ip6tables(seen, observed, desired.networks)
     except HostError as error:  # as of iptables: told, and nothing is refused for it
-        known = observed.firewalls
-        return observed._replace(firewalls=known._replace(problems=(*known.problems, str(error))))
+        return seen._replace(problems=(*seen.problems, str(error)))
 
 
 def _plan(host: Host, observed: Observed, desired: HostState, thorough: bool) -> list[Step]:
@@ -133,7 +140,7 @@ def note_taps(desired: HostState) -> None:
             runstate.note_taps(network, mac, taps)
 
 
-OTHERS = (*IPTABLES, FIREWALLD, NFT_TABLE)
+OTHERS = (*IPTABLES, *IP6TABLES, FIREWALLD, NFT_TABLE)
 """Tools that speak to other firewalls."""
 UNSEEN = (CONNTRACK, NFT, NETLINK)
 """Tools whose outcome only a thorough look compares; nft's transaction itself is all or nothing."""

@@ -1,7 +1,6 @@
 """What ip6tables has to be told, as openings.py has it for iptables, for networks whose IPv6 rules are ours. Pure.
 
-firewalld's zone is for both families; tables of nft are not opened for IPv6, so that where a VPN lets nothing out
-but by its tunnel, nothing of guests gets out in IPv6 at all.
+firewalld's zone is for both families.
 """
 
 from __future__ import annotations
@@ -10,23 +9,28 @@ from collections.abc import Collection, Iterable, Sequence
 
 from ..ipv6 import LINK_LOCAL
 from ..model import NONE, ROUTE, Network
-from .openings import REPLIES, Order, device, fill
+from .openings import REPLIES, device, fill, forward
 
-IP6TABLES = ("ip6tables-nft", "ip6tables-legacy")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .ways import Ways
 
 
-def orders6(
-    saved: Iterable[tuple[str, str]], networks: Sequence[Network], bridges: Collection[str]
-) -> list[Order]:
-    """From what ``ip6tables-save -t filter`` says, by tool, to what ``networks`` need; without any all of ours goes.
+def scripts6(
+    saved: Iterable[tuple[str, str]],
+    networks: Sequence[Network],
+    bridges: Collection[str],
+    ways: Ways | None,
+) -> list[tuple[str, str]]:
+    """From what ``ip6tables-save -t filter`` says, by tool, to what ``networks`` need, '' for nothing; without any all
+    of ours goes.
 
-    ``bridges`` are the bridge devices there are.
+    ``bridges`` are the bridge devices there are; guests are let out by ``ways`` only, if given.
     """
     six = [network for network in networks if network.ipv6_prefixes]
-    rules = {"INPUT": [*_input(six)], "FORWARD": [*_forward(six)], "OUTPUT": [*_output(six)]}
+    rules = {"INPUT": [*_input(six)], "FORWARD": [*_forward(six, ways)], "OUTPUT": [*_output(six)]}
     ours = {network.bridge for network in six}
-    scripts = [(tool, fill(text, rules, ours, {*bridges} - ours)) for tool, text in saved]
-    return [Order(tool, script) for tool, script in scripts if script]
+    return [(tool, fill(text, rules, ours, {*bridges} - ours)) for tool, text in saved]
 
 
 def _input(networks: Iterable[Network]) -> Iterable[str]:
@@ -41,19 +45,20 @@ def _input(networks: Iterable[Network]) -> Iterable[str]:
         yield f"-i {bridge} {REPLIES} -j ACCEPT"
 
 
-def _forward(networks: Sequence[Network]) -> Iterable[str]:
+def _forward(networks: Sequence[Network], ways: Ways | None) -> Iterable[str]:
+    if not (ways and ways.limited):
+        yield from _inwards(networks)
+    yield from forward([(device(network), "", network.ipv6_prefixes) for network in networks], ways)
+
+
+def _inwards(networks: Iterable[Network]) -> Iterable[str]:
+    """To published ports, which table ip6 loopnet knows, and to what libvirt routed."""
     for network in networks:
-        bridge = device(network)
-        yield f"-i {bridge} -o {bridge} -j ACCEPT"
-        yield f"-o {bridge} {REPLIES} -j ACCEPT"
-        for prefix in network.ipv6_prefixes:  # which ports are published table ip6 loopnet knows
-            yield f"-d {prefix} -o {bridge} -m conntrack --ctstate DNAT -j ACCEPT"
-        if network.ipv6_forward == ROUTE and network.internet != NONE:
-            yield from (f"-d {prefix} -o {bridge} -j ACCEPT" for prefix in network.ipv6_prefixes)
-    for network in networks:
-        yield f"-o {device(network)} -j RETURN"
-    for network in networks:
-        yield from (f"-s {prefix} -i {device(network)} -j ACCEPT" for prefix in network.ipv6_prefixes)
+        for prefix in network.ipv6_prefixes:
+            to = f"-d {prefix} -o {device(network)}"
+            yield f"{to} -m conntrack --ctstate DNAT -j ACCEPT"
+            if network.ipv6_forward == ROUTE and network.internet != NONE:
+                yield f"{to} -j ACCEPT"
 
 
 def _output(networks: Iterable[Network]) -> Iterable[str]:

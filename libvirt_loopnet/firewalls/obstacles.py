@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from .walk import Place
 
 _ANYWHERE = IPv4Address("9.9.9.9")
-_CLIENT = 40000
-_REPLY = "ct state established,related"
+CLIENT = 40000
+REPLY = "ct state established,related"
 
 
 class Obstacle(NamedTuple):
@@ -53,6 +53,10 @@ class Foreign(NamedTuple):
     """The device by which guests get out though the host's own traffic does not; '' for none."""
     unread: frozenset[str] = frozenset()
     """Tables whose rules nft can't tell."""
+    ways6: Ways = EVERYWHERE
+    """As ``ways``, of IPv6, where guests and host have a way out."""
+    around6: str = ""
+    """As ``around``."""
 
 
 class Drop(NamedTuple):
@@ -65,6 +69,8 @@ class Drop(NamedTuple):
     hook: str
     entry: int
     """The handle of the chain's own rule that leads there; 0: the policy."""
+    six: bool = False
+    """These are of IPv6."""
 
     @property
     def late(self) -> bool:
@@ -119,125 +125,146 @@ def packets(
 def around(filters: Iterable[Rules], networks: Iterable[Network], uplink: str, ways: Ways) -> str:
     """``uplink``, if guests' traffic gets out by it while ``ways`` keep the host's own from it: whoever wrote these
     rules had no guests in mind."""
-    if not uplink or ways.lets_out(uplink):
-        return ""
-    chains = [
-        (rules, place, chain)
-        for rules in filters
-        for place, chain in rules.base_chains()
-        if place[:2] not in TABLES
-    ]
-    for network in networks:
-        out = next(iter(_by_way(network, uplink, "")))
-        stopped = any(c["hook"] in out.hooks and rules.dropping(place, c, out) for rules, place, c in chains)
-        if network.internet != NONE and not stopped:
-            return uplink
-    return ""
+    outs = [next(iter(_by_way(network, uplink, ""))) for network in networks if network.internet != NONE]
+    return uplink if uplink and not ways.lets_out(uplink) and is_any_let_out(filters, outs) else ""
 
 
-_NO_DHCP, _NO_DNS, _NO_PING = "guests get no DHCP", "guests get no DNS", "guests can't ping the gateway"
-_NO_GUEST, _NO_INTERNET = "the host doesn't reach guests", "guests don't reach the internet"
-_NOT_AMONG = "guests don't reach each other"
-_NO_LAN = "the LAN doesn't reach published ports"
+def is_any_let_out(filters: Iterable[Rules], outs: Sequence[Packet]) -> bool:
+    """Is there a packet among ``outs`` that no base chain is known to drop?"""
+    by_family = {
+        six: [
+            (rules, place, chain)
+            for rules in filters
+            for place, chain in rules.base_chains(six)
+            if place[:2] not in (*TABLES, IPV6_TABLE)
+        ]
+        for six in {out.six for out in outs}
+    }
+    return any(
+        not any(
+            c["hook"] in out.hooks and rules.dropping(place, c, out) for rules, place, c in by_family[out.six]
+        )
+        for out in outs
+    )
+
+
+NO_DHCP, NO_DNS, NO_PING = "guests get no DHCP", "guests get no DNS", "guests can't ping the gateway"
+NO_GUEST, NO_INTERNET = "the host doesn't reach guests", "guests don't reach the internet"
+NOT_AMONG = "guests don't reach each other"
+NO_LAN = "the LAN doesn't reach published ports"
 _NOBODY, _EVERYBODY = IPv4Address("0.0.0.0"), IPv4Address("255.255.255.255")
 
 
 def _to_host(network: Network) -> Iterable[Packet]:
     hooks, bridge, transit = ("prerouting", "input"), network.bridge, network.transit_prefix
-    guest, own = network.transit_address(_guest(network)), network.own_transit[-1]
+    guest, own = network.transit_address(guest_of(network)), network.own_transit[-1]
     dhcp, by_guest = f'iifname "{bridge}" udp dport 67', f'iifname "{bridge}" ip saddr {transit}'
     by_guest += f" ip daddr {{ {', '.join(map(str, network.own_transit))} }}"
     dns = f"{by_guest} meta l4proto {{ tcp, udp }} th dport 53"
-    yield Packet(_NO_DHCP, hooks, dhcp, bridge, "", _NOBODY, _EVERYBODY, "udp", (68, 67))
-    yield Packet(_NO_DNS, hooks, dns, bridge, "", guest, own, "udp", (_CLIENT, 53))
-    yield Packet(_NO_PING, hooks, f"{by_guest} meta l4proto icmp", bridge, "", guest, own, "icmp", (0, 0))
-    loop_guest, loop_host = network.loop_address(_guest(network)), network.loop_address(network.host)
+    yield Packet(NO_DHCP, hooks, dhcp, bridge, "", _NOBODY, _EVERYBODY, "udp", (68, 67))
+    yield Packet(NO_DNS, hooks, dns, bridge, "", guest, own, "udp", (CLIENT, 53))
+    yield Packet(NO_PING, hooks, f"{by_guest} meta l4proto icmp", bridge, "", guest, own, "icmp", (0, 0))
+    loop_guest, loop_host = network.loop_address(guest_of(network)), network.loop_address(network.host)
     renewing, server = (loop_guest, loop_host) if network.mode == NATIVE else (guest, own)
-    yield Packet(_NO_DHCP, hooks, dhcp, bridge, "", renewing, server, "udp", (68, 67))
+    yield Packet(NO_DHCP, hooks, dhcp, bridge, "", renewing, server, "udp", (68, 67))
     # No ct state: in a chain ahead of conntrack it isn't known yet, and table ip loopnet looks at it.
     reply = f'iifname "{bridge}" ip saddr {network.loop_prefix}'
-    ports = (22, _CLIENT)
-    yield Packet(_NO_GUEST, hooks, reply, bridge, "", loop_guest, loop_host, "tcp", ports, "established")
+    ports = (22, CLIENT)
+    yield Packet(NO_GUEST, hooks, reply, bridge, "", loop_guest, loop_host, "tcp", ports, "established")
 
 
 def _from_host(network: Network) -> Iterable[Packet]:
     hooks, bridge = ("output", "postrouting"), network.bridge
-    guest, own = network.loop_address(_guest(network)), network.loop_address(network.host)
+    guest, own = network.loop_address(guest_of(network)), network.loop_address(network.host)
     match = f'oifname "{bridge}" ip daddr {{ {network.loop_prefix}, {network.transit_prefix} }}'
-    yield Packet(_NO_GUEST, hooks, match, "", bridge, own, guest, "tcp", (_CLIENT, 22))
+    yield Packet(NO_GUEST, hooks, match, "", bridge, own, guest, "tcp", (CLIENT, 22))
     gateway, match = network.guest_address(network.gateway), f'oifname "{bridge}" udp sport 67'
-    yield Packet(_NO_DHCP, hooks, match, "", bridge, gateway, _EVERYBODY, "udp", (67, 68))
+    yield Packet(NO_DHCP, hooks, match, "", bridge, gateway, _EVERYBODY, "udp", (67, 68))
 
 
 def _internet(network: Network, uplink: str) -> Iterable[Packet]:
     if not uplink:
         return
     bridge, transit = network.bridge, network.transit_prefix
-    guest, all_hooks = network.transit_address(_guest(network)), ("prerouting", "forward", "postrouting")
-    match, ports = f'iifname "{bridge}" ip saddr {transit}', (_CLIENT, 443)
-    yield Packet(_NO_INTERNET, all_hooks, match, bridge, uplink, guest, _ANYWHERE, "tcp", ports)
+    guest, all_hooks = network.transit_address(guest_of(network)), ("prerouting", "forward", "postrouting")
+    match, ports = f'iifname "{bridge}" ip saddr {transit}', (CLIENT, 443)
+    yield Packet(NO_INTERNET, all_hooks, match, bridge, uplink, guest, _ANYWHERE, "tcp", ports)
     # In prerouting it is still on its way to the host, whose address the guest had borrowed.
-    hooks, match, ports = all_hooks[1:], f'oifname "{bridge}" ip daddr {transit} {_REPLY}', (443, _CLIENT)
-    yield Packet(_NO_INTERNET, hooks, match, uplink, bridge, _ANYWHERE, guest, "tcp", ports, "established")
+    hooks, match, ports = all_hooks[1:], f'oifname "{bridge}" ip daddr {transit} {REPLY}', (443, CLIENT)
+    yield Packet(NO_INTERNET, hooks, match, uplink, bridge, _ANYWHERE, guest, "tcp", ports, "established")
 
 
 def _by_ways(network: Network, uplink: str, ways: Ways) -> Iterable[Packet]:
     """Out, and answers back, only where the host's own traffic goes: told in hooks that know the device."""
+    for device, there in devices(uplink, ways):
+        yield from _by_way(network, device, there)
+
+
+def devices(uplink: str, ways: Ways) -> Iterable[tuple[str, str]]:
+    """(a device by which the host's own traffic goes, how nft tells it, with DIR for iifname or oifname)."""
     if ways.elsewhere:
         device = uplink if uplink and ways.lets_out(uplink) else ELSEWHERE
-        there = " ".join(f'DIR != "{name}"' for name in ways.closed)
-        yield from _by_way(network, device, there)
+        yield device, " ".join(f'DIR != "{name}"' for name in ways.closed)
         return
     for name in ways.open:
-        yield from _by_way(network, name, f'DIR "{name}"')
+        yield name, f'DIR "{name}"'
+
+
+def directions(there: str) -> tuple[str, str]:
+    """nft's words for out by a device, and in by it, from what devices() has."""
+    return there.replace("DIR", "oifname"), there.replace("DIR", "iifname")
 
 
 def _by_way(network: Network, device: str, there: str) -> Iterable[Packet]:
-    """``there`` is how nft tells the device, with DIR for iifname or oifname."""
+    """``there`` as in devices()."""
     hooks, bridge, transit = ("forward", "postrouting"), network.bridge, network.transit_prefix
-    to, back = (there.replace("DIR", word) for word in ("oifname", "iifname"))
-    guest = network.transit_address(_guest(network))
-    match, ports = f'iifname "{bridge}" {to} ip saddr {transit}', (_CLIENT, 443)
-    yield Packet(_NO_INTERNET, hooks, match, bridge, device, guest, _ANYWHERE, "tcp", ports)
-    match, ports = f'{back} oifname "{bridge}" ip daddr {transit} {_REPLY}', (443, _CLIENT)
-    yield Packet(_NO_INTERNET, hooks, match, device, bridge, _ANYWHERE, guest, "tcp", ports, "established")
+    to, back = directions(there)
+    guest = network.transit_address(guest_of(network))
+    match, ports = f'iifname "{bridge}" {to} ip saddr {transit}', (CLIENT, 443)
+    yield Packet(NO_INTERNET, hooks, match, bridge, device, guest, _ANYWHERE, "tcp", ports)
+    match, ports = f'{back} oifname "{bridge}" ip daddr {transit} {REPLY}', (443, CLIENT)
+    yield Packet(NO_INTERNET, hooks, match, device, bridge, _ANYWHERE, guest, "tcp", ports, "established")
 
 
 def _among_guests(network: Network) -> Iterable[Packet]:
-    bridge, guest = network.bridge, _guest(network)
+    bridge, guest = network.bridge, guest_of(network)
     here, there = network.guest_address(guest), network.guest_address(guest + 1)
     for hook, out in (("prerouting", ""), ("forward", f' oifname "{bridge}"')):
         match = f'iifname "{bridge}"{out} ip saddr {network.guest_prefix}'
-        yield Packet(_NOT_AMONG, (hook,), match, bridge, bridge, here, there, "tcp", (_CLIENT, 22))
+        yield Packet(NOT_AMONG, (hook,), match, bridge, bridge, here, there, "tcp", (CLIENT, 22))
 
 
 def _from_lan(network: Network, uplink: str) -> Packet:
     hooks, bridge, guest = (
         ("forward", "postrouting"),
         network.bridge,
-        network.transit_address(_guest(network)),
+        network.transit_address(guest_of(network)),
     )
-    match, ports = f'oifname "{bridge}" ct status dnat', (_CLIENT, 80)
-    return Packet(_NO_LAN, hooks, match, uplink, bridge, _ANYWHERE, guest, "tcp", ports, status="dnat")
+    match, ports = f'oifname "{bridge}" ip daddr {network.transit_prefix} ct status dnat', (CLIENT, 80)
+    return Packet(NO_LAN, hooks, match, uplink, bridge, _ANYWHERE, guest, "tcp", ports, status="dnat")
 
 
-def _guest(network: Network) -> int:
+def guest_of(network: Network) -> int:
+    """The number of some guest."""
     return next(n for n in network.guest_numbers if n not in (network.host, network.gateway))
 
 
 def drops(rules: Rules, packets: Sequence[Packet], known: Iterable[Place] = ()) -> list[Drop]:
     """Base chains that would drop some of ``packets``, but for ours and those ``known``."""
     skipped = {*known}
-    found: dict[tuple[Place, Fate], list[Packet]] = {}
+    found: dict[tuple[Place, Fate, bool], list[Packet]] = {}
     hooks: dict[Place, str] = {}
-    for place, chain in rules.base_chains():
+    both = [(six, *each) for six in (False, True) for each in rules.base_chains(six)]
+    for six, place, chain in both:
         if place in skipped or place[:2] in (*TABLES, IPV6_TABLE):
             continue
         hooks[place] = chain["hook"]
         for packet in packets:
-            fate = rules.dropping(place, chain, packet) if chain["hook"] in packet.hooks else None
+            passing = packet.six == six and chain["hook"] in packet.hooks
+            fate = rules.dropping(place, chain, packet) if passing else None
             if fate is not None:
-                found.setdefault((place, fate), []).append(packet)
+                found.setdefault((place, fate, six), []).append(packet)
     return [
-        Drop(place, fate.handle, tuple(hit), hooks[place], fate.entry) for (place, fate), hit in found.items()
+        Drop(place, fate.handle, tuple(hit), hooks[place], fate.entry, six)
+        for (place, fate, six), hit in found.items()
     ]

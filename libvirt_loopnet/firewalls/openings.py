@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 IPTABLES = ("iptables-nft", "iptables-legacy")
 """Both can be in use at once; each keeps tables of its own in the kernel."""
+IP6TABLES = ("ip6tables-nft", "ip6tables-legacy")
 FIREWALLD = "firewalld"
 NFT_TABLE = "nft-table"
 BUILTINS = ("INPUT", "FORWARD", "OUTPUT")
@@ -61,7 +62,7 @@ class Firewalls(NamedTuple):
     iptables: tuple[tuple[str, str], ...] = ()
     """(one of IPTABLES, its ``iptables-save -t filter``), where these tables are in use."""
     bridges: frozenset[str] = frozenset()
-    """All bridge devices."""
+    """All bridge devices; not asked where none of these is in use."""
     firewalld: Firewalld | None = None
     problems: tuple[str, ...] = ()
     """What could not be read, one line each."""
@@ -71,6 +72,13 @@ class Firewalls(NamedTuple):
     """The device of the default route, '' for none; not asked without tables."""
     bridged: bool = False
     """br_netfilter shows rules for IP what goes from guest to guest; likewise."""
+    ip6tools: tuple[str, ...] = ()
+    """Which of IP6TABLES are in use."""
+    ip6tables: tuple[tuple[str, str], ...] = ()
+    """(one of these, its ``ip6tables-save -t filter``), where networks of ours have IPv6."""
+    uplink6: str = ""
+    """As ``uplink``, in IPv6."""
+    bridged6: bool = False
 
 
 class Order(NamedTuple):
@@ -101,12 +109,17 @@ def orders(
     pass what was redirected (``ct status dnat accept``, unless StrictForwardPorts is set). ``trusted`` are the
     tables of nft that may be opened, each as family and name.
     """
-    ways = _ways(observed, networks)
+    ways, ways6 = _ways(observed, networks)
     scripts = [
         (tool, script(saved, networks, observed.bridges, published, ways))
         for tool, saved in observed.iptables
     ]
-    scripts += _table_scripts(observed, networks, trusted, ways)
+    if observed.tables:
+        scripts += _table_scripts(observed, networks, trusted, ways, ways6)
+    if observed.ip6tables:
+        from .ip6tables import scripts6
+
+        scripts += scripts6(observed.ip6tables, networks, observed.bridges, ways6)
     found = [Order(tool, text) for tool, text in scripts if text]
     if observed.firewalld:
         bridges = [network.bridge for network in networks]
@@ -115,34 +128,33 @@ def orders(
     return found
 
 
-def _ways(observed: Firewalls, networks: Sequence[Network]) -> Ways | None:
-    """By which devices the host's own traffic may leave; None where no rule is known to say."""
-    if not networks or not (observed.iptables or observed.tables):
-        return None
+def _ways(observed: Firewalls, networks: Sequence[Network]) -> tuple[Ways | None, Ways | None]:
+    """By which devices the host's own traffic may leave in IPv4 and in IPv6; None where no rule is known to say."""
+    told4, told6 = (observed.tables or tables for tables in (observed.iptables, observed.ip6tables))
+    six = any(network.ipv6_prefixes for network in networks)
+    if not networks or not (told4 or (told6 and six)):
+        return None, None
     from .tables import ways_out  # what most hosts don't need
 
-    return ways_out(observed.tables, observed.iptables, networks)
+    return (
+        ways_out(observed.tables, observed.iptables, networks) if told4 else None,
+        ways_out(observed.tables, observed.ip6tables, networks, six=True) if told6 and six else None,
+    )
 
 
 def _table_scripts(
-    observed: Firewalls, networks: Sequence[Network], trusted: Collection[str], ways: Ways | None
+    observed: Firewalls,
+    networks: Sequence[Network],
+    trusted: Collection[str],
+    ways: Ways | None,
+    ways6: Ways | None,
 ) -> list[tuple[str, str]]:
-    if not observed.tables:
-        return []
     from . import tables
     from .ways import EVERYWHERE
 
+    needed = tables.needed(observed, networks, ways or EVERYWHERE, ways6 or EVERYWHERE)
     return [
-        (
-            NFT_TABLE,
-            tables.script(
-                table,
-                networks if str(table) in trusted else (),
-                observed.uplink,
-                observed.bridged,
-                ways or EVERYWHERE,
-            ),
-        )
+        (NFT_TABLE, tables.script(table, needed if str(table) in trusted else ()))
         for table in observed.tables
     ]
 
@@ -334,27 +346,28 @@ def _input(networks: Iterable[Network]) -> Iterable[str]:
 
 
 def _forward(networks: Sequence[Network], ways: Ways | None) -> Iterable[str]:
+    sides = [(_device(n), f"-s {n.guest_prefix} ", (n.transit_prefix,)) for n in networks]
+    return forward(sides, ways)
+
+
+def forward(sides: Sequence[tuple[str, str, Sequence[object]]], ways: Ways | None) -> Iterable[str]:
     """Out to anywhere but our networks, answers back; among guests where br_netfilter shows it.
 
-    Where the host's own traffic may leave by some devices only, that of guests may no more.
+    ``sides`` are (bridge, words for guests among themselves, prefixes that are forwarded) of each network. Where the
+    host's own traffic may leave by some devices only, that of guests may no more.
     """
     only = [*map(_pattern, ways.open)] if ways and not ways.elsewhere else []
     never = [*map(_pattern, ways.closed)] if ways else []
-    for network in networks:
-        bridge, transit = _device(network), network.transit_prefix
-        yield f"-s {network.guest_prefix} -i {bridge} -o {bridge} -j ACCEPT"
-        if not (ways and not ways.elsewhere):
-            yield f"-d {transit} -o {bridge} {REPLIES} -j ACCEPT"
-        for device in only:
-            yield f"-d {transit} -i {device} -o {bridge} {REPLIES} -j ACCEPT"
-    for device in [*map(_device, networks), *never]:
+    into, out = ([f"{option} {device} " for device in only] for option in ("-i", "-o"))
+    if not (ways and not ways.elsewhere):
+        into, out = [""], [""]
+    for bridge, among, prefixes in sides:
+        yield f"{among}-i {bridge} -o {bridge} -j ACCEPT"
+        yield from (f"-d {prefix} {by}-o {bridge} {REPLIES} -j ACCEPT" for prefix in prefixes for by in into)
+    for device in [*(bridge for bridge, _, _ in sides), *never]:
         yield f"-o {device} -j RETURN"
-    for network in networks:
-        bridge, transit = _device(network), network.transit_prefix
-        if not (ways and not ways.elsewhere):
-            yield f"-s {transit} -i {bridge} -j ACCEPT"
-        for device in only:
-            yield f"-s {transit} -i {bridge} -o {device} -j ACCEPT"
+    for bridge, _, prefixes in sides:
+        yield from (f"-s {prefix} -i {bridge} {by}-j ACCEPT" for prefix in prefixes for by in out)
 
 
 def _pattern(device: str) -> str:

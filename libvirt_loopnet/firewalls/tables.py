@@ -6,7 +6,8 @@ other, entered by one jump; nothing of theirs is changed, and ours goes with the
 the table, which a VPN's client makes anew at each connection.
 
 What stays on the host is let pass before all else. What leaves it is let out by the devices only by which the
-host's own traffic may leave (ways.py), and not before all of their own rules have had their say.
+host's own traffic may leave (ways.py), and not before all of their own rules have had their say. For IPv6 it is one
+more chain, as another rule may drop that, and other devices let it out.
 """
 
 from __future__ import annotations
@@ -17,14 +18,18 @@ from zlib import crc32
 from ..model import Network
 from ..records import NamedTuple
 from .obstacles import Drop, drops, packets
-from .walk import OURS, Rules, target
+from .packets6 import packets6
+from .walk import OURS, Packet, Rules, target
 from .ways import ELSEWHERE, Ways, of_iptables, ways
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .openings import Firewalls
     from .walk import Json, Place
 
-_MAX_CHAIN = 256 - len(OURS)
+SIX = "6-"
+"""Follows in the names of those for IPv6: no chain of theirs that nft could be told of begins with a digit."""
+_MAX_CHAIN = 256 - len(OURS + SIX)
 """NFT_CHAIN_MAXNAMELEN in linux/netfilter/nf_tables.h."""
 
 
@@ -44,31 +49,40 @@ class Table(NamedTuple):
 
 
 def ways_out(
-    tables: Iterable[Table], iptables: Iterable[tuple[str, str]], networks: Iterable[Network]
+    tables: Iterable[Table],
+    iptables: Iterable[tuple[str, str]],
+    networks: Iterable[Network],
+    *,
+    six: bool = False,
 ) -> Ways:
-    """By which devices all of these together let the host's own traffic out."""
+    """By which devices all of these together let the host's own traffic out, of IPv4 or of IPv6; ``iptables`` is
+    ip6tables then."""
     filters = [*(Rules(table.ruleset, without_ours=True) for table in tables)]
-    filters += [of_iptables(saved) for _, saved in iptables]
-    return ways(filters, [network.bridge for network in networks])
+    filters += [of_iptables(saved, six=six) for _, saved in iptables]
+    return ways(filters, [network.bridge for network in networks], six=six)
 
 
-def script(table: Table, networks: Sequence[Network], uplink: str, bridged: bool, ways: Ways) -> str:
-    """What brings ``table`` to let pass what ``networks`` need, as input for ``nft -f``; '' when it does so already
-    or can't be changed. Without networks all of ours goes.
+def needed(observed: Firewalls, networks: Sequence[Network], ways: Ways, ways6: Ways) -> list[Packet]:
+    """What has to pass tables that are opened for ``networks``."""
+    return [
+        *packets(networks, observed.uplink or ELSEWHERE, observed.bridged, (), ways),
+        *packets6(networks, observed.uplink6 or ELSEWHERE, observed.bridged6, (), ways6),
+    ]
 
-    ``uplink`` and ``bridged`` as in packets().
-    """
+
+def script(table: Table, needed: Sequence[Packet]) -> str:
+    """What brings ``table`` to let pass what is ``needed``, as input for ``nft -f``; '' when it does so already
+    or can't be changed. Where nothing is, all of ours goes."""
     if table.owned:
         return ""
     rules = Rules(table.ruleset, without_ours=True)
-    needed = packets(networks, uplink or ELSEWHERE, bridged, (), ways)
-    wanted = {it.base: it for it in _openings(rules, drops(rules, needed))}
+    wanted = {it.own: it for it in _openings(rules, drops(rules, needed))}
     present = _Present(table)
     lines: list[str] = []
-    for base in sorted({*wanted, *present.bases}):
-        opening = wanted.get(base)
+    for own in sorted({*wanted, *present.chains}):
+        opening = wanted.get(own)
         if opening is None or not present.holds(opening):
-            lines += present.removal(base, keep=opening is not None)
+            lines += present.removal(own, keep=opening is not None)
             lines += opening.lines(str(table)) if opening else ()
     return "".join(f"{line}\n" for line in lines)
 
@@ -77,6 +91,8 @@ class _Opening(NamedTuple):
     """What a base chain of theirs has to let pass."""
 
     base: str
+    own: str
+    """The chain of ours beside it."""
     matches: tuple[str, ...]
     insert: str
     """nft's words for where."""
@@ -91,24 +107,24 @@ class _Opening(NamedTuple):
         return f"loopnet {crc32(repr(self).encode()):08x}"
 
     def lines(self, table: str) -> list[str]:
-        own = OURS + self.base
         return [
-            f"add chain {table} {own}",
-            *(f"add rule {table} {own} {match} accept" for match in self.matches),
-            f'{self.insert} jump {own} comment "{self.mark}"',
+            f"add chain {table} {self.own}",
+            *(f"add rule {table} {self.own} {match} accept" for match in self.matches),
+            f'{self.insert} jump {self.own} comment "{self.mark}"',
         ]
 
 
 def _openings(rules: Rules, found: Iterable[Drop]) -> Iterable[_Opening]:
-    by_place: dict[Place, list[Drop]] = {}
+    by_place: dict[tuple[Place, bool], list[Drop]] = {}
     for drop in found:
         if _is_identifier(drop.place[2]):
-            by_place.setdefault(drop.place, []).append(drop)
-    for place, same in by_place.items():
+            by_place.setdefault((drop.place, drop.six), []).append(drop)
+    for (place, six), same in by_place.items():
         order = [*rules.handles(place), 0]
         first = min(same, key=lambda drop: order.index(drop.entry))
         matches = tuple(dict.fromkeys(match for drop in same for match in drop.matches))
-        yield _Opening(place[2], matches, first.insert, first.entry, first.late)
+        own = OURS + (SIX if six else "") + place[2]
+        yield _Opening(place[2], own, matches, first.insert, first.entry, first.late)
 
 
 class _Present:
@@ -119,32 +135,28 @@ class _Present:
         self._rules = Rules(table.ruleset)
         self._place = (table.family, table.name)
         chains = [entry["chain"]["name"] for entry in table.ruleset if "chain" in entry]
-        self._chains = {name for name in chains if name.startswith(OURS)}
+        self.chains = {name for name in chains if name.startswith(OURS)}
+        """Though those that they stand beside be gone."""
         rules = [entry["rule"] for entry in table.ruleset if "rule" in entry]
         self._jumps = [rule for rule in rules if target(rule).startswith(OURS)]
 
-    @property
-    def bases(self) -> set[str]:
-        """Base chains that have something of ours, though they be gone."""
-        return {name[len(OURS) :] for name in self._chains}
-
     def holds(self, opening: _Opening) -> bool:
         """Is it as it should be, and at the right place?"""
-        own = OURS + opening.base
-        jumps = [rule for rule in self._jumps if target(rule) == own]
-        handles = self._rules.handles((*self._place, opening.base))
+        jumps = [rule for rule in self._jumps if target(rule) == opening.own]
         if [(rule["chain"], rule.get("comment")) for rule in jumps] != [(opening.base, opening.mark)]:
             return False
-        if len(self._rules.handles((*self._place, own))) != len(opening.matches):
+        if len(self._rules.handles((*self._place, opening.own))) != len(opening.matches):
             return False
-        before = handles.index(jumps[0]["handle"])
+        here = jumps[0]["handle"]
+        others = {rule["handle"] for rule in self._jumps} - {here}  # that for the other family
+        handles = [each for each in self._rules.handles((*self._place, opening.base)) if each not in others]
+        before = handles.index(here)
         drops_at = handles.index(opening.entry) if opening.entry else len(handles)
         return drops_at == before + 1 if opening.late else before < drops_at
 
-    def removal(self, base: str, keep: bool) -> list[str]:
+    def removal(self, own: str, keep: bool) -> list[str]:
         """Deletes jumps by handle, then the chain, or with ``keep`` what is in it."""
-        own = OURS + base
-        if own not in self._chains:
+        if own not in self.chains:
             return []
         jumps = [rule for rule in self._jumps if target(rule) == own]
         lines = [f"delete rule {self._table} {rule['chain']} handle {rule['handle']}" for rule in jumps]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from ..records import NamedTuple
 
@@ -41,8 +41,8 @@ class Packet(NamedTuple):
     """nft's words for it and its like, and no more."""
     iif: str
     oif: str
-    source: IPv4Address | None
-    destination: IPv4Address | None
+    source: IPv4Address | IPv6Address | None
+    destination: IPv4Address | IPv6Address | None
     """None: any; as a destination, one on the internet that no rule singles out."""
     protocol: str
     ports: tuple[int, int]
@@ -50,6 +50,10 @@ class Packet(NamedTuple):
     state: str = "new"
     status: str = ""
     """What ct status has of it."""
+    six: bool = False
+    """IPv6."""
+    kind: str = ""
+    """Type of its ICMPv6 message in nft's words, '' for others."""
 
 
 class Fate(NamedTuple):
@@ -77,10 +81,10 @@ class Rules:
             elif kind in ("set", "map"):
                 self._sets[item["family"], item["table"], item["name"]] = item.get("elem", [])
 
-    def base_chains(self) -> Iterator[tuple[Place, Json]]:
-        """Those that filter IPv4, bridges aside."""
+    def base_chains(self, six: bool) -> Iterator[tuple[Place, Json]]:
+        """Those that filter IPv4, or IPv6, bridges aside."""
         for place, chain in self._chains.items():
-            if "hook" in chain and chain["type"] != "nat" and place[0] in ("ip", "inet"):
+            if "hook" in chain and chain["type"] != "nat" and place[0] in ("inet", "ip6" if six else "ip"):
                 yield place, chain
 
     def handles(self, place: Place) -> list[int]:
@@ -236,7 +240,7 @@ _ABSENT = object()
 """Another protocol's header isn't there: no value, not even for '!='."""
 
 
-_PUBLIC = object()
+_PUBLIC, _PUBLIC6 = object(), object()
 """An address on the internet that no rule singles out."""
 _BROAD = 2**24
 """A range of more addresses singles out none."""
@@ -252,9 +256,17 @@ def _value(left: Json, packet: Packet) -> Any:
     if kind == "ct" and it["key"] in ("state", "status", "mark"):
         return {"state": packet.state, "status": packet.status, "mark": 0}[it["key"]]
     if kind == "fib" and it["result"] == "type" and it["flags"] == ["daddr"]:
-        broadcast = packet.destination == IPv4Address("255.255.255.255")
-        return "broadcast" if broadcast else "unicast" if packet.oif else "local"
+        return _type(packet)
     return None
+
+
+def _type(packet: Packet) -> str:
+    """Of the address that it goes to."""
+    if packet.destination == IPv4Address("255.255.255.255"):
+        return "broadcast"
+    if packet.destination and packet.destination.is_multicast:
+        return "multicast"
+    return "unicast" if packet.oif else "local"
 
 
 _META: dict[str, Callable[[Packet], Any]] = {
@@ -263,20 +275,28 @@ _META: dict[str, Callable[[Packet], Any]] = {
     "oif": lambda packet: packet.oif,
     "oifname": lambda packet: packet.oif,
     "l4proto": lambda packet: packet.protocol,
-    "nfproto": lambda _: "ipv4",
-    "protocol": lambda _: "ip",
+    "nfproto": lambda packet: "ipv6" if packet.six else "ipv4",
+    "protocol": lambda packet: "ip6" if packet.six else "ip",
     "mark": lambda _: 0,
 }
 
 
 def _payload(protocol: str, field: str, packet: Packet) -> Any:
-    if protocol == "ip":
-        there = _PUBLIC if packet.destination is None else packet.destination
-        fields = {"saddr": packet.source, "daddr": there, "protocol": packet.protocol}
-        return fields.get(field)
+    if protocol == ("ip6" if packet.six else "ip"):
+        public = _PUBLIC6 if packet.six else _PUBLIC
+        there = public if packet.destination is None else packet.destination
+        fields = {"saddr": packet.source, "daddr": there}
+        return fields.get(field, packet.protocol if field in ("protocol", "nexthdr") else None)
+    if protocol == "icmpv6" and packet.protocol == ICMPV6:
+        return {"type": packet.kind or None, "code": _CODE}.get(field)
     if protocol in (packet.protocol, "th"):
         return dict(zip(("sport", "dport"), packet.ports)).get(field)
     return _ABSENT if protocol else None
+
+
+ICMPV6 = "ipv6-icmp"
+_CODE = "no-route"
+"""nft's word for code 0, whatever the type."""
 
 
 def _is(value: Any, elements: Iterable[Any]) -> bool | None:
@@ -287,37 +307,56 @@ def _is(value: Any, elements: Iterable[Any]) -> bool | None:
 
 
 def _is_one(value: Any, element: Any) -> bool | None:
-    if value is _PUBLIC:
-        return _may_be_public(element)
+    if value in (_PUBLIC, _PUBLIC6):
+        return _may_be_public(element, value is _PUBLIC6)
     if isinstance(element, dict):
         (kind, it), *_ = element.items()
         if kind == "elem":
             return _is_one(value, it["val"])
-        if kind == "prefix" and isinstance(value, IPv4Address):
-            return ":" not in it["addr"] and value in IPv4Network((it["addr"], it["len"]))
+        if kind == "prefix" and _is_address(value):
+            return value in ip_network(f"{it['addr']}/{it['len']}")
         return _is_between(value, *it) if kind == "range" else None
     return _is_named(str(value), str(element))
 
 
-def _may_be_public(element: Any) -> bool | None:
+def _is_address(value: Any) -> bool:
+    return isinstance(value, (IPv4Address, IPv6Address))
+
+
+def _may_be_public(element: Any, six: bool) -> bool | None:
     """Is an address of the internet, which no rule singles out, among these? None: can't be told."""
-    if isinstance(element, dict):
-        (kind, it), *_ = element.items()
-        if kind == "elem":
-            return _may_be_public(it["val"])
-        if kind not in ("prefix", "range"):
-            return None
-        low, high = (it["addr"], "") if kind == "prefix" else map(str, it)
-        if ":" in low:
-            return False
-        if kind == "prefix":
-            return True if it["len"] == 0 else None if it["len"] < 8 and low not in _APART else False
-        return None if int(IPv4Address(high)) - int(IPv4Address(low)) > _BROAD else False
-    return False
+    if not isinstance(element, dict):
+        return False
+    (kind, it), *_ = element.items()
+    if kind == "elem":
+        return _may_be_public(it["val"], six)
+    if kind not in ("prefix", "range"):
+        return None
+    low, high = (it["addr"], "") if kind == "prefix" else map(str, it)
+    if (":" in low) != six:
+        return False
+    if kind == "prefix":
+        singled_out = it["len"] >= (_SINGLED6 if six else _SINGLED) or low in _APART
+        return True if it["len"] == 0 else False if singled_out else None
+    broad = _BROAD << 80 if six else _BROAD
+    return None if int(ip_address(high)) - int(ip_address(low)) > broad else False
 
 
-_APART = ("224.0.0.0", "240.0.0.0")
-"""Multicast and what is reserved."""
+_SINGLED, _SINGLED6 = 8, 24
+"""Shorter prefixes single out no address; half of IPv6's internet is 2000::/4."""
+_APART = (
+    "224.0.0.0",
+    "240.0.0.0",
+    "fc00::",
+    "fd00::",
+    "fe80::",
+    "fec0::",
+    "ff00::",
+    "ff01::",
+    "ff02::",
+    "ff05::",
+)
+"""Multicast, what is reserved, and what is somebody's own."""
 
 
 def _is_named(value: str, element: str) -> bool | None:
@@ -330,6 +369,7 @@ def _is_named(value: str, element: str) -> bool | None:
 
 
 def _is_between(value: Any, low: Any, high: Any) -> bool:
-    if isinstance(value, IPv4Address):
-        return ":" not in str(low) and IPv4Address(low) <= value <= IPv4Address(high)
+    if _is_address(value):
+        first, last = ip_address(low), ip_address(high)
+        return bool(value.version == first.version == last.version and first <= value <= last)
     return all(isinstance(it, int) for it in (value, low, high)) and low <= value <= high

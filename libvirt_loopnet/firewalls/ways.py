@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ..records import NamedTuple
-from ..ruleset.tables import TABLES
+from ..ruleset.tables import IPV6_TABLE, TABLES
 from ..validation import is_quotable
 from .walk import ACCEPT, DROP, RETURN, Packet, Rules
 
@@ -55,18 +55,20 @@ def _covers(name: str, device: str) -> bool:
     return device.startswith(name[:-1]) if name.endswith("*") else device == name
 
 
-def ways(filters: Iterable[Rules], bridges: Iterable[str] = ()) -> Ways:
-    """What all of ``filters`` together let out, our tables aside; ``bridges`` are ours, by which nothing gets out."""
+def ways(filters: Iterable[Rules], bridges: Iterable[str] = (), *, six: bool = False) -> Ways:
+    """What all of ``filters`` together let out of IPv4, or of IPv6 with ``six``, our tables aside; ``bridges`` are
+    ours, by which nothing gets out."""
     chains = [
         (rules, place, chain)
         for rules in filters
-        for place, chain in rules.base_chains()
-        if chain["hook"] in HOOKS and place[:2] not in TABLES
+        for place, chain in rules.base_chains(six)
+        if chain["hook"] in HOOKS and place[:2] not in (*TABLES, IPV6_TABLE)
     ]
     inside = {"lo", *bridges}
     named = sorted({name for rules, _, _ in chains for name in rules.devices() if _is_sound(name)} - inside)
     stops = {
-        name: [place for each in chains if (place := _stops(*each, name))] for name in [*named, ELSEWHERE]
+        name: [place for each in chains if (place := _stops(*each, name, six))]
+        for name in [*named, ELSEWHERE]
     }
     return Ways(
         elsewhere=not stops[ELSEWHERE],
@@ -76,9 +78,9 @@ def ways(filters: Iterable[Rules], bridges: Iterable[str] = ()) -> Ways:
     )
 
 
-def _stops(rules: Rules, place: Place, chain: Json, device: str) -> str:
+def _stops(rules: Rules, place: Place, chain: Json, device: str, six: bool) -> str:
     """The chain, if it may drop what leaves by ``device``; else ''."""
-    packet = Packet("", (), "", "", device, None, None, "tcp", (_CLIENT, _HTTPS))
+    packet = Packet("", (), "", "", device, None, None, "tcp", (_CLIENT, _HTTPS), six=six)
     return "" if rules.passes(place, chain, packet) else " ".join(place)
 
 
@@ -91,12 +93,13 @@ def _is_sound(name: str) -> bool:
 # --- iptables ------------------------------------------------------------------------------------
 
 
-def of_iptables(saved: str) -> Rules:
-    """What ``iptables-save -t filter`` says of OUTPUT and FORWARD; options that aren't known here may match or
-    not."""
+def of_iptables(saved: str, *, six: bool = False) -> Rules:
+    """What ``iptables-save -t filter`` says of OUTPUT and FORWARD, or ip6tables-save with ``six``; options that aren't
+    known here may match or not."""
     lines = saved.splitlines()
     policies = {words[0][1:]: words[1] for line in lines if line.startswith(":") for words in [line.split()]}
-    place = {"family": "ip", "table": "filter"}
+    family = "ip6" if six else "ip"
+    place = {"family": family, "table": "filter"}
     ruleset: list[Json] = [
         {
             "chain": {
@@ -109,7 +112,7 @@ def of_iptables(saved: str) -> Rules:
     for number, line in enumerate(lines, start=1):
         if line.startswith("-A "):
             _, chain, *words = _words(line)
-            expr = [*_statements(words, policies)]
+            expr = [*_statements(words, policies, family)]
             ruleset.append({"rule": {**place, "chain": chain, "handle": number, "expr": expr}})
     return Rules(ruleset)
 
@@ -125,7 +128,7 @@ _FIELDS = {
     "-o": {"meta": {"key": "oifname"}},
     "-i": {"meta": {"key": "iifname"}},
     "-p": {"meta": {"key": "l4proto"}},
-    "-d": {"payload": {"protocol": "ip", "field": "daddr"}},
+    "-d": {},
     "--dst-type": {"fib": {"result": "type", "flags": ["daddr"]}},
     "--ctstate": {"ct": {"key": "state"}},
     "--state": {"ct": {"key": "state"}},
@@ -133,12 +136,13 @@ _FIELDS = {
     "--dport": {"payload": {"protocol": "th", "field": "dport"}},
     "--dports": {"payload": {"protocol": "th", "field": "dport"}},
 }
+"""Where the packet goes is asked of its own family's header."""
 _UNKNOWN: Json = {"xt": None}
 _VERDICTS = {"ACCEPT": ACCEPT, "RETURN": RETURN}
 _HARMLESS = ("LOG", "NFLOG", "MARK", "CONNMARK")
 
 
-def _statements(words: list[str], chains: Iterable[str]) -> Iterator[Json]:
+def _statements(words: list[str], chains: Iterable[str], family: str) -> Iterator[Json]:
     known = {*chains}
     negated, position = False, 0
     while position < len(words):
@@ -156,7 +160,8 @@ def _statements(words: list[str], chains: Iterable[str]) -> Iterator[Json]:
         if word in _FIELDS:
             right = {"set": [_element(word, part) for part in value.split(",")]}
             op = "!=" if negated else "=="
-            yield {"match": {"op": op, "left": _FIELDS[word], "right": right}}
+            left = _FIELDS[word] or {"payload": {"protocol": family, "field": "daddr"}}
+            yield {"match": {"op": op, "left": left, "right": right}}
         elif word not in _IGNORED:
             yield _UNKNOWN
             position -= 1 if value[:1] in ("", "-", "!") else 0
@@ -168,7 +173,7 @@ def _element(option: str, value: str) -> object:
         return _number(value.partition("/")[0])
     if option == "-d":
         address, _, length = value.partition("/")
-        return {"prefix": {"addr": address, "len": _number(length or "32")}}
+        return {"prefix": {"addr": address, "len": _number(length or ("128" if ":" in address else "32"))}}
     if option in ("--dport", "--dports"):
         low, colon, high = value.partition(":")
         return {"range": [_number(low), _number(high)]} if colon else _number(low)

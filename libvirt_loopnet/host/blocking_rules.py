@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from .. import process
 from ..errors import HostError
 from ..firewalls.obstacles import Drop, Foreign, around, drops, packets
-from ..firewalls.openings import BUILTINS, Firewalls
+from ..firewalls.openings import BUILTINS, IP6TABLES, IPTABLES, Firewalls
+from ..firewalls.packets6 import around6, packets6
 from ..firewalls.walk import Rules
-from ..firewalls.ways import of_iptables, ways
+from ..firewalls.ways import EVERYWHERE, of_iptables, ways
 from ..model import Network
-from . import other_firewalls
+from ..planning.ipv6 import uplinks
+from . import ipv6, other_firewalls
 
 if TYPE_CHECKING:
     from ..firewalls.walk import Place
@@ -24,16 +26,28 @@ def find(networks: Sequence[Network], published: Collection[str] = ()) -> Foreig
     """What tables of others, which we don't put rules into, keep ``networks`` from; ``published`` names
     those that have published ports. Raises HostError."""
     ruleset, unread = _ruleset()
+    seen = ipv6.observe((), None, first=True)
     observed = other_firewalls.observe()
+    with suppress(HostError):  # what ip6tables can't read is judged as nft lists it
+        observed = ipv6.with_ip6tables(observed, seen, networks)
     known = _spoken_to(observed, ruleset)
     bridges = [network.bridge for network in networks]
     # iptables itself says more of its rules than nft knows.
-    told = {("ip", "filter")} if any(tool == "iptables-nft" for tool, _ in observed.iptables) else set()
+    used = {tool for tool, _ in (*observed.iptables, *observed.ip6tables)}
+    told = {(family, "filter") for family, tool in _TELLS if tool in used}
     rest = [entry for entry in ruleset if _table(entry) not in told]
     filters = [Rules(rest, without_ours=True), *(of_iptables(saved) for _, saved in observed.iptables)]
-    out = ways(filters, bridges)
-    uplink = other_firewalls.uplink_device()
+    filters += [of_iptables(saved, six=True) for _, saved in observed.ip6tables]
+    out, out6 = ways(filters, bridges), ways(filters, bridges, six=True)
+    uplink, uplinks6 = other_firewalls.uplink_device(), uplinks(seen.routes)
     needed = packets(networks, uplink, other_firewalls.is_bridged(), published, out)
+    needed += packets6(
+        networks,
+        next(iter(uplinks6), ""),
+        other_firewalls.is_bridged(other_firewalls.BRIDGED6),
+        published,
+        out6,
+    )
     found = [drop.obstacle(_rule_text(drop)) for drop in drops(Rules(ruleset), needed, known)]
     owned = {each.table for each in found if other_firewalls.is_owned(each.table)}
     tables = [entry["table"] for entry in ruleset if "table" in entry]
@@ -44,7 +58,13 @@ def find(networks: Sequence[Network], published: Collection[str] = ()) -> Foreig
         frozenset(owned),
         around(filters, networks, uplink, out),
         frozenset(unread),
+        out6 if uplinks6 and any(network.ipv6_prefixes for network in networks) else EVERYWHERE,
+        next((each for each in uplinks6 if around6(filters, networks, each, out6)), ""),
     )
+
+
+_TELLS = (("ip", IPTABLES[0]), ("ip6", IP6TABLES[0]))
+"""Of whose table ``filter`` that program says more than nft knows."""
 
 
 def _ruleset() -> tuple[list[dict[str, Any]], list[str]]:
@@ -71,8 +91,8 @@ def _table(entry: dict[str, Any]) -> tuple[str, str]:
 def _spoken_to(observed: Firewalls, ruleset: Sequence[dict[str, Any]]) -> set[Place]:
     """Chains of the firewalls that other_firewalls.apply() speaks to."""
     known: set[Place] = set()
-    if any(tool == "iptables-nft" for tool, _ in observed.iptables):
-        known |= {("ip", "filter", builtin) for builtin in BUILTINS}
+    used = {tool for tool, _ in (*observed.iptables, *observed.ip6tables)}
+    known |= {(family, "filter", name) for family, tool in _TELLS if tool in used for name in BUILTINS}
     if observed.firewalld:
         chains = [entry["chain"] for entry in ruleset if "chain" in entry]
         known |= {("inet", "firewalld", c["name"]) for c in chains if c["table"] == "firewalld"}

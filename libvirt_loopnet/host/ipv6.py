@@ -6,15 +6,13 @@ import os
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv6Address, IPv6Network
 
-from ..firewalls.ip6tables import IP6TABLES
+from ..firewalls.openings import Firewalls
 from ..model import Network
-from ..planning.ipv6 import FORWARDING, MARK, Observed6, Route6, settings
+from ..planning.ipv6 import FORWARDING, MARK, Observed6, Route6, settings, uplinks
 from . import other_firewalls
 
 ROUTES = "/proc/net/ipv6_route"
 ADDRESSES = "/proc/net/if_inet6"
-LEGACY_TABLES = "/proc/net/ip6_tables_names"
-"""Tables of ip6tables-legacy that are in use in this network namespace; no such file without it."""
 SYSCTLS = "/proc/sys/net/ipv6/conf"
 
 _RTF_UP, _RTF_REJECT, _RTF_ADDRCONF = 0x1, 0x200, 0x40000  # linux/route.h, linux/ipv6_route.h
@@ -66,7 +64,6 @@ def observe(bridges: Iterable[str], chains: str | None, *, first: bool) -> Obser
     return Observed6(
         enabled=is_enabled(),
         has_table="table ip6 loopnet {" in chains if chains is not None else first,
-        has_filter="table ip6 filter {" in (chains or ""),
         addresses=addresses,
         routes=found,
         settings=held,
@@ -79,20 +76,16 @@ def _forwarding(devices: Iterable[str]) -> frozenset[str]:
     return frozenset(dev for dev in (*devices, "default") if _sysctl(f"{dev}/forwarding") == "1")
 
 
-def with_ip6tables(observed: Observed6, networks: Iterable[Network]) -> Observed6:
-    """``observed`` with what ip6tables holds, where it is in use and ``networks`` are, or were, of its concern.
-
-    Raises HostError.
-    """
+def with_ip6tables(seen: Firewalls, observed: Observed6, networks: Iterable[Network]) -> Firewalls:
+    """``seen`` with what it takes to know of IPv6, where it is, or was, of ``networks``' concern. Raises HostError."""
     if not (observed.has_table or any(network.ipv6_prefixes for network in networks)):
-        return observed
-    used = [tool for tool, is_used in zip(IP6TABLES, (observed.has_filter, _has_legacy())) if is_used]
-    saved = tuple((tool, other_firewalls.save(tool)) for tool in used)
-    return observed._replace(ip6tables=saved, bridges=other_firewalls.bridges() if saved else frozenset())
-
-
-def _has_legacy() -> bool:
-    return ["filter"] in _lines(LEGACY_TABLES)
+        return seen
+    saved = tuple((tool, other_firewalls.save(tool)) for tool in seen.ip6tools)
+    return seen._replace(
+        ip6tables=saved,
+        bridges=other_firewalls.bridges() if saved else seen.bridges,
+        uplink6=next(iter(uplinks(observed.routes)), ""),
+    )
 
 
 def _routes() -> Iterator[Route6]:

@@ -14,6 +14,7 @@ from ..errors import HostError, PrivilegeError
 from ..firewalls.openings import (
     BUILTINS,
     FIREWALLD,
+    IP6TABLES,
     IPTABLES,
     NFT_TABLE,
     ZONES,
@@ -23,7 +24,7 @@ from ..firewalls.openings import (
     orders,
 )  # fmt: skip
 from ..model import Network
-from ..ruleset.tables import TABLES
+from ..ruleset.tables import IPV6_TABLE, TABLES
 from .kernel.nftables import nft
 
 TYPE_CHECKING = False
@@ -33,11 +34,11 @@ if TYPE_CHECKING:
 
     from ..firewalls.tables import Table
 
-LEGACY_TABLES = "/proc/net/ip_tables_names"
+LEGACY_TABLES, LEGACY_TABLES6 = "/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"
 """Tables of iptables-legacy that are in use in this network namespace; no such file without it."""
 SYSFS_NET = "/sys/class/net"
 ROUTES = "/proc/net/route"
-BRIDGED = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+BRIDGED, BRIDGED6 = (f"/proc/sys/net/bridge/bridge-nf-call-{name}" for name in ("iptables", "ip6tables"))
 """Docker and Kubernetes have it on; absent without the module br_netfilter."""
 PERMANENT_ZONES = "/etc/firewalld/zones"
 """Where firewalld keeps what was changed by ``--permanent`` (firewalld.zone(5))."""
@@ -58,7 +59,7 @@ def observe(chains: str | None = None, trusted: Collection[str] = ()) -> Firewal
     chains = nft_chains() or "" if chains is None else chains
     problems: list[str] = []
     saved: list[tuple[str, str]] = []
-    for tool, used in zip(IPTABLES, (_has_builtin(chains), _has_legacy())):
+    for tool, used in zip(IPTABLES, (_has_builtin(chains, "ip"), _has_legacy(LEGACY_TABLES))):
         try:
             saved += [(tool, _save(tool))] if used else []
         except HostError as error:
@@ -69,7 +70,9 @@ def observe(chains: str | None = None, trusted: Collection[str] = ()) -> Firewal
             firewalld = _firewalld()
         except HostError as error:
             problems.append(str(error))
-    tables = _tables(chains, trusted, [tool for tool, _ in saved], problems)
+    used6 = zip(IP6TABLES, (_has_builtin(chains, "ip6"), _has_legacy(LEGACY_TABLES6)))
+    ip6tools = tuple(tool for tool, used in used6 if used)
+    tables = _tables(chains, trusted, [*(tool for tool, _ in saved), *ip6tools], problems)
     return Firewalls(
         tuple(saved),
         _bridges() if saved else frozenset(),
@@ -78,6 +81,8 @@ def observe(chains: str | None = None, trusted: Collection[str] = ()) -> Firewal
         tables,
         uplink_device() if tables else "",
         bool(tables) and is_bridged(),
+        ip6tools,
+        bridged6=bool(tables) and is_bridged(BRIDGED6),
     )
 
 
@@ -122,16 +127,16 @@ def nft_chains() -> str | None:
     return None if result.status else result.stdout.decode(errors="replace")
 
 
-def _has_builtin(chains: str) -> bool:
+def _has_builtin(chains: str, family: str) -> bool:
     """Did iptables-nft make a base chain in its table? It makes each when it needs it."""
-    _, _, table = chains.partition("table ip filter {\n")
+    _, _, table = chains.partition(f"table {family} filter {{\n")
     table = table.partition("\n}")[0]
     return any(f"\tchain {builtin} {{\n\t\ttype filter hook" in table for builtin in BUILTINS)
 
 
-def _has_legacy() -> bool:
+def _has_legacy(path: str) -> bool:
     try:
-        with open(LEGACY_TABLES) as file:
+        with open(path) as file:
             return "filter\n" in file.readlines()
     except OSError:
         return False
@@ -158,7 +163,8 @@ def _save(tool: str) -> str:
     if result.status:
         raise HostError(f"{tool}-save failed: {_line(result.stderr)}")
     if "\n*filter\n" not in f"\n{text}":  # rules that nft put there, and iptables can't read
-        raise HostError(f"{tool}-save can't read table ip filter; see: nft list table ip filter")
+        table = "ip6 filter" if tool in IP6TABLES else "ip filter"
+        raise HostError(f"{tool}-save can't read table {table}; see: nft list table {table}")
     return text
 
 
@@ -193,8 +199,9 @@ def _tables(
     what the host sends: guests' traffic gets out no further."""
     opened: list[str] = []
     filters: list[str] = []
+    told = {"ip filter": IPTABLES[0], "ip6 filter": IP6TABLES[0]}  # by these themselves
     for table, lines in _by_table(chains):
-        if tuple(table.split(" ", 1)) in TABLES or (table == "ip filter" and IPTABLES[0] in tools):
+        if tuple(table.split(" ", 1)) in (*TABLES, IPV6_TABLE) or told.get(table) in tools:
             continue
         if table in trusted or any(line.startswith("\tchain loopnet-") for line in lines):
             opened.append(table)
@@ -210,11 +217,11 @@ _SENT = tuple(
 
 
 def _by_table(chains: str) -> Iterable[tuple[str, list[str]]]:
-    """(family and name, its lines) of the tables for IPv4 in what nft_chains() says."""
+    """(family and name, its lines) of the tables for IP in what nft_chains() says."""
     for part in chains.split("\n}\n"):
         head, *lines = part.strip("\n").split("\n")
         words = head.split()
-        if words[:1] == ["table"] and words[1] in ("ip", "inet") and words[3:] == ["{"]:
+        if words[:1] == ["table"] and words[1] in ("ip", "ip6", "inet") and words[3:] == ["{"]:
             yield f"{words[1]} {words[2]}", lines
 
 
@@ -259,10 +266,10 @@ def uplink_device() -> str:
     return next((line[0] for line in lines[1:] if line[1] == line[7] == "00000000"), "")
 
 
-def is_bridged() -> bool:
+def is_bridged(path: str = BRIDGED) -> bool:
     """Does br_netfilter show rules for IP what goes through bridges?"""
     try:
-        with open(BRIDGED) as file:
+        with open(path) as file:
             return file.read().strip() != "0"
     except OSError:
         return False

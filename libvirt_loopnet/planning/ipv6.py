@@ -43,12 +43,6 @@ class Observed6(NamedTuple):
     """There is IPv6, and it is not switched off on all interfaces."""
     has_table: bool = False
     """Our table may be there."""
-    has_filter: bool = False
-    """Base chains of ip6tables-nft are there."""
-    ip6tables: tuple[tuple[str, str], ...] = ()
-    """(one of IP6TABLES, its ``ip6tables-save -t filter``), where these are in use and matter to us."""
-    bridges: frozenset[str] = frozenset()
-    """All bridge devices; not asked without ip6tables."""
     addresses: frozenset[tuple[str, IPv6Address]] = frozenset()
     routes: tuple[Route6, ...] = ()
     settings: frozenset[str] = frozenset()
@@ -64,6 +58,12 @@ def settings(bridges: Iterable[str]) -> list[str]:
     return [f"net/ipv6/conf/{bridge}/{setting}" for bridge in bridges for setting in _BRIDGE]
 
 
+def uplinks(routes: Iterable[Route6]) -> list[str]:
+    """Devices of default routes, of all tables, the first choice first."""
+    found = sorted((r for r in routes if not r.prefix.prefixlen and r.dev != "lo"), key=lambda r: r.metric)
+    return [*dict.fromkeys(route.dev for route in found)]
+
+
 def is_router(observed: Observed6, networks: Sequence[Network]) -> bool:
     """May guests take the host for their router in IPv6: has it a way out, and does it forward, or may it?
 
@@ -71,7 +71,7 @@ def is_router(observed: Observed6, networks: Sequence[Network]) -> bool:
     that from router advertisements, it stops listening (ip-sysctl.rst, accept_ra).
     """
     bridges = [network.bridge for network in networks]
-    out = [r for r in observed.routes if not r.prefix.prefixlen and r.dev not in ("lo", *bridges)]
+    out = {*uplinks(observed.routes)} - {*bridges}
     if not observed.enabled or not out:
         return False
     return FORWARDING in observed.settings or not is_endangered(observed)

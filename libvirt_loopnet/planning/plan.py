@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network
 
-from ..firewalls.ip6tables import orders6
 from ..firewalls.openings import Order, orders
 from ..model import Network
 from ..prefixes import TRANSIT
@@ -177,8 +176,7 @@ def _add(observed: Observed, desired: HostState) -> list[Step]:
 def _orders(observed: Observed, desired: HostState) -> list[Order]:
     published = {each.network for each in desired.published}
     bridges = [network.bridge for network in desired.gone]
-    found = orders(observed.firewalls, desired.networks, bridges, published, desired.trusted)
-    return found + orders6(observed.ipv6.ip6tables, desired.networks, observed.ipv6.bridges)
+    return orders(observed.firewalls, desired.networks, bridges, published, desired.trusted)
 
 
 def _hosts(observed: Observed, desired: HostState) -> list[Step]:

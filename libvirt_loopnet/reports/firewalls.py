@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from ..config import OF_IPTABLES
 from ..config import PATH as CONFIG
 from ..firewalls.obstacles import Obstacle
+from ..firewalls.ways import Ways
 from ..model import NONE
+from ..records import NamedTuple
 from .findings import NOTE, WARNING, Facts, Finding
 
 
@@ -64,27 +66,46 @@ def _opened(facts: Facts, obstacle: Obstacle) -> str:
     )
 
 
+class _Kept(NamedTuple):
+    """By which ways guests are let out."""
+
+    ways: Ways
+    around: str
+    family: str = ""
+    """As nft calls it, '' for both."""
+
+
 def _kept_in(facts: Facts) -> Iterator[Finding]:
     """Guests' traffic goes no further than the host's own, and that is kept in a VPN, say."""
-    ways = facts.foreign.ways
+    four = _Kept(facts.foreign.ways, facts.foreign.around)
+    six = _Kept(facts.foreign.ways6, facts.foreign.around6, "ipv6")
+    if four.ways.limited and six.ways.limited and four[:2] != six[:2]:
+        four = four._replace(family="ipv4")
+    yield from _of_ways(facts, four)
+    if four[:2] != six[:2]:
+        yield from _of_ways(facts, six)
+
+
+def _of_ways(facts: Facts, kept: _Kept) -> Iterator[Finding]:
+    ways, device = kept.ways, kept.around
+    family = kept.family.replace("ipv", "IPv") + " " if kept.family else ""
     guests_go_out = any(network.internet != NONE for network in facts.networks)
     if not ways.limited or not guests_go_out:
         return
     rules = f"nft list chain {ways.by[0]}"
-    if facts.foreign.around:
-        device = facts.foreign.around
+    if device:
         yield Finding(
             "firewall-around",
             WARNING,
-            f"{', '.join(ways.by)}: the host's own traffic is not let out by {device}, but guests' traffic is",
+            f"{', '.join(ways.by)}: the host's own {family}traffic is not let out by {device}, but guests' traffic is",
             f"guests bypass these rules as soon as the route leads to {device}",
-            _keep_in(facts),
+            _keep_in(facts, kept),
         )
     if not ways.elsewhere and not ways.open:
         yield Finding(
             "firewall-closed",
             NOTE,
-            f"{', '.join(ways.by)}: as far as loopnet can tell, the host's own traffic gets out by no interface",
+            f"{', '.join(ways.by)}: it seems that the host's own {family}traffic gets out by no interface",
             "so guests are let out by none either",
             rules,
         )
@@ -92,19 +113,20 @@ def _kept_in(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "firewall-published",
             NOTE,
-            f"{', '.join(ways.by)}: the host's own traffic gets out by some interfaces only",
+            f"{', '.join(ways.by)}: the host's own {family}traffic gets out by some interfaces only",
             "guests' replies to the LAN are let out by no others, so the LAN may not reach published ports",
             rules,
         )
 
 
-def _keep_in(facts: Facts) -> str:
+def _keep_in(facts: Facts, kept: _Kept) -> str:
     """A table of its own that holds guests to where the host's own traffic goes."""
     bridges = [network.bridge for network in facts.networks if network.internet != NONE]
-    spared = " ".join(f'oifname != "{name}"' for name in [*facts.foreign.ways.open, *bridges])
+    spared = " ".join(f'oifname != "{name}"' for name in [*kept.ways.open, *bridges])
     inside = ", ".join(f'"{bridge}"' for bridge in bridges)
+    only = f"meta nfproto {kept.family} " if kept.family else ""
     chain = "inet guests forward"
     return (
         f"nft add table inet guests; nft 'add chain {chain} {{ type filter hook forward priority 0; }}'; "
-        f"nft 'add rule {chain} iifname {{ {inside} }} {spared} drop'"
+        f"nft 'add rule {chain} {only}iifname {{ {inside} }} {spared} drop'"
     )

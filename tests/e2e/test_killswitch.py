@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 
@@ -11,6 +12,8 @@ from tests.netns import killswitches as switches
 from tests.sandbox import CHECKOUT, INTERNET, Guest
 from tests.sandbox.world import World
 
+LAN6, UPLINK6, BY_TUNNEL = "2001:db8:7::9", "2001:db8:7::2", "2001:db8:9::1"
+"""A host in the LAN, this host there, and one that only the VPN leads to."""
 WITHIN = 15.0
 """Seconds, for a guest that is emulated on a busy machine."""
 
@@ -73,3 +76,64 @@ def test_the_vpn_connects_and_disconnects(world: World, guest: Guest) -> None:
     assert host_sees(world)
     world.host.run(["nft", "delete", "table", "inet", "mullvad"])
     soon(lambda: seen_as(guest) == world.sandbox.host_address)
+
+
+@pytest.fixture
+def guest6(world: World, guest: Guest) -> Iterator[Guest]:
+    """On a network with IPv6, of a host that has a way out by its LAN."""
+    host, six = world.host, "ip -n vpn"
+    host.sh(
+        f"ip address add {UPLINK6}/64 dev uplink0 nodad; ip -n lan address add {LAN6}/64 dev lan0 nodad\n"
+        f"ip -6 route add default via {LAN6}; {six} address add {BY_TUNNEL}/128 dev lo nodad\n"
+        "loopnet define six --ipv6 ula"
+    )
+    world.sandbox.virsh("net-start", "six")
+    found = world.sandbox.guest("vm6", ["six"])
+    found.start()
+    found.wait_boot()
+    yield found
+    world.sandbox.virsh("destroy", "vm6")
+    world.sandbox.virsh("net-destroy", "six")
+    host.sh(
+        "nft delete table inet mullvad || :; ip -6 rule del pref 100 || :; ip -6 rule del pref 99 || :\n"
+        f"ip -6 route del default; ip address del {UPLINK6}/64 dev uplink0; ip -n lan address del {LAN6}/64 dev lan0\n"
+        "ip link delete wg0-mullvad || :; echo 0 >/proc/sys/net/ipv6/conf/all/forwarding"
+    )
+
+
+def pings(guest: Guest, address: str) -> bool:
+    answer = guest.run(f"ping -6 -c1 -W2 {address}", check=False, timeout=8)
+    return " 0% packet loss" in answer
+
+
+def test_a_guest_with_ipv6(world: World, guest6: Guest) -> None:
+    """By the LAN while there is no VPN, by its tunnel alone while there is, and else by nothing."""
+    prefix = re.search("ipv6=.(fd[0-9a-f:]+)::/64", world.sandbox.virsh("net-dumpxml", "six"))
+    assert prefix
+
+    def own() -> str:
+        listed = guest6.run("ip -6 -o address show dev eth0 scope global")
+        return next((word for word in re.split("[ /]", listed) if word.startswith(prefix[1])), "")
+
+    def host_pings() -> bool:
+        return world.host.run(["ping", "-6", "-c1", "-W1", own()], check=False).returncode == 0
+
+    soon(lambda: own() and host_pings())
+    soon(lambda: pings(guest6, LAN6))
+    load(world, "")
+    soon(host_pings)
+    assert pings(guest6, f"{prefix[1]}::1")
+    assert not pings(guest6, LAN6)
+    switches.tunnel_up(world.sandbox, switches.TUNNEL)
+    switches.tunnel_has_ipv6(world.sandbox, switches.TUNNEL)
+    load(world, switches.TUNNEL)
+    soon(host_pings)
+    soon(lambda: pings(guest6, BY_TUNNEL))
+    assert not pings(guest6, LAN6)
+    switches.ipv6_down(world.sandbox)
+    switches.tunnel_down(world.sandbox, switches.TUNNEL)
+    assert not pings(guest6, BY_TUNNEL)
+    assert not pings(guest6, LAN6)
+    assert host_pings()
+    world.host.run(["nft", "delete", "table", "inet", "mullvad"])
+    soon(lambda: pings(guest6, LAN6))

@@ -21,7 +21,9 @@ DEVICES = {
 }
 HERE, THERE, RELAY = "10.64.0.2", "10.64.0.1", "185.65.134.66"
 """Addresses of the tunnel's ends, the far one serving DNS, and of the VPN's server."""
+HERE6, THERE6 = "fc00:bbbb:bbbb:bb01::2", "fc00:bbbb:bbbb:bb01::1"
 _LAN = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16")
+_LAN6 = ("fe80::/10", "fc00::/7")
 
 
 def tunnel_up(sandbox: Sandbox, device: str) -> None:
@@ -41,6 +43,28 @@ def tunnel_down(sandbox: Sandbox, device: str) -> None:
     sandbox.host.sh(f"ip link delete {device}; ip rule del pref 100 || :; ip rule del pref 99 || :")
 
 
+def tunnel_has_ipv6(sandbox: Sandbox, device: str) -> None:
+    """Of one that is up; gone with it, but for the rules. Nobody asks for neighbours on a real one."""
+    mac, peer = (
+        f"$({ip} -br link show {dev} | awk '{{print $3}}')"
+        for ip, dev in (("ip", device), ("ip -n vpn", "eth0"))
+    )
+    sandbox.host.sh(
+        f"ip address add {HERE6}/128 peer {THERE6} dev {device} nodad\n"
+        f"ip -n vpn address add {THERE6}/128 peer {HERE6} dev eth0 nodad; ip -n vpn -6 route replace default dev eth0\n"
+        f"ip -6 neighbour replace {THERE6} lladdr {peer} dev {device} nud permanent\n"
+        f"ip -n vpn -6 neighbour replace {HERE6} lladdr {mac} dev eth0 nud permanent\n"
+        f"ip -6 route replace default via {THERE6} dev {device} table 51820 onlink\n"
+        "ip -6 rule add pref 100 not fwmark 0x6d6f6c65 table 51820\n"
+        "ip -6 rule add pref 99 table main suppress_prefixlength 0"
+    )
+
+
+def ipv6_down(sandbox: Sandbox) -> None:
+    """Before tunnel_down()."""
+    sandbox.host.sh("ip -6 rule del pref 100; ip -6 rule del pref 99")
+
+
 def mullvad(device: str = "", *, lan: bool = False) -> str:
     """Connected by ``device``, or blocking; ``lan``: local network sharing."""
     dns = [f'oif "{device}" {protocol} dport 53 ip daddr {THERE} accept' for protocol in ("udp", "tcp")]
@@ -49,10 +73,25 @@ def mullvad(device: str = "", *, lan: bool = False) -> str:
     to_lan = [
         f"ip daddr {net} accept" for net in (*_LAN, "255.255.255.255", "224.0.0.0/24", "239.255.0.0/16")
     ]
+    to_lan += [f"ip6 daddr {net} accept" for net in (*_LAN6, "ff01::/16", "ff02::/16", "ff05::/16")]
     to_lan = to_lan if lan else []
     asks = "udp sport 68 ip daddr 255.255.255.255 udp dport 67 accept"
     answers = "udp sport 67 udp dport 68 accept"
-    neighbours = "icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert } accept"
+    asks6 = [
+        f"ip6 saddr fe80::/10 udp sport 546 ip6 daddr {server} udp dport 547 accept"
+        for server in ("ff02::1:2", "ff05::1:3")
+    ]
+    answers6 = "ip6 saddr fe80::/10 udp sport 547 ip6 daddr fe80::/10 udp dport 546 accept"
+    neighbours_out = [
+        f"ip6 daddr {there} icmpv6 type {kind} icmpv6 code 0 accept"
+        for there, kind in (
+            ("ff02::2", 133), ("ff02::1:ff00:0/104", 135), ("fe80::/10", 135), ("fe80::/10", 136),
+        )
+    ]  # fmt: skip
+    neighbours_in = [
+        *(f"ip6 saddr fe80::/10 icmpv6 type {kind} icmpv6 code 0 accept" for kind in (134, 137, 135)),
+        "icmpv6 type 136 icmpv6 code 0 accept",
+    ]
     chains = {
         "prerouting": [
             "type filter hook prerouting priority -199; policy accept",
@@ -61,21 +100,22 @@ def mullvad(device: str = "", *, lan: bool = False) -> str:
         ],
         "output": [
             "type filter hook output priority 0; policy drop",
-            'oif "lo" accept', "ct mark 0xf41 accept", asks, neighbours,
+            'oif "lo" accept', "ct mark 0xf41 accept", asks, *asks6, *neighbours_out,
             f"ip daddr {RELAY} udp dport 51820 meta mark 0x6d6f6c65 accept",
             *out, *to_lan, *([answers] if lan else []), "reject",
         ],
         "input": [
             "type filter hook input priority 0; policy drop",
-            'iif "lo" accept', "ct mark 0xf41 accept", answers, neighbours,
+            'iif "lo" accept', "ct mark 0xf41 accept", answers, answers6, *neighbours_in,
             f"ip saddr {RELAY} udp sport 51820 ct state established accept",
             *([f'iif "{device}" accept'] if device else []),
             *([f"ip daddr {HERE} drop"] if device and lan else []),
             *([f"ip saddr {net} accept" for net in _LAN] if lan else []), *([asks] if lan else []),
+            *([f"ip6 saddr {net} accept" for net in _LAN6] if lan else []),
         ],
         "forward": [
             "type filter hook forward priority 0; policy drop",
-            "ct mark 0xf41 accept", asks, answers, neighbours, *out,
+            "ct mark 0xf41 accept", asks, answers, *asks6, answers6, *neighbours_out, *neighbours_in, *out,
             *([f'iif "{device}" ct state established accept'] if device else []), *to_lan, "reject",
         ],
         "mangle": ["type route hook output priority -150; policy accept"],

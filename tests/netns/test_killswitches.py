@@ -26,7 +26,7 @@ CONFIG = "/etc/libvirt-loopnet.conf"
 PORT = 7009
 FAR = "198.18.7.7"
 """Where the floods go; nobody else sends there (RFC 2544)."""
-FAR6 = "fd00:9::9"
+FAR6 = "2001:db8:9::9"
 TOKEN = b"@guest@"
 SECRET = b"\x06secret\x07example\0"
 LOCAL = {DHCP, DNS, PING, IN, AMONG}
@@ -271,13 +271,13 @@ def ipv6(stage: Stage) -> Iterator[None]:
     lab.host.sh(
         "echo 1 >/proc/sys/net/ipv6/conf/all/forwarding\n"
         "for dev in virbr1 uplink0; do echo 0 >/proc/sys/net/ipv6/conf/$dev/disable_ipv6; done\n"
-        "ip address add fd00:2::1/64 dev virbr1 nodad; ip address add fd00:9::1/64 dev uplink0 nodad\n"
+        "ip address add fd00:2::1/64 dev virbr1 nodad; ip address add 2001:db8:9::1/64 dev uplink0 nodad\n"
         f"ip neighbour replace {FAR6} lladdr {mac} dev uplink0 nud permanent"
     )
     yield
     lab.host.sh(
         "echo 0 >/proc/sys/net/ipv6/conf/all/forwarding\n"
-        "ip address del fd00:2::1/64 dev virbr1; ip address del fd00:9::1/64 dev uplink0\n"
+        "ip address del fd00:2::1/64 dev virbr1; ip address del 2001:db8:9::1/64 dev uplink0\n"
         "echo 1 >/proc/sys/net/ipv6/conf/virbr1/disable_ipv6"
     )
 

@@ -343,7 +343,8 @@ def after(ruleset: tuple[Any, ...], text: str) -> tuple[Any, ...]:
 
 
 def told(ruleset: tuple[Any, ...], networks: Any, ways: Ways = WG0, bridged: bool = False) -> str:
-    return tables.script(Table("inet", "t", ruleset), networks, "eth0", bridged, ways)
+    seen = Firewalls(uplink="eth0", bridged=bridged)
+    return tables.script(Table("inet", "t", ruleset), tables.needed(seen, networks, ways, EVERYWHERE))
 
 
 def test_what_a_table_is_told() -> None:
@@ -406,7 +407,9 @@ def test_what_needs_no_accept_gets_none() -> None:
 
 
 def test_what_is_not_ours_to_change() -> None:
-    assert tables.script(Table("inet", "t", TABLE, owned=True), [ONE], "eth0", False, WG0) == ""
+    needed = tables.needed(Firewalls(), [ONE], WG0, WG0)
+    assert tables.script(Table("inet", "t", TABLE), needed)
+    assert tables.script(Table("inet", "t", TABLE, owned=True), needed) == ""
     strange = chain("a; flush ruleset", "input", "drop")
     assert told((strange,), [ONE]) == ""
 

@@ -1,0 +1,404 @@
+"""IPv6 beside VPNs with a kill switch: host and guests reach each other, guests get out by the tunnel, never else."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import json
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.sandbox import Namespace
+
+from . import frames, frames6
+from . import killswitches as switches
+from .arena import INTERNET6, LAN6, PREFIX6
+from .lab import Lab, LabGuest, eventually
+from .test_ipv6 import GATEWAY, add_uplink, asks, own_address, pings, slaac
+from .test_killswitches import CONFIG, ROUNDS, listed, watching
+from .wire import Capture, Flood
+
+FAR = "2001:db8:77::7"
+"""Where the floods go; it is nowhere, and the default route leads there."""
+TOKEN = b"@guest6@"
+PORT = 7009
+DNS, LEASE, PING, IN = "DNS", "DHCPv6", "ping of the gateway", "host to guest"
+AMONG, OUT = "guest to guest", "guest to internet"
+LOCAL = {DNS, LEASE, PING, IN, AMONG}
+LIMIT = 2.5
+
+
+class Stage:
+    """A host with IPv6 in its LAN, two guests, and a VPN whose tunnel isn't up yet."""
+
+    def __init__(self, lab: Lab, one: LabGuest, two: LabGuest) -> None:
+        self.lab, self.one, self.two = lab, one, two
+        self.up = ""
+
+    def connect(self, device: str) -> None:
+        switches.tunnel_up(self.lab, device)
+        switches.tunnel_has_ipv6(self.lab, device)
+        self.up = device
+
+    def disconnect(self) -> None:
+        switches.ipv6_down(self.lab)
+        switches.tunnel_down(self.lab, self.up)
+        self.up = ""
+
+    def load(self, script: str) -> None:
+        self.lab.host.run(["nft", "-f", "-"], input=script)
+
+    def trust(self, *tables: str) -> None:
+        names = ", ".join(f'"{table}"' for table in tables)
+        self.lab.path(CONFIG).write_text(f"open-firewalls = [ {names} ]\n")
+
+    def sync(self) -> str:
+        return self.lab.host.run(["loopnet", "sync"]).stdout
+
+    def works(self) -> set[str]:
+        """What works of all that guests and host need, each found out anew."""
+        for namespace in (self.one.namespace, self.two.namespace, self.lab.host):
+            namespace.sh("ip -6 neighbour flush all")
+        return {name for name, check in CHECKS.items() if check(self)}
+
+    def doctor(self) -> list[dict[str, object]]:
+        found = self.lab.host.run(["loopnet", "doctor", "--json"], check=False).stdout
+        return [each for each in json.loads(found) if each["id"].startswith("firewall")]
+
+
+def leases(stage: Stage) -> bool:
+    """An address is offered to who asks all DHCPv6 servers."""
+    guest = stage.one
+    own = str(frames.link_local(guest.mac))
+    client = b"\0\1\0\x0a\0\3\0\1" + frames.mac(guest.mac)
+    message = b"\1\0\0\7" + client + b"\0\3\0\x0c\0\0\0\1" + bytes(8)  # solicit, IA_NA (RFC 8415, 21.4)
+    asked = frames6.udp((own, 546), ("ff02::1:2", 547), message)
+    with Capture(guest.namespace, "eth0") as wire:
+        wire.send(frames.ethernet(guest.mac, frames6.multicast_mac("ff02::1:2"), frames.IP6, asked))
+        packed = ipaddress.IPv6Address(guest.ipv6).packed
+        return wire.find(lambda frame: frame[62:63] == b"\2" and packed in frame, LIMIT) is not None
+
+
+def resolves(stage: Stage) -> bool:
+    """By UDP, and TCP gets through to the server."""
+    question = struct.pack("!6H", 7, 0x100, 1, 0, 0, 0) + b"\x09localhost\0\0\1\0\1"
+    namespace = stage.one.namespace
+    with contextlib.suppress(OSError), namespace.call(
+        lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    ) as client:  # fmt: skip
+        client.settimeout(LIMIT)
+        client.sendto(question, (GATEWAY, 53))
+        namespace.call(lambda: socket.create_connection((GATEWAY, 53), LIMIT)).close()
+        return client.recv(512)[:2] == question[:2]
+    return False
+
+
+def reaches_internet(stage: Stage) -> bool:
+    """By the tunnel, and answers come back."""
+    return asks(stage.one.namespace, INTERNET6, PORT) == switches.HERE6
+
+
+CHECKS: dict[str, Callable[[Stage], bool]] = {
+    DNS: resolves,
+    LEASE: leases,
+    PING: lambda stage: pings(stage.one, GATEWAY),
+    IN: lambda stage: pings(stage.lab, stage.one.ipv6),
+    AMONG: lambda stage: pings(stage.one, stage.two.ipv6),
+    OUT: reaches_internet,
+}
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    with Lab("mapped", bridge_nf=True, lan_prefix="192.168.7.0/24") as lab:
+        lab.host.sh("echo 1 >/proc/sys/net/bridge/bridge-nf-call-ip6tables")
+        add_uplink(lab)
+        lab.path("/etc/resolv.conf").write_text(f"nameserver {lab.router_address}\n")
+        router = lab.lan.sh("ip -br link show lan0").split()[
+            2
+        ]  # a kill switch may stop neighbour discovery, too
+        lab.host.sh(
+            f"ip -6 neighbour replace {LAN6} lladdr {router} dev uplink0 nud permanent; ip netns add vpn"
+        )
+        vpn = lab.namespace("vpn")
+        vpn.sh(f"ip link set lo up; ip address add {INTERNET6}/128 dev lo nodad")
+        network = lab.network(1, ipv6=PREFIX6)
+        lab.start(network, dnsmasq=True)
+        one, two = lab.guest(network), lab.guest(network)
+        for guest in (one, two):
+            own_address(guest)
+            slaac(guest)
+            guest.namespace.sh(f"ip -6 route replace default via {GATEWAY}")
+        with telling(vpn, INTERNET6):
+            yield Stage(lab, one, two)
+
+
+@contextlib.contextmanager
+def telling(namespace: Namespace, address: str) -> Iterator[None]:
+    """A server there that says who asks."""
+    server = namespace.call(lambda: socket.create_server((address, PORT), family=socket.AF_INET6))
+    server.settimeout(0.1)
+    end = threading.Event()
+
+    def serve() -> None:
+        while not end.is_set():
+            with contextlib.suppress(OSError):
+                connection, peer = server.accept()
+                with connection:
+                    connection.send(peer[0].encode())
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join(5)
+        server.close()
+
+
+@pytest.fixture
+def clean(stage: Stage) -> Iterator[Stage]:
+    yield stage
+    if stage.up:
+        stage.disconnect()
+    stage.lab.path(CONFIG).unlink(missing_ok=True)
+    for table in ("inet mullvad", "inet nordvpn", "inet killswitch", "ip6 killswitch", "inet guests"):
+        stage.lab.host.run(["nft", "delete", "table", *table.split()], check=False)
+    stage.sync()
+
+
+# --- opened ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", switches.TABLES)
+def test_a_table_that_is_named_is_opened(clean: Stage, name: str) -> None:
+    stage, make, device = clean, switches.TABLES[name], switches.DEVICES[name]
+    table = switches.NAMES[name]
+    stage.connect(device)
+    stage.load(make(device))
+    before = listed(stage.lab, table)
+    assert PING not in stage.works() or name == "mullvad, LAN"
+    assert [each["id"] for each in stage.doctor()] or name == "mullvad, LAN"
+    stage.trust(table)
+    stage.sync()
+    assert stage.works() == {*LOCAL, OUT}
+    assert stage.doctor() == []
+    assert stage.sync() == "nothing to do\n"
+    # Without the tunnel guests have no internet, but all else.
+    stage.disconnect()
+    stage.load(make(""))
+    stage.sync()
+    assert stage.works() == LOCAL
+    # Untouched is what it was, when the setting goes.
+    stage.connect(device)
+    stage.load(make(device))
+    stage.trust()
+    stage.sync()
+    assert listed(stage.lab, table) == before
+
+
+def test_a_table_for_ipv6_alone(clean: Stage) -> None:
+    stage = clean
+    script = switches.hand_written("wg0").replace("table inet killswitch", "table ip6 killswitch")
+    script = "\n".join(line for line in script.splitlines() if "ip daddr" not in line)
+    stage.connect("wg0")
+    stage.load(script)
+    before = listed(stage.lab, "ip6 killswitch")
+    assert stage.works() == set()
+    lines = [str(each["command"]) for each in stage.doctor() if each["id"] == "firewall"]
+    assert lines
+    assert all('open-firewalls = [ "ip6 killswitch" ]' in line for line in lines)
+    stage.trust("ip6 killswitch")
+    stage.sync()
+    assert stage.works() == {*LOCAL, OUT}
+    stage.trust()
+    stage.sync()
+    assert listed(stage.lab, "ip6 killswitch") == before
+
+
+# --- leaks -------------------------------------------------------------------------------------------
+
+
+class Leaks:
+    """Counts the packets of guests on a wire, by protocol."""
+
+    def __init__(self, namespace: Namespace, device: str) -> None:
+        self.seen: dict[int, int] = {}
+        self._capture = Capture(namespace, device)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Leaks:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        time.sleep(0.2)
+        self._stop.set()
+        self._thread.join(10)
+        self._capture.__exit__()
+
+    def _watch(self) -> None:
+        far = socket.inet_pton(socket.AF_INET6, FAR)
+        while not self._stop.is_set():
+            frame = self._capture.next(0.05) or b""
+            if frame[12:14] == b"\x86\xdd" and (frame[38:54] == far or TOKEN in frame):
+                self.seen[frame[20]] = self.seen.get(frame[20], 0) + 1
+
+
+ALL_KINDS = {frames.TCP, frames.UDP, frames.ICMP6, 253}
+
+
+@contextlib.contextmanager
+def flood(stage: Stage, gate: threading.Event | None = None) -> Iterator[Flood]:
+    """A guest sends all it can to the outside by IPv6, at its number's address and another, over and over."""
+    guest = stage.one
+    mac = guest.network.model.bridge_mac
+    sources = (guest.ipv6, PREFIX6.replace("::/64", ":a:b:c:d"))
+    sent = []
+    for source in sources:
+        syn = b"\x9c\x40\x01\xbb" + bytes(8) + b"\x50\x02\x20\0" + bytes(4)
+        sent += [
+            frames6.udp((source, 4000), (FAR, 9), TOKEN),
+            frames6.udp((source, 4000), (FAR, 53), TOKEN),
+            frames6.udp((source, 4000), (LAN6, 53), TOKEN),
+            frames6.echo(source, FAR, TOKEN),
+            frames6.packet(source, FAR, frames.TCP, syn, 16),
+            frames6.packet(source, FAR, 253, TOKEN, 0),
+        ]
+    sent = [frames.ethernet(guest.mac, mac, frames.IP6, each) for each in sent]
+    with Capture(guest.namespace, "eth0") as wire, Flood(
+        lambda: gate.wait(5) if gate else None, *(lambda frame=frame: wire.send(frame) for frame in sent)
+    ) as flooding:  # fmt: skip
+        yield flooding
+
+
+def quiet(stage: Stage) -> bool:
+    with Leaks(stage.lab.lan, "lan0") as leaks, flood(stage):
+        time.sleep(0.7)
+    return leaks.seen == {}
+
+
+def test_without_a_kill_switch_all_of_it_is_on_the_lan(clean: Stage) -> None:
+    """Else nothing below would mean anything."""
+    with Leaks(clean.lab.lan, "lan0") as leaks, flood(clean):
+        eventually(lambda: set(leaks.seen) == ALL_KINDS, 5)
+
+
+@pytest.mark.parametrize("name", switches.TABLES)
+def test_not_one_packet_of_guests_leaves_by_the_lan(clean: Stage, name: str) -> None:
+    """The tunnel goes up and down, the table is made anew, and once the VPN just dies; see test_killswitches.py."""
+    stage, make, device = clean, switches.TABLES[name], switches.DEVICES[name]
+    stage.trust(switches.NAMES[name])
+    stage.load(make(""))
+    gate = threading.Event()
+    gate.set()
+
+    def load(script: str) -> None:
+        if name not in switches.ENDED_BY_RULES:
+            gate.clear()
+            time.sleep(0.05)
+        stage.load(script)
+        gate.set()
+
+    with watching(stage.lab), Leaks(stage.lab.lan, "lan0") as leaks:
+        time.sleep(0.5)
+        with flood(stage, gate) as flooding:
+            for number in range(ROUNDS // 4):
+                stage.connect(device)
+                load(make(device))
+                if number == 0:
+                    with Leaks(stage.lab.namespace("vpn"), "eth0") as tunnelled:
+                        eventually(lambda: set(tunnelled.seen) >= ALL_KINDS, 10)
+                steps: list[Callable[[], None]] = [lambda: load(make("")), stage.disconnect]
+                for step in steps if number % 2 else reversed(steps):
+                    step()
+            stage.connect(device)
+            load(make(device))
+            eventually(lambda: "loopnet-" in listed(stage.lab, switches.NAMES[name]), 10)
+            stage.disconnect()  # and the table stays as it is
+            time.sleep(1)
+        assert flooding.rounds > 100
+    assert leaks.seen == {}
+
+
+def test_what_the_doctor_advises_does_not_leak(clean: Stage) -> None:
+    """Its lines as they stand, while the tunnel is up, and while it is not."""
+    stage = clean
+    stage.load(switches.hand_written(""))
+    follow(stage)
+    assert stage.works() == LOCAL
+    assert quiet(stage)
+    stage.connect("wg0")
+    stage.load(switches.hand_written("wg0"))
+    follow(stage)
+    assert stage.works() == {*LOCAL, OUT}
+    assert quiet(stage)
+    stage.disconnect()
+    assert quiet(stage)
+
+
+def follow(stage: Stage) -> None:
+    found = [str(each["command"]) for each in stage.doctor() if each["id"] == "firewall"]
+    assert found
+    for command in found:
+        _, _, lines = command.partition("until the table is made anew: ")
+        for line in lines.split("; "):
+            stage.lab.host.run([*line.split(" ")[:1], line.partition(" ")[2]])
+    assert [each for each in stage.doctor() if each["id"] == "firewall"] == []
+
+
+# --- ip6tables ---------------------------------------------------------------------------------------
+
+CLOSED = "for chain in INPUT OUTPUT FORWARD; do {tool} -P $chain DROP; done; {tool} -A OUTPUT -o lo -j ACCEPT"
+
+
+@pytest.fixture(params=["ip6tables-nft", "ip6tables-legacy"])
+def tool(request: pytest.FixtureRequest, clean: Stage) -> Iterator[str]:
+    """One of them, as it was in the end."""
+    name = str(request.param)
+    yield name
+    clean.lab.host.sh(
+        f"for chain in INPUT OUTPUT FORWARD; do {name} -P $chain ACCEPT; done; {name} -F; {name} -X\n"
+        + ("nft delete table ip6 filter" if name.endswith("nft") else "loopnet sync")
+    )
+
+
+def test_a_kill_switch_of_ip6tables(clean: Stage, tool: str) -> None:
+    """As IVPN has it where it has no IPv6, and with a tunnel that has."""
+    stage, lab = clean, clean.lab
+    lab.host.sh(CLOSED.format(tool=tool))
+    stage.sync()
+    assert stage.works() == LOCAL
+    assert quiet(stage)
+    stage.connect(switches.IVPN_TUNNEL)
+    lab.host.sh(f"{tool} -A OUTPUT -o {switches.IVPN_TUNNEL} -j ACCEPT")
+    stage.sync()
+    assert stage.works() == {*LOCAL, OUT}
+    assert quiet(stage)
+    stage.disconnect()
+    assert quiet(stage)
+
+
+def test_a_kill_switch_that_forgets_guests(clean: Stage, tool: str) -> None:
+    """wg-quick(8)'s: guests go round it, in IPv6 as in IPv4; the doctor says so, and its command keeps them in."""
+    stage, lab = clean, clean.lab
+    stage.connect("wg0")
+    lab.host.sh(f"{tool} -I OUTPUT ! -o wg0 -m mark ! --mark 51820 -m addrtype ! --dst-type LOCAL -j REJECT")
+    stage.sync()
+    (finding,) = stage.doctor()
+    assert finding["id"] == "firewall-around"
+    assert "IPv6" in str(finding["what"])
+    stage.disconnect()
+    assert not quiet(stage)
+    lab.host.sh(str(finding["command"]))
+    assert quiet(stage)
+    stage.connect("wg0")
+    assert stage.works() == {*LOCAL, OUT}
+    assert stage.doctor() == []
