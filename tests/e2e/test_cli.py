@@ -484,7 +484,11 @@ def test_what_can_not_be_published(world: World) -> None:
         (("vm2", "1:1"), 1, "no guest 'vm2' has an address; start it once"),
         (("two", "1:1"), 2, "guest 'two' has 2 NICs; say which: 52:54:00:"),
         (("vm1", "80"), 2, "does not name a port to publish; write it as PORT:PORT"),
-        (("vm1", "8080:81"), 2, "8080:80/tcp of vm1 in network loopnet already is; first run: loopnet unpublish vm1"),
+        (
+            ("vm1", "8080:81"),
+            2,
+            "8080:80/tcp of vm1 in network loopnet already is; first run: loopnet unpublish vm1",
+        ),
         (("two-4", "192.0.2.1:8080:80"), 2, "8080:80/tcp of vm1 in network loopnet is"),
         (("vm1", "127.0.0.1:80:80"), 2, "reaches the guest already"),
     ):
