@@ -255,6 +255,7 @@ def test_steps_end() -> None:
         routes=(ROUTER, Route6(PREFIX, "virbr1", 256), Route6(PREFIX, "virbr1", METRIC)),
     )
     assert ipv6.add(after, networks) == ([], [])
+    assert ipv6.add(seen._replace(enabled=False), networks) == ([], [])
     assert ipv6.remove(after, networks, {"virbr1"}) == []
     gone = ["net/ipv6/conf/virbr1/disable_ipv6=1", "net/ipv6/conf/all/forwarding=0"]
     assert ipv6.remove(after, [], {"virbr1"}) == gone
