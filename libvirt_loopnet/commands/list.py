@@ -10,7 +10,7 @@ that is on a network's bridge and is not let in::
     mac            MAC address
     loop_address   the address on the host, null when the network isn't defined any more
     guest_address  the address in the guest, likewise
-    ipv6_address   its address in the network's IPv6 prefix, null without one
+    ipv6_address   the address that is kept for it in the network's IPv6 prefix, null without one
     tap            the host's device for the NIC, null while there is none
     state          "up" while it is seen on the network's bridge, with carrier, and let in;
                    "off" while its guest runs and it is not (see loopnet doctor), else "reserved";
@@ -28,13 +28,13 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from ..addresses.store import Store
-from ..host.leases import ipv6_leases
 from ..model import ANY_ADDRESS, EVERYBODY, Publication
 from ..validation import shown
 from .shared.inventory import FEW, Entry, entries, networks
+from .shared.ipv6 import whereabouts
 from .shared.output import note, print_json, print_table
 from .shared.untold import Untold, untold
 
@@ -57,10 +57,9 @@ def run(arguments: Namespace) -> int:
         print_json([*map(_as_json, listed), *map(_unknown_as_json, unknown)])
         return 0
     columns = [*COLUMNS]
-    leased = ipv6_leases(found.known)  # a guest that never asked is elsewhere
     rows = [[_printable(cell or "") for cell in _row(entry)] for entry in listed]
     further: list[tuple[str, list[Sequence[object]]]] = [
-        (IPV6, [[entry.ipv6_address] if entry.ipv6_address in leased else [] for entry in listed]),
+        (IPV6, [_few(addresses) for addresses in whereabouts(listed)]),
         (ALSO, [entry.also for entry in listed]),
         (SHARED, [entry.shared for entry in listed]),
         (SEEN, [entry.seen for entry in listed]),
@@ -78,7 +77,7 @@ def run(arguments: Namespace) -> int:
     return 0
 
 
-def _few(addresses: Sequence[IPv4Address]) -> list[str]:
+def _few(addresses: Sequence[IPv4Address | IPv6Address]) -> list[str]:
     more = len(addresses) - FEW
     return [*map(str, addresses[:FEW]), *([f"+{more}"] if more > 0 else [])]
 

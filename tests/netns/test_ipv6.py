@@ -430,6 +430,42 @@ def test_names_lead_to_what_is_leased(plain: Lab) -> None:
     assert "loopnet" not in plain.path("/etc/hosts").read_text()
 
 
+def test_ip_prints_where_a_guest_answers(plain: Lab) -> None:
+    """The address that it leased, or those of its own that it was seen at, and nothing that it never took."""
+    network = start(plain)
+    one, two = plain.guest(network), plain.guest(network)
+    said = loopnet(plain, "ip", "--ipv6", "no-such-guest", status=1)
+    assert "is on a network with IPv6" in said
+    made = slaac(one)
+    said = loopnet(plain, "ip", "--ipv6", two.name, status=1)
+    assert len(said.splitlines()) == 1
+    assert f"loopnet ip {two.name}" in said
+    assert pings(plain, made)
+    assert loopnet(plain, "ip", "--ipv6", one.name) == f"{made}\n"
+    assert made in loopnet(plain, "list")
+    assert json.loads(loopnet(plain, "list", "--json"))[0]["ipv6_address"] == one.ipv6
+    # By hand it has its number's as well, and one that it keeps for a day; the one made of its MAC address is first.
+    chosen = PREFIX6.replace("::/64", ":a:b:c:d")
+    own_address(one)
+    one.namespace.sh(f"ip address add {chosen}/64 dev eth0 nodad")
+    assert pings(plain, one.ipv6)
+    assert pings(plain, chosen)
+    assert loopnet(plain, "ip", "--ipv6", one.name) == f"{made}\n"
+    assert set(loopnet(plain, "ip", "--ipv6", "--all", one.name).split()) == {made, one.ipv6, chosen}
+    # Who says that he is another is that nowhere.
+    two.namespace.sh(
+        f"ip address add {one.ipv6}/64 dev eth0 nodad; ip address add {chosen}1/64 dev eth0 nodad"
+    )
+    two.namespace.run(["ping", "-6", "-n", "-c1", "-W1", "-I", one.ipv6, GATEWAY], check=False)
+    assert two.namespace.run(["ping", "-6", "-n", "-c1", "-W2", "-I", f"{chosen}1", GATEWAY]).returncode == 0
+    assert one.ipv6 not in loopnet(plain, "ip", "--ipv6", "--all", two.name)
+    lease(plain, one)
+    assert loopnet(plain, "ip", "--ipv6", "--all", one.name) == f"{one.ipv6}\n"
+    lease(plain)
+    plain.destroy(one)
+    loopnet(plain, "ip", "--ipv6", one.name, status=1)
+
+
 # --- published ports -----------------------------------------------------------------------------
 
 
