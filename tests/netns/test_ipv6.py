@@ -475,11 +475,11 @@ def lease(lab: Lab, *guests: LabGuest) -> None:
     lab.path(f"{DNSMASQ}/virbr1.status").write_text(json.dumps(listed, indent=2))
 
 
-def asks(source: Namespace, address: str, port: int) -> str:
-    """What a server says of who asks; '' when it can't be asked."""
+def asks(source: Namespace, address: str, port: int, own: str = "") -> str:
+    """What a server says of who asks, as ``own``; '' when it can't be asked."""
 
     def connect() -> socket.socket:
-        return socket.create_connection((address, port), 0.5)
+        return socket.create_connection((address, port), 0.5, (own, 0) if own else None)
 
     with contextlib.suppress(OSError), source.call(connect) as connection:
         return connection.recv(100).decode()
@@ -491,7 +491,7 @@ def answering(guest: LabGuest) -> Iterator[None]:
     """A server on all of the guest's addresses that says who asks."""
     script = (
         "import socket, sys\n"
-        f"server = socket.create_server(('::', {PORT}), family=socket.AF_INET6)\n"
+        f"server = socket.create_server(('::', {PORT}), family=socket.AF_INET6, dualstack_ipv6=True)\n"
         "while True:\n"
         "    connection, peer = server.accept()\n"
         "    connection.send(peer[0].encode()); connection.close()\n"
@@ -532,6 +532,60 @@ def test_published_ports_are_reached_by_ipv6_too(plain: Lab) -> None:
         loopnet(plain, "unpublish", guest.name, "--all")
         assert asks(plain.lan, UPLINK6, 8080) == ""
     assert loopnet(plain, "plan") == "nothing to do\n"
+
+
+def test_published_for_some(plain: Lab) -> None:
+    """By --from: those of IPv4 in IPv4, those of IPv6 in IPv6, at the same port if need be; the host in any case."""
+    add_uplink(plain)
+    network, without = start(plain), start(plain, 2, ipv6="")
+    guest, peer, poor = plain.guest(network), plain.guest(network), plain.guest(without)
+    for each in (guest, peer):
+        own_address(each)
+        each.namespace.sh(f"ip -6 route replace default via {GATEWAY}")
+    lease(plain, guest)
+    lan4 = plain.host_address.rpartition(".")[0] + ".0/24"
+
+    def reach(port: int) -> dict[str, bool]:
+        return {
+            "LAN by IPv4": bool(asks(plain.lan, plain.host_address, port)),
+            "LAN": asks(plain.lan, UPLINK6, port) == LAN6,
+            "beyond": asks(plain.lan, UPLINK6, port, INTERNET6) == INTERNET6,
+            "guest": asks(peer.namespace, GATEWAY, port) == GATEWAY,
+            "host": asks(plain.host, UPLINK6, port) == GATEWAY,
+        }
+
+    def who(port: int) -> set[str]:
+        return {name for name, reached in reach(port).items() if reached}
+
+    with answering(guest):
+        loopnet(plain, "publish", guest.name, "8081:80", "--from", "2001:db8:7::/64")
+        loopnet(plain, "publish", guest.name, "8082:80", "--from", PREFIX6)
+        loopnet(plain, "publish", guest.name, "8083:80", "--from", "::/0")
+        loopnet(plain, "publish", guest.name, "8084:80", "--from", lan4)
+        loopnet(plain, "publish", guest.name, "8084:80", "--from", f"{INTERNET6}/128")
+        assert "2001:db8:7::/64" in loopnet(plain, "list")
+        assert who(8081) == {"LAN", "host"}
+        assert who(8082) == {"guest", "host"}
+        assert who(8083) == {"LAN", "beyond", "guest", "host"}
+        assert who(8084) == {"LAN by IPv4", "beyond", "host"}
+        assert loopnet(plain, "plan") == "nothing to do\n"
+        loopnet(plain, "unpublish", guest.name, f"8084:80@{INTERNET6}/128")
+        assert who(8084) == {"LAN by IPv4"}
+        # What can't be is one line, and changes nothing.
+        before = plain.rules()
+        for clients, says, name in (
+            ("2001:db8::/32", "has no IPv6 prefix", poor.name),
+            ("fe80::/10", "nobody is forwarded", guest.name),
+            ("2001:db8::1/32", "did you mean", guest.name),
+            ("fd00::/8", "can't be published", guest.name),
+        ):
+            port = "8083" if "published" in says else "8090"
+            said = loopnet(plain, "publish", name, f"{port}:80", "--from", clients, status=2)
+            assert says in said
+            assert len(said.splitlines()) == 1
+        assert plain.rules() == before
+        loopnet(plain, "unpublish", guest.name, "--all")
+        assert who(8081) == set()
 
 
 def test_published_ports_are_reached_by_guests_and_the_host(plain: Lab) -> None:
