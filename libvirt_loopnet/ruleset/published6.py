@@ -1,8 +1,13 @@
 """Published ports in IPv6: parts of table ``ip6 loopnet`` that are there only while there are any.
 
 For all who reach the host's own addresses, where the guest has its number's address. Not at ::1, as the kernel has no
-route_localnet in IPv6 (DNAT and SNAT alone were tried in vain): who is refused there asks 127.0.0.1 next. The guest
-itself had no answer where that was tried, with br_netfilter. Who is named with ``--from`` is so in one family.
+route_localnet in IPv6 (DNAT and SNAT alone were tried in vain): who is refused there asks 127.0.0.1 next. Who is named
+with ``--from`` is so in one family.
+
+The guest itself has no answer where br_netfilter shows IPv6 to these rules: the kernel replaces the destination while
+it is a frame, finds it on the same bridge, and bridges it (br_nf_pre_routing_finish_ipv6() in br_netfilter_ipv6.c) back
+to the port that it came by, which a bridge never does (should_deliver() in br_forward.c). In IPv4 the transit address
+has a neighbour that leads to the bridge itself; here the guest has one address for all.
 """
 
 from __future__ import annotations

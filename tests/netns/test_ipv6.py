@@ -610,7 +610,7 @@ def test_published_ports_are_reached_by_guests_and_the_host(plain: Lab) -> None:
         for who in (peer, far):
             assert asks(who.namespace, str(who.network.model.ipv6_own[0]), 8080) == GATEWAY
         assert asks(plain.lan, UPLINK6, 8080) == LAN6
-        # Neither another network's gateway, nor the guest itself, nor ::1, which refuses at once.
+        # Neither another network's gateway, nor ::1, which refuses at once.
         assert asks(peer.namespace, str(second.model.ipv6_own[0]), 8080) == ""
         assert asks(far.namespace, GATEWAY, 8080) == ""
         assert asks(far.namespace, guest.ipv6, PORT) == ""
@@ -623,6 +623,30 @@ def test_published_ports_are_reached_by_guests_and_the_host(plain: Lab) -> None:
         loopnet(plain, "unpublish", guest.name, "--all")
         assert asks(peer.namespace, UPLINK6, 8080) == ""
     assert loopnet(plain, "plan") == "nothing to do\n"
+
+
+BRIDGED = "/proc/sys/net/bridge/bridge-nf-call-ip6tables"
+
+
+def test_a_guest_that_publishes_is_reached_by_itself(plain: Lab) -> None:
+    """Unless br_netfilter shows rules for IP what it sends: then the frame would have to go back by its own port."""
+    add_uplink(plain)
+    guest = plain.guest(start(plain))
+    own_address(guest)
+    guest.namespace.sh(f"ip -6 route replace default via {GATEWAY}")
+    lease(plain, guest)
+    loopnet(plain, "publish", guest.name, "8080:80")
+
+    def itself() -> list[str]:
+        return [asks(guest.namespace, address, 8080) for address in (UPLINK6, GATEWAY)]
+
+    with answering(guest):
+        plain.host.sh(f"echo 0 >{BRIDGED}")
+        eventually(lambda: itself() == [GATEWAY] * 2, 30.0)
+        plain.host.sh(f"echo 1 >{BRIDGED}")
+        assert itself() == ["", ""]
+        plain.host.sh(f"ip link set dev {guest.tap} type bridge_slave hairpin on")
+        assert itself() == [GATEWAY] * 2
 
 
 # --- other firewalls -----------------------------------------------------------------------------
