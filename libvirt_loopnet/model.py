@@ -136,8 +136,27 @@ class Publication(NamedTuple):
     guest_port: int
     size: int = 1
     """So many ports, one after the other, from these on."""
-    clients: IPv4Network = EVERYBODY
-    """Who may: addresses as the host sees them, guests by their loop addresses. The host itself always may."""
+    clients: IPv4Network | IPv6Network = EVERYBODY
+    """Who may: addresses as the host sees them, guests by their loop addresses in IPv4. The host itself always may.
+    Some of IPv4 may in IPv4 alone, some of IPv6, or all of it, in IPv6 alone."""
+
+    def __lt__(self, other: tuple[object, ...]) -> bool:
+        """Addresses of two families have no order of their own."""
+        return self._order < other._order if isinstance(other, Publication) else NotImplemented
+
+    @property
+    def _order(self) -> tuple[object, ...]:
+        return (*self[:-1], self.clients.version, self.clients)
+
+    @property
+    def is_ipv4(self) -> bool:
+        """Is there anybody who may in IPv4?"""
+        return self.clients.version == 4
+
+    @property
+    def is_ipv6(self) -> bool:
+        """Is there anybody who may in IPv6?"""
+        return not self.is_ipv4 or (self.clients == EVERYBODY and self.address == ANY_ADDRESS)
 
     @property
     def ports(self) -> range:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from ..errors import ConflictError, InputError
+from ..ipv6 import LINK_LOCAL
 from ..model import (
     ANY_ADDRESS,
     EVERYBODY,
@@ -46,15 +47,46 @@ def parse_publication(text: str) -> Publication:
     if len(here) != len(there):
         counts = f"{parts[-2]} has {len(here)}, {parts[-1]} has {len(there)}"
         raise InputError(f"{shown(text)}: {counts}; {_SAME}")
-    return Publication(protocol or "tcp", address, here[0], there[0], len(here), clients)
+    return limited(Publication(protocol or "tcp", address, here[0], there[0], len(here)), clients)
 
 
-def parse_clients(text: str) -> IPv4Network:
+def limited(publication: Publication, clients: IPv4Network | IPv6Network) -> Publication:
+    """The same for ``clients`` alone. Raises InputError."""
+    if clients.version == 6 and publication.address != ANY_ADDRESS:
+        raise InputError(
+            f"{publication.address} is of IPv4, {clients} of IPv6, and nobody comes from there; leave the address out"
+        )
+    return publication._replace(clients=clients)
+
+
+def parse_clients(text: str) -> IPv4Network | IPv6Network:
     """The prefix of those who may. Raises InputError."""
+    if ":" in text:
+        return _clients6(text)
     prefix = parse_prefix(text, "prefix of clients")
     if prefix.subnet_of(TRANSIT):
         raise InputError(
             f"{prefix} is inside the host only; guests are known by their addresses in 127.0.0.0/8"
+        )
+    return prefix
+
+
+def _clients6(text: str) -> IPv6Network:
+    what = f"prefix of clients {shown(text)}"
+    address, slash, length = text.partition("/")
+    try:
+        if "%" in address or (slash and not (length.isascii() and length.isdigit())):
+            raise ValueError
+        prefix = IPv6Network((IPv6Address(address), int(length or "128")), strict=False)
+    except ValueError:
+        raise InputError(f"{what} is not an IPv6 prefix; write it as 2001:db8:1::/64") from None
+    if not slash:
+        raise InputError(f"{what} has no length; write it as {address}/128")
+    if prefix.network_address != IPv6Address(address):
+        raise InputError(f"{what} has host bits set; did you mean {prefix}?")
+    if prefix.subnet_of(LINK_LOCAL) or prefix.is_multicast:
+        raise InputError(
+            f"{what}: nobody is forwarded from there; take one of the addresses that clients have"
         )
     return prefix
 
@@ -89,7 +121,10 @@ def _port(text: str, part: str) -> int:
 
 
 def overlap(one: Publication, other: Publication) -> bool:
-    """Do both claim the same packets? All addresses is each of them, as with listening sockets."""
+    """Do both claim the same packets? All addresses is each of them, as with listening sockets. Clients of IPv4 and of
+    IPv6 are never the same."""
+    if not ((one.is_ipv4 and other.is_ipv4) or (one.is_ipv6 and other.is_ipv6)):
+        return False
     first, second = sorted((one.ports, other.ports), key=lambda ports: ports.start)
     same_port = one.protocol == other.protocol and second.start in first
     return same_port and (one.address == other.address or ANY_ADDRESS in (one.address, other.address))

@@ -10,7 +10,7 @@ each NIC on a network's bridge that is not let in::
     mac            MAC address
     loop_address   the address on the host; null if the network is no longer defined
     guest_address  the address in the guest; likewise
-    ipv6_address   its address in the network's IPv6 prefix; null if there is no prefix
+    ipv6_address   the address kept for it in the network's IPv6 prefix; null if there is no prefix
     tap            the host's device for the NIC; null while there is none
     state          "up": seen on the network's bridge, with carrier, and let in;
                    "off": its guest runs, but it is not up (see loopnet doctor);
@@ -28,13 +28,13 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from ..addresses.store import Store
-from ..host.leases import ipv6_leases
 from ..model import ANY_ADDRESS, EVERYBODY, Publication
 from ..validation import shown
 from .shared.inventory import FEW, Entry, entries, networks
+from .shared.ipv6 import whereabouts
 from .shared.output import note, print_json, print_table
 from .shared.untold import Untold, untold
 
@@ -57,10 +57,9 @@ def run(arguments: Namespace) -> int:
         print_json([*map(_as_json, listed), *map(_unknown_as_json, unknown)])
         return 0
     columns = [*COLUMNS]
-    leased = ipv6_leases(found.known)  # a guest that never asked is elsewhere
     rows = [[_printable(cell or "") for cell in _row(entry)] for entry in listed]
     further: list[tuple[str, list[Sequence[object]]]] = [
-        (IPV6, [[entry.ipv6_address] if entry.ipv6_address in leased else [] for entry in listed]),
+        (IPV6, [_few(addresses) for addresses in whereabouts(listed)]),
         (ALSO, [entry.also for entry in listed]),
         (SHARED, [entry.shared for entry in listed]),
         (SEEN, [entry.seen for entry in listed]),
@@ -78,7 +77,7 @@ def run(arguments: Namespace) -> int:
     return 0
 
 
-def _few(addresses: Sequence[IPv4Address]) -> list[str]:
+def _few(addresses: Sequence[IPv4Address | IPv6Address]) -> list[str]:
     more = len(addresses) - FEW
     return [*map(str, addresses[:FEW]), *([f"+{more}"] if more > 0 else [])]
 

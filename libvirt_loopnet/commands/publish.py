@@ -11,7 +11,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 
-from ..addresses.publications import check_free, parse_clients, parse_publication
+from ..addresses.publications import check_free, limited, parse_clients, parse_publication
 from ..addresses.store import Store
 from ..converge.enact import enact
 from ..daemon import runstate
@@ -38,7 +38,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--from",
         dest="clients",
         metavar="PREFIX",
-        help="only for these clients, such as 192.0.2.0/24; guests count by their addresses in 127.0.0.0/8",
+        help="only for these clients, such as 192.0.2.0/24 or 2001:db8:1::/64; guests count by their addresses in "
+        "127.0.0.0/8",
     )
 
 
@@ -46,8 +47,13 @@ def run(arguments: Namespace) -> int:
     require_root("publish")
     wanted = parse_publication(arguments.ports)
     if arguments.clients is not None:
-        wanted = wanted._replace(clients=parse_clients(arguments.clients))
+        wanted = limited(wanted, parse_clients(arguments.clients))
     entry = only_nic(arguments.guest)
+    if not wanted.is_ipv4 and entry.network and not entry.network.ipv6:
+        raise InputError(
+            f"network {entry.network.name} has no IPv6 prefix, and {wanted.clients} is one; give it one: virsh "
+            f"net-dumpxml --inactive {entry.network.name} | loopnet rewrite --ipv6 ula"
+        )
     if entry.network and entry.network.internet == NONE:
         raise ConflictError(
             f"network {entry.network.name} is isolated (internet='none'), so only the host reaches its "
@@ -135,7 +141,7 @@ def doubts(wanted: Publication) -> Iterator[str]:
     """What makes one wonder about it."""
     if wanted.address != ANY_ADDRESS and str(wanted.address) not in _own_addresses():
         yield f"{wanted.address} is not an address of this host now; the port can be reached once it is"
-    if wanted.address == ANY_ADDRESS:
+    if wanted.address == ANY_ADDRESS and wanted.is_ipv4:
         for (protocol, port), socket in sorted(sockets.at_localhost().items()):
             if protocol == wanted.protocol and port in wanted.ports:
                 yield f"{socket}, and keeps it: this host reaches the guest at its other addresses"

@@ -59,7 +59,7 @@ table ip6 loopnet {{
 		iifname {bridges} goto outwards
 {_drop("ip6 saddr", hidden)}{_drop("ip6 daddr", hidden)}	}}
 	chain inwards {{
-{forward_published6() if published else ""}		{_ANSWERS}
+{forward_published6(published) if published else ""}		{_ANSWERS}
 		iifname {bridges} drop
 		oifname vmap {dispatch("inwards")}
 		drop

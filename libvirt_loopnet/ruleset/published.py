@@ -8,7 +8,7 @@ address, and who asks keeps his own address where the guest can answer it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 
 from ..model import ANY_ADDRESS, EVERYBODY, LOCALHOST, NATIVE, NONE, Network, Published
 from ..prefixes import LOOPBACK, TRANSIT, transit_prefix
@@ -24,7 +24,7 @@ def published_chains(networks: Sequence[Network], bridges: str, published: Seque
 
     At 127.0.0.1 only the host itself comes for it, and only where no program had the port before.
     """
-    groups = _by_clients(published)
+    groups = by_clients(published)
     by_name = {network.name: network for network in networks}
     maps = "".join(_maps(clients, by_name, each) for clients, each in groups.items())
     to_guests = "".join(_redirect(clients, _from(clients)) for clients in groups)
@@ -59,14 +59,17 @@ def published_chains(networks: Sequence[Network], bridges: str, published: Seque
 """
 
 
-def _by_clients(published: Iterable[Published]) -> dict[IPv4Network, list[Published]]:
-    groups: dict[IPv4Network, list[Published]] = {}
+def by_clients(published: Iterable[Published]) -> dict[IPv4Network | IPv6Network, list[Published]]:
+    """Publications for the same clients."""
+    groups: dict[IPv4Network | IPv6Network, list[Published]] = {}
     for each in published:
         groups.setdefault(each.publication.clients, []).append(each)
     return groups
 
 
-def _maps(clients: IPv4Network, networks: dict[str, Network], published: Iterable[Published]) -> str:
+def _maps(
+    clients: IPv4Network | IPv6Network, networks: dict[str, Network], published: Iterable[Published]
+) -> str:
     here: list[str] = []
     anywhere: list[str] = []
     targets: set[str] = set()
@@ -85,21 +88,21 @@ def _maps(clients: IPv4Network, networks: dict[str, Network], published: Iterabl
     return f"""\
 	map {_name("published", clients)} {{
 		type ipv4_addr . {service} : {at}
-{_listed(here)}	}}
+{listed(here)}	}}
 	map {_name("published-anywhere", clients)} {{
 		type {service} : {at}
-{_listed(anywhere)}	}}
+{listed(anywhere)}	}}
 	set {_name("published-to", clients)} {{
 		type ipv4_addr . {service}
-{_listed(sorted(targets))}	}}
+{listed(sorted(targets))}	}}
 """
 
 
-def _name(kind: str, clients: IPv4Network) -> str:
+def _name(kind: str, clients: IPv4Network | IPv6Network) -> str:
     return kind if clients == EVERYBODY else f"{kind}-{clients}"
 
 
-def _redirect(clients: IPv4Network, who: str) -> str:
+def _redirect(clients: IPv4Network | IPv6Network, who: str) -> str:
     """By the address asked for; 127.0.0.1 isn't any of the host's addresses, to those who ask for it."""
     here, anywhere = _name("published", clients), _name("published-anywhere", clients)
     return (
@@ -108,11 +111,13 @@ def _redirect(clients: IPv4Network, who: str) -> str:
     )
 
 
-def _from(clients: IPv4Network) -> str:
+def _from(clients: IPv4Network | IPv6Network) -> str:
     """Guests are known by their loop addresses, and come with their transit addresses."""
     if clients == EVERYBODY:
         return ""
-    return f"ip saddr {transit_prefix(clients) if clients.subnet_of(LOOPBACK) else clients} "
+    if isinstance(clients, IPv4Network) and clients.subnet_of(LOOPBACK):
+        clients = transit_prefix(clients)
+    return f"ip saddr {clients} "
 
 
 def _closed(networks: Sequence[Network]) -> str:
@@ -125,7 +130,8 @@ def _spare_local() -> str:
     return "".join(f"\t\tip daddr {prefix} accept\n" for prefix in LOCAL)
 
 
-def _listed(elements: Sequence[str]) -> str:
+def listed(elements: Sequence[str]) -> str:
+    """A map's or set's, if there are any."""
     return f"\t\telements = {braces(elements)}\n" if elements else ""
 
 
@@ -135,7 +141,7 @@ def forward_published(published: Sequence[Published]) -> str:
     accepts = "".join(
         f"\t\t{inwards} {_from(clients)}ip daddr . meta l4proto . th dport"
         f" @{_name('published-to', clients)} accept\n"
-        for clients in _by_clients(published)
+        for clients in by_clients(published)
     )
     return f"{accepts}\t\t{inwards} drop\n"
 

@@ -1,16 +1,29 @@
 """Published ports in IPv6: parts of table ``ip6 loopnet`` that are there only while there are any.
 
 For all who reach the host's own addresses, where the guest has its number's address. Not at ::1, as the kernel has no
-route_localnet in IPv6 (DNAT and SNAT alone were tried in vain): who is refused there asks 127.0.0.1 next. The guest
-itself had no answer where that was tried, with br_netfilter. Who is named with ``--from`` is so in IPv4, and has that.
+route_localnet in IPv6 (DNAT and SNAT alone were tried in vain): who is refused there asks 127.0.0.1 next. Who is named
+with ``--from`` is so in one family.
+
+The guest itself has no answer where br_netfilter shows IPv6 to these rules: the kernel replaces the destination while
+it is a frame, finds it on the same bridge, and bridges it (br_nf_pre_routing_finish_ipv6() in br_netfilter_ipv6.c) back
+to the port that it came by, which a bridge never does (should_deliver() in br_forward.c). In IPv4 the transit address
+has a neighbour that leads to the bridge itself; here the guest has one address for all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..model import ANY_ADDRESS, EVERYBODY, NONE, Network, Published
+from ..model import EVERYBODY, NONE, Network, Published
 from .phrases import braces
+from .published import by_clients, listed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ipaddress import IPv4Network, IPv6Network
+    from typing import Union
+
+    _Clients = Union[IPv4Network, IPv6Network]
 
 _PORTS = "meta l4proto { tcp, udp }"
 _SERVICES = "{ 53, 547 }"
@@ -18,39 +31,28 @@ _SERVICES = "{ 53, 547 }"
 
 
 def for_ipv6(published: Sequence[Published]) -> list[Published]:
-    """Those that are for everybody, at all of the host's addresses."""
-    return [
-        each
-        for each in published
-        if each.publication.address == ANY_ADDRESS and each.publication.clients == EVERYBODY
-    ]
+    """Those that are for anybody who comes by IPv6."""
+    return [each for each in published if each.publication.is_ipv6]
 
 
 def published6_chains(networks: Sequence[Network], published: Sequence[Published]) -> str:
     """What comes for a port of the host's goes to a guest instead."""
+    groups = by_clients(published)
     by_name = {network.name: network for network in networks}
-    ports: list[str] = []
-    targets: set[str] = set()
-    for name, number, publication, _ in published:
-        guest = by_name[name].ipv6_address(number)
-        for port, guest_port in publication.pairs:
-            ports.append(f"{publication.protocol} . {port} : {guest} . {guest_port}")
-            targets.add(f"{guest} . {publication.protocol} . {guest_port}")
+    maps = "".join(_maps(clients, by_name, each) for clients, each in groups.items())
+    to_guests, from_host = (
+        "".join(f"\t\t{who(clients)}{_PORTS} {_redirect(clients)}\n" for clients in groups)
+        for who in (_from, lambda _: "")
+    )
     gateways = braces(f'"{n.bridge}" . {own}' for n in networks for own in n.ipv6_own)
     prefixes = braces(str(prefix) for n in networks for prefix in n.ipv6_prefixes)
     closed = [f'"{n.bridge}"' for n in networks if n.internet == NONE]
     return f"""\
-	map published {{
-		type inet_proto . inet_service : ipv6_addr . inet_service
-		elements = {braces(ports)}
-	}}
-	set published-to {{
-		type ipv6_addr . inet_proto . inet_service
-		elements = {braces(sorted(targets))}
-	}}
+{maps}\
 	chain published {{
-		{_PORTS} dnat ip6 to meta l4proto . th dport map @published
-	}}
+{to_guests}	}}
+	chain published-to-host {{
+{from_host}	}}
 	chain at-gateway {{
 		{_PORTS} th dport {_SERVICES} accept
 		iifname . ip6 daddr {gateways} goto published
@@ -65,12 +67,43 @@ def published6_chains(networks: Sequence[Network], published: Sequence[Published
 		type nat hook output priority -100; policy accept;
 		ip6 daddr ::1 accept
 		ip6 daddr {prefixes} accept
-		fib daddr type local goto published
+		fib daddr type local goto published-to-host
 	}}
 	chain published-source {{
 		type nat hook postrouting priority 99; policy accept;
 {"".join(_answerable(network, prefixes) for network in networks)}	}}
 """
+
+
+def _maps(clients: _Clients, networks: dict[str, Network], published: Sequence[Published]) -> str:
+    ports: list[str] = []
+    targets: set[str] = set()
+    for name, number, publication, _ in published:
+        guest = networks[name].ipv6_address(number)
+        for port, guest_port in publication.pairs:
+            ports.append(f"{publication.protocol} . {port} : {guest} . {guest_port}")
+            targets.add(f"{guest} . {publication.protocol} . {guest_port}")
+    return f"""\
+	map {_name("published", clients)} {{
+		type inet_proto . inet_service : ipv6_addr . inet_service
+{listed(ports)}	}}
+	set {_name("published-to", clients)} {{
+		type ipv6_addr . inet_proto . inet_service
+{listed(sorted(targets))}	}}
+"""
+
+
+def _name(kind: str, clients: _Clients) -> str:
+    """nft takes no colons there."""
+    return kind if clients == EVERYBODY else f"{kind}-{int(clients.network_address):x}/{clients.prefixlen}"
+
+
+def _redirect(clients: _Clients) -> str:
+    return f"dnat ip6 to meta l4proto . th dport map @{_name('published', clients)}"
+
+
+def _from(clients: _Clients) -> str:
+    return "" if clients == EVERYBODY else f"ip6 saddr {clients} "
 
 
 def _answerable(network: Network, prefixes: str) -> str:
@@ -81,7 +114,12 @@ def _answerable(network: Network, prefixes: str) -> str:
     )
 
 
-def forward_published6() -> str:
+def forward_published6(published: Sequence[Published]) -> str:
     """What isn't published any more is dropped though it is established, so that it ends at once."""
     inwards = f"ct direction original ct status dnat {_PORTS}"
-    return f"\t\t{inwards} ip6 daddr . meta l4proto . th dport @published-to accept\n\t\t{inwards} drop\n"
+    accepts = "".join(
+        f"\t\t{inwards} {_from(clients)}ip6 daddr . meta l4proto . th dport"
+        f" @{_name('published-to', clients)} accept\n"
+        for clients in by_clients(published)
+    )
+    return f"{accepts}\t\t{inwards} drop\n"

@@ -37,7 +37,8 @@ def make_tables(
     """
     if not networks:
         return ""
-    made = bridge_table(networks, is_ipv6_router) + ip_table(networks, published) + arp_table(networks)
+    of_ipv4 = [each for each in published if each.publication.is_ipv4]
+    made = bridge_table(networks, is_ipv6_router) + ip_table(networks, of_ipv4) + arp_table(networks)
     return (
         made
         + ip6_table(networks, published6 if is_ipv6_router else ())

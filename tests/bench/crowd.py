@@ -17,9 +17,9 @@ FIRST = 2
 """The lowest host number of a guest."""
 
 
-def wide_network(lab: Lab) -> LabNetwork:
+def wide_network(lab: Lab, ipv6: str = "") -> LabNetwork:
     """A network with room for a thousand guests; started."""
-    network = lab.network(1, guest_prefix="10.128.0.0/21", length=21)
+    network = lab.network(1, guest_prefix="10.128.0.0/21", length=21, ipv6=ipv6)
     lab.start(network)
     return network
 

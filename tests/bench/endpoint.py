@@ -55,8 +55,8 @@ class Route(NamedTuple):
 @contextmanager
 def serving(namespace: Namespace, address: str = "0.0.0.0", port: int = PORT) -> Iterator[int]:
     """A server in a process of its own, which ends with this one; its number."""
-    listener = namespace.call(lambda: socket.create_server((address, port)))
-    datagrams = namespace.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    listener = namespace.call(lambda: socket.create_server((address, port), family=_family(address)))
+    datagrams = namespace.call(lambda: socket.socket(_family(address), socket.SOCK_DGRAM))
     with listener, datagrams:
         datagrams.bind((address, port))
         datagrams.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
@@ -68,6 +68,10 @@ def serving(namespace: Namespace, address: str = "0.0.0.0", port: int = PORT) ->
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 def _serve_forever(listener: socket.socket, datagrams: socket.socket) -> None:
@@ -228,7 +232,7 @@ def ask(route: Route, seconds: float) -> Metrics:
 def flood(route: Route, seconds: float) -> Metrics:
     """Small datagrams a second that arrive."""
     batch = Datagrams(SMALL)
-    datagrams = route.client.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    datagrams = route.client.call(lambda: socket.socket(_family(route.address), socket.SOCK_DGRAM))
     with _connect(route, _COUNT) as control, datagrams:
         datagrams.connect((route.address, route.port))
         control.recv(1)
@@ -257,7 +261,7 @@ def measure_slice(kind: str, route: Route, seconds: float) -> Metrics:
 
 
 def _connect(route: Route, wanted: int) -> socket.socket:
-    stream = route.client.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+    stream = route.client.call(lambda: socket.socket(_family(route.address), socket.SOCK_STREAM))
     stream.settimeout(_TIMEOUT)
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     stream.connect((route.address, route.port))

@@ -10,7 +10,8 @@ from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 from libvirt_loopnet.model import FREE
-from tests.netns.lab import Lab
+from tests.netns.arena import INTERNET6, LAN6, PREFIX6, UPLINK6
+from tests.netns.lab import Lab, eventually
 from tests.sandbox import INTERNET, Namespace, Sandbox
 
 from .crowd import add_crowd, add_network, wide_network
@@ -44,14 +45,14 @@ class World(NamedTuple):
 
 @contextmanager
 def loopnet(
-    *, guests: int = 2, networks: int = 1, addresses: str = FREE, also: bool = False
+    *, guests: int = 2, networks: int = 1, addresses: str = FREE, also: bool = False, ipv6: str = ""
 ) -> Iterator[World]:
     """A loopnet network /21 with ``guests``, two of which have traffic, and others without any.
 
     With ``also`` the first of them sends from an address that it has beside its first.
     """
     with Lab(lan_prefix=LAN, addresses=addresses) as lab:
-        network = wide_network(lab)
+        network = wide_network(lab, ipv6)
         for index in range(2, networks + 1):
             add_network(lab, lab.network(index))
         add_crowd(lab, network.model, guests - 2)
@@ -66,6 +67,42 @@ def loopnet(
             )
         with world(lab, one.namespace, two.namespace, one.loop, two.address, one.gateway) as found:
             yield found
+
+
+@contextmanager
+def loopnet6(*, guests: int = 2) -> Iterator[World]:
+    """The same with IPv6, which the traffic takes; the host has a way out."""
+    with Lab(lan_prefix=LAN) as lab, ExitStack() as stack:
+        lab.host.sh(
+            f"ip address add {UPLINK6}/64 dev uplink0 nodad; ip -n lan address add {LAN6}/64 dev lan0 nodad\n"
+            f"ip -n lan address add {INTERNET6}/128 dev lo nodad; ip -6 route add default via {LAN6}"
+        )
+        network = wide_network(lab, PREFIX6)
+        add_crowd(lab, network.model, guests - 2)
+        one, two = lab.guest(network), lab.guest(network)
+        gateway = str(network.model.ipv6_own[0])
+        for guest in (one, two):
+            guest.namespace.sh(
+                f"ip address add {guest.ipv6}/64 dev eth0 nodad; ip -6 route replace default via {gateway}\n"
+                "echo 0 >/proc/sys/net/ipv6/conf/eth0/autoconf"
+            )
+
+        def route(client: Namespace, address: str, server: Namespace) -> Route:
+            return Route(client, address, pid=stack.enter_context(serving(server, "::")), pinned=True)
+
+        routes = {
+            HOST_TO_GUEST: route(lab.host, one.ipv6, one.namespace),
+            GUEST_TO_HOST: route(one.namespace, gateway, lab.host),
+            GUEST_TO_INTERNET: route(one.namespace, INTERNET6, lab.lan),
+        }
+        for each in routes.values():
+            eventually(lambda each=each: _pings(each), 20.0)  # type: ignore[misc]
+        yield World(lab, routes)
+
+
+def _pings(route: Route) -> bool:
+    argv = ["ping", "-6", "-n", "-c1", "-W1", route.address]
+    return route.client.run(argv, check=False).returncode == 0
 
 
 @contextmanager

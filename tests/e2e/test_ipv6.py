@@ -85,9 +85,11 @@ def test_a_new_network_with_ipv6(world: World) -> None:
     vm1, vm2 = boot(world, "one", "vm1", "vm2")
     listed = {each["name"]: each for each in json.loads(loopnet(world, "list", "--json"))}
     assert listed["vm1"]["ipv6_address"] == str(prefix[2])
-    assert loopnet(world, "ip", "--ipv6", "vm1") == f"{prefix[2]}\n"
     made = slaac(vm1, prefix)
     assert pings(world, made)
+    # It never asked for its number's.
+    assert loopnet(world, "ip", "--ipv6", "vm1") == f"{made}\n"
+    assert made in loopnet(world, "list")
     vm1.run(f"ip address add {prefix[2]}/64 dev eth0")
     wait(lambda: pings(world, str(prefix[2])), "an answer at its number's address")
     vm2.run(f"ping -c1 -W2 {made}")

@@ -430,6 +430,42 @@ def test_names_lead_to_what_is_leased(plain: Lab) -> None:
     assert "loopnet" not in plain.path("/etc/hosts").read_text()
 
 
+def test_ip_prints_where_a_guest_answers(plain: Lab) -> None:
+    """The address that it leased, or those of its own that it was seen at, and nothing that it never took."""
+    network = start(plain)
+    one, two = plain.guest(network), plain.guest(network)
+    said = loopnet(plain, "ip", "--ipv6", "no-such-guest", status=1)
+    assert "is on a network with IPv6" in said
+    made = slaac(one)
+    said = loopnet(plain, "ip", "--ipv6", two.name, status=1)
+    assert len(said.splitlines()) == 1
+    assert f"loopnet ip {two.name}" in said
+    assert pings(plain, made)
+    assert loopnet(plain, "ip", "--ipv6", one.name) == f"{made}\n"
+    assert made in loopnet(plain, "list")
+    assert json.loads(loopnet(plain, "list", "--json"))[0]["ipv6_address"] == one.ipv6
+    # By hand it has its number's as well, and one that it keeps for a day; the one made of its MAC address is first.
+    chosen = PREFIX6.replace("::/64", ":a:b:c:d")
+    own_address(one)
+    one.namespace.sh(f"ip address add {chosen}/64 dev eth0 nodad")
+    assert pings(plain, one.ipv6)
+    assert pings(plain, chosen)
+    assert loopnet(plain, "ip", "--ipv6", one.name) == f"{made}\n"
+    assert set(loopnet(plain, "ip", "--ipv6", "--all", one.name).split()) == {made, one.ipv6, chosen}
+    # Who says that he is another is that nowhere.
+    two.namespace.sh(
+        f"ip address add {one.ipv6}/64 dev eth0 nodad; ip address add {chosen}1/64 dev eth0 nodad"
+    )
+    two.namespace.run(["ping", "-6", "-n", "-c1", "-W1", "-I", one.ipv6, GATEWAY], check=False)
+    assert two.namespace.run(["ping", "-6", "-n", "-c1", "-W2", "-I", f"{chosen}1", GATEWAY]).returncode == 0
+    assert one.ipv6 not in loopnet(plain, "ip", "--ipv6", "--all", two.name)
+    lease(plain, one)
+    assert loopnet(plain, "ip", "--ipv6", "--all", one.name) == f"{one.ipv6}\n"
+    lease(plain)
+    plain.destroy(one)
+    loopnet(plain, "ip", "--ipv6", one.name, status=1)
+
+
 # --- published ports -----------------------------------------------------------------------------
 
 
@@ -439,11 +475,11 @@ def lease(lab: Lab, *guests: LabGuest) -> None:
     lab.path(f"{DNSMASQ}/virbr1.status").write_text(json.dumps(listed, indent=2))
 
 
-def asks(source: Namespace, address: str, port: int) -> str:
-    """What a server says of who asks; '' when it can't be asked."""
+def asks(source: Namespace, address: str, port: int, own: str = "") -> str:
+    """What a server says of who asks, as ``own``; '' when it can't be asked."""
 
     def connect() -> socket.socket:
-        return socket.create_connection((address, port), 0.5)
+        return socket.create_connection((address, port), 0.5, (own, 0) if own else None)
 
     with contextlib.suppress(OSError), source.call(connect) as connection:
         return connection.recv(100).decode()
@@ -455,7 +491,7 @@ def answering(guest: LabGuest) -> Iterator[None]:
     """A server on all of the guest's addresses that says who asks."""
     script = (
         "import socket, sys\n"
-        f"server = socket.create_server(('::', {PORT}), family=socket.AF_INET6)\n"
+        f"server = socket.create_server(('::', {PORT}), family=socket.AF_INET6, dualstack_ipv6=True)\n"
         "while True:\n"
         "    connection, peer = server.accept()\n"
         "    connection.send(peer[0].encode()); connection.close()\n"
@@ -498,6 +534,60 @@ def test_published_ports_are_reached_by_ipv6_too(plain: Lab) -> None:
     assert loopnet(plain, "plan") == "nothing to do\n"
 
 
+def test_published_for_some(plain: Lab) -> None:
+    """By --from: those of IPv4 in IPv4, those of IPv6 in IPv6, at the same port if need be; the host in any case."""
+    add_uplink(plain)
+    network, without = start(plain), start(plain, 2, ipv6="")
+    guest, peer, poor = plain.guest(network), plain.guest(network), plain.guest(without)
+    for each in (guest, peer):
+        own_address(each)
+        each.namespace.sh(f"ip -6 route replace default via {GATEWAY}")
+    lease(plain, guest)
+    lan4 = plain.host_address.rpartition(".")[0] + ".0/24"
+
+    def reach(port: int) -> dict[str, bool]:
+        return {
+            "LAN by IPv4": bool(asks(plain.lan, plain.host_address, port)),
+            "LAN": asks(plain.lan, UPLINK6, port) == LAN6,
+            "beyond": asks(plain.lan, UPLINK6, port, INTERNET6) == INTERNET6,
+            "guest": asks(peer.namespace, GATEWAY, port) == GATEWAY,
+            "host": asks(plain.host, UPLINK6, port) == GATEWAY,
+        }
+
+    def who(port: int) -> set[str]:
+        return {name for name, reached in reach(port).items() if reached}
+
+    with answering(guest):
+        loopnet(plain, "publish", guest.name, "8081:80", "--from", "2001:db8:7::/64")
+        loopnet(plain, "publish", guest.name, "8082:80", "--from", PREFIX6)
+        loopnet(plain, "publish", guest.name, "8083:80", "--from", "::/0")
+        loopnet(plain, "publish", guest.name, "8084:80", "--from", lan4)
+        loopnet(plain, "publish", guest.name, "8084:80", "--from", f"{INTERNET6}/128")
+        assert "2001:db8:7::/64" in loopnet(plain, "list")
+        assert who(8081) == {"LAN", "host"}
+        assert who(8082) == {"guest", "host"}
+        assert who(8083) == {"LAN", "beyond", "guest", "host"}
+        assert who(8084) == {"LAN by IPv4", "beyond", "host"}
+        assert loopnet(plain, "plan") == "nothing to do\n"
+        loopnet(plain, "unpublish", guest.name, f"8084:80@{INTERNET6}/128")
+        assert who(8084) == {"LAN by IPv4"}
+        # What can't be is one line, and changes nothing.
+        before = plain.rules()
+        for clients, says, name in (
+            ("2001:db8::/32", "has no IPv6 prefix", poor.name),
+            ("fe80::/10", "nobody is forwarded", guest.name),
+            ("2001:db8::1/32", "did you mean", guest.name),
+            ("fd00::/8", "can't be published", guest.name),
+        ):
+            port = "8083" if "published" in says else "8090"
+            said = loopnet(plain, "publish", name, f"{port}:80", "--from", clients, status=2)
+            assert says in said
+            assert len(said.splitlines()) == 1
+        assert plain.rules() == before
+        loopnet(plain, "unpublish", guest.name, "--all")
+        assert who(8081) == set()
+
+
 def test_published_ports_are_reached_by_guests_and_the_host(plain: Lab) -> None:
     """At the host's addresses and at a guest's own gateway, where the host's services stay; as in IPv4."""
     add_uplink(plain)
@@ -520,7 +610,7 @@ def test_published_ports_are_reached_by_guests_and_the_host(plain: Lab) -> None:
         for who in (peer, far):
             assert asks(who.namespace, str(who.network.model.ipv6_own[0]), 8080) == GATEWAY
         assert asks(plain.lan, UPLINK6, 8080) == LAN6
-        # Neither another network's gateway, nor the guest itself, nor ::1, which refuses at once.
+        # Neither another network's gateway, nor ::1, which refuses at once.
         assert asks(peer.namespace, str(second.model.ipv6_own[0]), 8080) == ""
         assert asks(far.namespace, GATEWAY, 8080) == ""
         assert asks(far.namespace, guest.ipv6, PORT) == ""
@@ -533,6 +623,30 @@ def test_published_ports_are_reached_by_guests_and_the_host(plain: Lab) -> None:
         loopnet(plain, "unpublish", guest.name, "--all")
         assert asks(peer.namespace, UPLINK6, 8080) == ""
     assert loopnet(plain, "plan") == "nothing to do\n"
+
+
+BRIDGED = "/proc/sys/net/bridge/bridge-nf-call-ip6tables"
+
+
+def test_a_guest_that_publishes_is_reached_by_itself(plain: Lab) -> None:
+    """Unless br_netfilter shows rules for IP what it sends: then the frame would have to go back by its own port."""
+    add_uplink(plain)
+    guest = plain.guest(start(plain))
+    own_address(guest)
+    guest.namespace.sh(f"ip -6 route replace default via {GATEWAY}")
+    lease(plain, guest)
+    loopnet(plain, "publish", guest.name, "8080:80")
+
+    def itself() -> list[str]:
+        return [asks(guest.namespace, address, 8080) for address in (UPLINK6, GATEWAY)]
+
+    with answering(guest):
+        plain.host.sh(f"echo 0 >{BRIDGED}")
+        eventually(lambda: itself() == [GATEWAY] * 2, 30.0)
+        plain.host.sh(f"echo 1 >{BRIDGED}")
+        assert itself() == ["", ""]
+        plain.host.sh(f"ip link set dev {guest.tap} type bridge_slave hairpin on")
+        assert itself() == [GATEWAY] * 2
 
 
 # --- other firewalls -----------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 import pytest
 from hypothesis import given
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from libvirt_loopnet.addresses import pool
 from libvirt_loopnet.addresses.publications import check_free, clash, overlap, parse_publication, published
+from libvirt_loopnet.addresses.reservations import parse, render
 from libvirt_loopnet.errors import ConflictError, InputError
 from libvirt_loopnet.firewalls.openings import Firewalls, orders
 from libvirt_loopnet.model import ANY_ADDRESS, NATIVE, Options, Publication, Published, Reservation
@@ -19,6 +20,7 @@ from tests.unit.test_plan import network
 
 HERE = IPv4Address("192.0.2.7")
 WEB = Publication("tcp", ANY_ADDRESS, 8080, 80)
+SIX = WEB._replace(clients=IPv6Network("2001:db8::/32"))
 DNS = Publication("udp", HERE, 53, 5353)
 RANGE = Publication("tcp", ANY_ADDRESS, 8000, 9000, 3, IPv4Network("10.0.0.0/8"))
 GUESTS = IPv4Network("127.2.0.0/24")
@@ -31,6 +33,7 @@ VM1 = Reservation(2, "52:54:00:00:00:02", "", "vm1", (WEB, DNS))
         ("8080:80", WEB), ("8080:80/tcp", WEB), ("0.0.0.0:8080:80", WEB), ("192.0.2.7:53:5353/udp", DNS),
         ("1:65535", Publication("tcp", ANY_ADDRESS, 1, 65535)), ("8000-8002:9000-9002@10.0.0.0/8", RANGE),
         ("1-65535:1-65535", Publication("tcp", ANY_ADDRESS, 1, 1, 65535)), ("8080:80@0.0.0.0/0", WEB),
+        ("8080:80@2001:db8::/32", SIX), ("8080:80@::/0", SIX._replace(clients=IPv6Network("::/0"))),
     ],
 )  # fmt: skip
 def test_what_is_understood(text: str, meant: Publication) -> None:
@@ -54,7 +57,10 @@ def test_what_is_understood(text: str, meant: Publication) -> None:
         ("224.0.0.1:80:80", "multicast"), ("255.255.255.255:80:80", "broadcast"), ("0.0.0.1:80:80", "no host can"),
         ("1-3:1-2", "1-3 has 3, 1-2 has 2"), ("1-3:1", "1-3 has 3"), ("3-1:3-1", "not a range"), ("-3:1", "not a port"),
         ("1-1:1-1", "not a range"), ("1-:1-", "'' is not a port"), ("1-2-3:1-2-3", "'2-3' is not a port"),
-        ("1:1@", "no length"), ("1:1@x/8", "not an IPv4 prefix"), ("1:1@fd00::/64", "not an IPv4 prefix"),
+        ("1:1@", "no length"), ("1:1@x/8", "not an IPv4 prefix"), ("1:1@fd00::/x", "not an IPv6 prefix"),
+        ("1:1@fd00::1/64", "did you mean fd00::/64"), ("1:1@fd00::", "no length"), ("1:1@::/129", "not an IPv6 prefix"),
+        ("1:1@fe80::/10", "nobody is forwarded"), ("1:1@ff02::/16", "nobody is forwarded"), ("1:1@:", "IPv6 prefix"),
+        ("1:1@fe80::1%eth0/128", "not an IPv6 prefix"), ("192.0.2.7:1:1@fd00::/64", "of IPv4, fd00::/64 of IPv6"),
         ("1:1@10.0.0.1/8", "host bits"), ("1:1@247.1.0.0/24", "inside the host"), ("1:1@1.2.3.4", "no length"),
         ("8080:80\n", "is not a port"), ("x" * 9999, "does not name a port"), ("8080:80\x1b[1m", "is not a port"),
     ],
@@ -78,7 +84,7 @@ def test_any_text_is_refused_or_comes_back(text: str) -> None:
         lines = [str(found)]
         assert parse_publication(lines[0]) == found
         assert 0 < found.port < 65536 > found.guest_port > 0
-        assert set(lines[0]) <= set("0123456789.:/tcpud-@")
+        assert set(lines[0]) <= set("0123456789abcdef.:/tcpud-@")
     assert len(lines) == 1
 
 
@@ -171,3 +177,24 @@ def test_iptables_lets_it_in_where_it_would_drop() -> None:
 def test_a_range_pairs_each_port_of_the_host_with_the_guests() -> None:
     assert list(parse_publication("8000-8002:80-82").pairs) == [(8000, 80), (8001, 81), (8002, 82)]
     assert list(parse_publication("8080:80").pairs) == [(8080, 80)]
+
+
+def test_clients_of_two_families_are_not_the_same() -> None:
+    """The same port may be for some in IPv4 and for others in IPv6; everybody is both."""
+    four = WEB._replace(clients=IPv4Network("10.0.0.0/8"))
+    assert not overlap(four, SIX)
+    assert overlap(SIX, WEB)
+    assert overlap(SIX, SIX._replace(clients=IPv6Network("fd00::/8")))
+    here = WEB._replace(address=HERE)
+    assert not overlap(here, SIX)
+    assert sorted([SIX, WEB, four]) == sorted([four, SIX, WEB])
+    kept = VM1._replace(published=tuple(sorted([SIX, four])))
+    assert parse(render([kept]), "x") == (kept,)
+    one = network(1)._replace(ipv6=IPv6Network("fd00:0:0:1::/64"), ipv6_forward="nat")
+    both = tuple(Published("net1", 2, each) for each in (four, SIX))
+    rules = make_tables([one], [], [], both, is_ipv6_router=True, published6=both)
+    ip, _, ip6 = rules.partition("table ip6 loopnet")
+    assert "ip saddr 10.0.0.0/8 meta l4proto" in ip
+    assert "2001:db8" not in ip
+    assert "ip6 saddr 2001:db8::/32 meta l4proto { tcp, udp } dnat ip6 to" in ip6
+    assert "10.0.0.0" not in ip6
