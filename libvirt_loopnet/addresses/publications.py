@@ -86,7 +86,7 @@ def _clients6(text: str) -> IPv6Network:
         raise InputError(f"{what} has host bits set; did you mean {prefix}?")
     if prefix.subnet_of(LINK_LOCAL) or prefix.is_multicast:
         raise InputError(
-            f"{what}: nobody is forwarded from there; take one of the addresses that clients have"
+            f"{what}: nobody is forwarded from there; use one of the addresses that clients have"
         )
     return prefix
 
