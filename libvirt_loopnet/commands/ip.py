@@ -1,7 +1,7 @@
 """``loopnet ip``: print a guest's address, for scripts: ``curl http://$(loopnet ip vm1)/``.
 
-It prints one line per NIC; with ``--all``, also the addresses reserved with --also and --shared and, with
-``--ipv6``, every address at which the guest was seen.
+It prints one line per NIC; with ``--all``, also the addresses reserved with --also and --shared
+and, with ``--ipv6``, every address at which the guest was seen.
 """
 
 from __future__ import annotations
