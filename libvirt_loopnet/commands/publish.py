@@ -28,7 +28,7 @@ from .shared.privileges import require_root
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("guest", metavar="GUEST|MAC", help="the guest's name, or a MAC address of it")
+    parser.add_argument("guest", metavar="GUEST|MAC", help="the guest's name, or the MAC address of its NIC")
     parser.add_argument(
         "ports",
         metavar="[HOST-ADDRESS:]PORT[-PORT]:PORT[-PORT][/udp]",

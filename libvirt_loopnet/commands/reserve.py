@@ -1,7 +1,7 @@
 """``loopnet reserve``: choose a guest's address, or give it additional ones.
 
-A running guest keeps the address it has, so this is refused while the guest runs, unless it uses
-that address already.
+A running guest keeps its address, so choosing another one is refused until you shut it down,
+unless it uses that address already.
 
 ``--also`` and ``--shared`` reserve an additional address at once: for one guest alone, or for
 several that may hold it in turn, as keepalived moves it. The guest must configure it itself: DHCP
@@ -43,7 +43,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "       loopnet reserve --behind GUEST MAC ADDRESS"
     )
     parser.add_argument(
-        "guests", nargs="*", metavar="GUEST|MAC", help="the guest's name, or a MAC address of it"
+        "guests", nargs="*", metavar="GUEST|MAC", help="the guest's name, or the MAC address of its NIC"
     )
     further = parser.add_mutually_exclusive_group()
     further.add_argument("--also", metavar="ADDRESS", help="an additional address, for this guest alone")

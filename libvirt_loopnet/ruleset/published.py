@@ -8,13 +8,16 @@ address, and who asks keeps his own address where the guest can answer it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Network, IPv6Network
 
-from ..model import ANY_ADDRESS, EVERYBODY, LOCALHOST, NATIVE, NONE, Network, Published
-from ..prefixes import LOOPBACK, TRANSIT, transit_prefix
+from ..model import ANY_ADDRESS, LOCALHOST, NATIVE, Network, Published
+from ..prefixes import LOOPBACK, TRANSIT
+from .clients import PORTS, by_clients, closed, coming_from, forwarded, listed, named
 from .phrases import LOCAL, braces
 
-_PORTS = "meta l4proto { tcp, udp }"
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .clients import Clients
+
 _SERVICES = "{ 53, 67, 69 }"
 """DNS, DHCP and TFTP: what dnsmasq has at the gateway stays there."""
 
@@ -27,7 +30,7 @@ def published_chains(networks: Sequence[Network], bridges: str, published: Seque
     groups = by_clients(published)
     by_name = {network.name: network for network in networks}
     maps = "".join(_maps(clients, by_name, each) for clients, each in groups.items())
-    to_guests = "".join(_redirect(clients, _from(clients)) for clients in groups)
+    to_guests = "".join(_redirect(clients, coming_from(clients)) for clients in groups)
     from_host = "".join(_redirect(clients, "") for clients in groups)
     gateways = braces(f'"{n.bridge}" . {address}' for n in networks for address in n.own_transit)
     return f"""\
@@ -37,12 +40,12 @@ def published_chains(networks: Sequence[Network], bridges: str, published: Seque
 	chain published-to-host {{
 {from_host}	}}
 	chain at-gateway {{
-		{_PORTS} th dport {_SERVICES} accept
+		{PORTS} th dport {_SERVICES} accept
 		iifname . ip daddr {gateways} goto published
 	}}
 	chain from-lan {{
 		type nat hook prerouting priority -100; policy accept;
-{_closed(networks)}		ip daddr {LOOPBACK} accept
+{closed(networks)}		ip daddr {LOOPBACK} accept
 		ip daddr {TRANSIT} goto at-gateway
 		fib daddr type local goto published
 	}}
@@ -59,17 +62,7 @@ def published_chains(networks: Sequence[Network], bridges: str, published: Seque
 """
 
 
-def by_clients(published: Iterable[Published]) -> dict[IPv4Network | IPv6Network, list[Published]]:
-    """Publications for the same clients."""
-    groups: dict[IPv4Network | IPv6Network, list[Published]] = {}
-    for each in published:
-        groups.setdefault(each.publication.clients, []).append(each)
-    return groups
-
-
-def _maps(
-    clients: IPv4Network | IPv6Network, networks: dict[str, Network], published: Iterable[Published]
-) -> str:
+def _maps(clients: Clients, networks: dict[str, Network], published: Iterable[Published]) -> str:
     here: list[str] = []
     anywhere: list[str] = []
     targets: set[str] = set()
@@ -86,64 +79,34 @@ def _maps(
                 here.append(f"{LOCALHOST} . {element}")
     service, at = "inet_proto . inet_service", "ipv4_addr . inet_service"
     return f"""\
-	map {_name("published", clients)} {{
+	map {named("published", clients)} {{
 		type ipv4_addr . {service} : {at}
 {listed(here)}	}}
-	map {_name("published-anywhere", clients)} {{
+	map {named("published-anywhere", clients)} {{
 		type {service} : {at}
 {listed(anywhere)}	}}
-	set {_name("published-to", clients)} {{
+	set {named("published-to", clients)} {{
 		type ipv4_addr . {service}
 {listed(sorted(targets))}	}}
 """
 
 
-def _name(kind: str, clients: IPv4Network | IPv6Network) -> str:
-    return kind if clients == EVERYBODY else f"{kind}-{clients}"
-
-
-def _redirect(clients: IPv4Network | IPv6Network, who: str) -> str:
+def _redirect(clients: Clients, who: str) -> str:
     """By the address asked for; 127.0.0.1 isn't any of the host's addresses, to those who ask for it."""
-    here, anywhere = _name("published", clients), _name("published-anywhere", clients)
+    here, anywhere = named("published", clients), named("published-anywhere", clients)
     return (
-        f"\t\t{who}{_PORTS} dnat ip to ip daddr . meta l4proto . th dport map @{here}\n"
-        f"\t\t{who}{_PORTS} ip daddr != {LOOPBACK} dnat ip to meta l4proto . th dport map @{anywhere}\n"
+        f"\t\t{who}{PORTS} dnat ip to ip daddr . meta l4proto . th dport map @{here}\n"
+        f"\t\t{who}{PORTS} ip daddr != {LOOPBACK} dnat ip to meta l4proto . th dport map @{anywhere}\n"
     )
-
-
-def _from(clients: IPv4Network | IPv6Network) -> str:
-    """Guests are known by their loop addresses, and come with their transit addresses."""
-    if clients == EVERYBODY:
-        return ""
-    if isinstance(clients, IPv4Network) and clients.subnet_of(LOOPBACK):
-        clients = transit_prefix(clients)
-    return f"ip saddr {clients} "
-
-
-def _closed(networks: Sequence[Network]) -> str:
-    """Guests of an isolated network reach no guest of another."""
-    bridges = [f'"{network.bridge}"' for network in networks if network.internet == NONE]
-    return f"\t\tiifname {braces(bridges)} accept\n" if bridges else ""
 
 
 def _spare_local() -> str:
     return "".join(f"\t\tip daddr {prefix} accept\n" for prefix in LOCAL)
 
 
-def listed(elements: Sequence[str]) -> str:
-    """A map's or set's, if there are any."""
-    return f"\t\telements = {braces(elements)}\n" if elements else ""
-
-
 def forward_published(published: Sequence[Published]) -> str:
-    """What isn't published any more is dropped though it is established, so that it ends at once."""
-    inwards = f"ct direction original ct status dnat {_PORTS}"
-    accepts = "".join(
-        f"\t\t{inwards} {_from(clients)}ip daddr . meta l4proto . th dport"
-        f" @{_name('published-to', clients)} accept\n"
-        for clients in by_clients(published)
-    )
-    return f"{accepts}\t\t{inwards} drop\n"
+    """Rules of what comes for guests."""
+    return forwarded("ip", published)
 
 
 def _answerable(network: Network) -> str:

@@ -14,18 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..model import EVERYBODY, NONE, Network, Published
+from ..model import Network, Published
+from .clients import PORTS, by_clients, closed, coming_from, forwarded, listed, named
 from .phrases import braces
-from .published import by_clients, listed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ipaddress import IPv4Network, IPv6Network
-    from typing import Union
+    from .clients import Clients
 
-    _Clients = Union[IPv4Network, IPv6Network]
-
-_PORTS = "meta l4proto { tcp, udp }"
 _SERVICES = "{ 53, 547 }"
 """What dnsmasq has at the gateway stays there."""
 
@@ -41,12 +37,11 @@ def published6_chains(networks: Sequence[Network], published: Sequence[Published
     by_name = {network.name: network for network in networks}
     maps = "".join(_maps(clients, by_name, each) for clients, each in groups.items())
     to_guests, from_host = (
-        "".join(f"\t\t{who(clients)}{_PORTS} {_redirect(clients)}\n" for clients in groups)
-        for who in (_from, lambda _: "")
+        "".join(f"\t\t{who(clients)}{PORTS} {_redirect(clients)}\n" for clients in groups)
+        for who in (coming_from, lambda _: "")
     )
     gateways = braces(f'"{n.bridge}" . {own}' for n in networks for own in n.ipv6_own)
     prefixes = braces(str(prefix) for n in networks for prefix in n.ipv6_prefixes)
-    closed = [f'"{n.bridge}"' for n in networks if n.internet == NONE]
     return f"""\
 {maps}\
 	chain published {{
@@ -54,13 +49,13 @@ def published6_chains(networks: Sequence[Network], published: Sequence[Published
 	chain published-to-host {{
 {from_host}	}}
 	chain at-gateway {{
-		{_PORTS} th dport {_SERVICES} accept
+		{PORTS} th dport {_SERVICES} accept
 		iifname . ip6 daddr {gateways} goto published
 	}}
 	chain from-lan {{
 		type nat hook prerouting priority -100; policy accept;
 		iif "lo" accept
-{f"		iifname {braces(closed)} accept{chr(10)}" if closed else ""}		ip6 daddr {prefixes} goto at-gateway
+{closed(networks)}		ip6 daddr {prefixes} goto at-gateway
 		fib daddr type local goto published
 	}}
 	chain from-host {{
@@ -75,7 +70,7 @@ def published6_chains(networks: Sequence[Network], published: Sequence[Published
 """
 
 
-def _maps(clients: _Clients, networks: dict[str, Network], published: Sequence[Published]) -> str:
+def _maps(clients: Clients, networks: dict[str, Network], published: Sequence[Published]) -> str:
     ports: list[str] = []
     targets: set[str] = set()
     for name, number, publication, _ in published:
@@ -84,26 +79,17 @@ def _maps(clients: _Clients, networks: dict[str, Network], published: Sequence[P
             ports.append(f"{publication.protocol} . {port} : {guest} . {guest_port}")
             targets.add(f"{guest} . {publication.protocol} . {guest_port}")
     return f"""\
-	map {_name("published", clients)} {{
+	map {named("published", clients)} {{
 		type inet_proto . inet_service : ipv6_addr . inet_service
 {listed(ports)}	}}
-	set {_name("published-to", clients)} {{
+	set {named("published-to", clients)} {{
 		type ipv6_addr . inet_proto . inet_service
 {listed(sorted(targets))}	}}
 """
 
 
-def _name(kind: str, clients: _Clients) -> str:
-    """nft takes no colons there."""
-    return kind if clients == EVERYBODY else f"{kind}-{int(clients.network_address):x}/{clients.prefixlen}"
-
-
-def _redirect(clients: _Clients) -> str:
-    return f"dnat ip6 to meta l4proto . th dport map @{_name('published', clients)}"
-
-
-def _from(clients: _Clients) -> str:
-    return "" if clients == EVERYBODY else f"ip6 saddr {clients} "
+def _redirect(clients: Clients) -> str:
+    return f"dnat ip6 to meta l4proto . th dport map @{named('published', clients)}"
 
 
 def _answerable(network: Network, prefixes: str) -> str:
@@ -115,11 +101,5 @@ def _answerable(network: Network, prefixes: str) -> str:
 
 
 def forward_published6(published: Sequence[Published]) -> str:
-    """What isn't published any more is dropped though it is established, so that it ends at once."""
-    inwards = f"ct direction original ct status dnat {_PORTS}"
-    accepts = "".join(
-        f"\t\t{inwards} {_from(clients)}ip6 daddr . meta l4proto . th dport"
-        f" @{_name('published-to', clients)} accept\n"
-        for clients in by_clients(published)
-    )
-    return f"{accepts}\t\t{inwards} drop\n"
+    """Rules of what comes for guests."""
+    return forwarded("ip6", published)

@@ -179,6 +179,17 @@ def test_only_mapped_networks_have_an_address_for_dhcp_and_hide_its_routes() -> 
             assert hidden == {("local", "10.127.1.1/32"), ("broadcast", "10.127.1.255/32")}
 
 
+def test_hidden_routes_that_the_kernel_made_again_go_again() -> None:
+    """A bridge went down and up: its addresses are still there, and their routes came back."""
+    host, mapped = FakeHost(), NETWORKS[0]
+    bring(host, [mapped])
+    hidden = set(state([mapped]).hidden_routes)
+    assert not hidden & host.routes
+    host.routes |= hidden
+    bring(host, [mapped])
+    assert not hidden & host.routes
+
+
 def test_other_devices_are_left_alone() -> None:
     host = FakeHost()
     neighbour = Address("eth0", IPv4Address("10.127.1.1"), 24, noprefixroute=True)

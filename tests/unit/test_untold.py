@@ -52,6 +52,11 @@ def test_never_at_a_device_of_a_guest() -> None:
 def test_never_at_a_device_that_carries_another() -> None:
     scene = EMPTY._replace(reservations=[KEPT], taps={"vnet0": OWN}, stations=[(BY_HAND, "vnet0")])
     assert judge(scene).welcome == ()
+    vm1 = Port("net", OWN, "vm1", UUID, "1")
+    (elsewhere,) = judge(scene._replace(live=[vm1])).strangers
+    assert (elsewhere.behind, elsewhere.can_reserve) == ("vm1", False)
+    (within,) = judge(scene._replace(live=[vm1], reservations=[])).strangers
+    assert (within.behind, within.can_reserve) == ("vm1", True)
     both = [KEPT, Reservation(6, OTHER, "", "")]
     welcome, (stranger,) = judge(
         EMPTY._replace(reservations=both, stations=[(OTHER, "veth1"), (BY_HAND, "veth1")])
