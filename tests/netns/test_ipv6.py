@@ -336,8 +336,14 @@ def test_forwarding_that_others_may_need_stays(plain: Lab) -> None:
     plain.host.sh("ip link add docker0 type bridge; ip address add fd44::1/64 dev docker0 nodad")
     plain.stop(network)
     assert plain.host.sh(forwarding) == on
-    plain.host.sh("ip link delete docker0")
+    # So does a tunnel, which needs no address for that.
+    plain.host.sh("ip link delete docker0; ip link add tunnel0 type bridge; ip link set tunnel0 up")
+    plain.host.sh("ip -6 route add 2001:db8:66::/48 dev tunnel0")
     start(plain, 2)
+    loopnet(plain, "cleanup")
+    assert plain.host.sh(forwarding) == on
+    plain.host.sh("ip link delete tunnel0")
+    loopnet(plain, "sync")
     loopnet(plain, "cleanup")
     assert plain.host.sh(forwarding) == off
     loopnet(plain, "sync")
