@@ -30,7 +30,7 @@ BUILD_SECONDS = 1200.0
 def built() -> Path:
     """Its /usr, made when the cache has none; to be laid over a sandbox's. Raises ImageError."""
     cache = cache_directory()
-    digest = hashlib.sha256(repr((SETTINGS, _libraries())).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(repr((SETTINGS, libraries())).encode()).hexdigest()[:12]
     tree = cache / f"libvirt-{VERSION}-{digest}"
     cache.mkdir(parents=True, exist_ok=True)
     # A lock of its own: whoever wants a guest image need not wait for this.
@@ -41,7 +41,7 @@ def built() -> Path:
     return tree
 
 
-def _libraries() -> str:
+def libraries() -> str:
     """Where this machine has its libraries; the C library's version, as a program may be too new for one."""
     return " ".join([command(["gcc", "-print-multiarch"]).strip(), os.confstr("CS_GNU_LIBC_VERSION") or ""])
 
@@ -55,8 +55,8 @@ def _build(directory: Path) -> Path:
     shutil.unpack_archive(archive, directory)
     source, build = directory / f"libvirt-{VERSION}", directory / "build"
     (source / "po/LINGUAS").write_text("")  # what it says in 50 languages
-    libraries = f"--libdir=lib/{_libraries().split()[0]}"
-    command(["meson", "setup", *SETTINGS, libraries, str(build), str(source)], timeout=BUILD_SECONDS)
+    place = f"--libdir=lib/{libraries().split()[0]}"
+    command(["meson", "setup", *SETTINGS, place, str(build), str(source)], timeout=BUILD_SECONDS)
     command(["ninja", "-C", str(build)], timeout=BUILD_SECONDS)
     install = ["meson", "install", "-C", str(build), "--no-rebuild", "--quiet"]
     command(["env", f"DESTDIR={directory}/installed", *install], timeout=BUILD_SECONDS)
