@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 import shutil
-import tempfile
 from pathlib import Path
 
-from tests.sandbox.image import ImageError, cache_directory, command, locked
+from tests.sandbox.image import ImageError, command
 
 from .bootstrap import DEBIAN, mirror
-from .libvirt import libraries
-from .source import tarball
+from .source import built_once, libraries, tarball
 
 SUITE = "bookworm"
 SETTINGS = {"FEATURE_IPV6": True, "UDHCPC6": True, "SH_IS_NONE": True, "SH_IS_ASH": False}
@@ -22,15 +19,7 @@ BUILD_SECONDS = 600.0
 
 def udhcpc6() -> Path:
     """The program, made when the cache has none. Raises ImageError."""
-    cache = cache_directory()
-    digest = hashlib.sha256(repr((SUITE, SETTINGS, libraries())).encode()).hexdigest()[:12]
-    program = cache / f"udhcpc6-{digest}"
-    cache.mkdir(parents=True, exist_ok=True)
-    with locked(cache / "udhcpc6.lock"):
-        if not program.exists():
-            with tempfile.TemporaryDirectory(prefix="build-", dir=cache) as name:
-                _build(Path(name)).rename(program)
-    return program
+    return built_once("udhcpc6", (SUITE, SETTINGS, libraries()), _build)
 
 
 def _build(directory: Path) -> Path:
