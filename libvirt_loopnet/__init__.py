@@ -1,3 +1,3 @@
-"""libvirt-loopnet: every libvirt guest at a stable address out of 127.0.0.0/8."""
+"""libvirt-loopnet: stable addresses in 127.0.0.0/8 for libvirt guests."""
 
 __version__ = "0.1.0"

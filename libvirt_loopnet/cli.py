@@ -46,25 +46,25 @@ class Verb(NamedTuple):
 
 VERBS = (
     Verb("define", "[NAME]", "define a new network with free prefixes"),
-    Verb("rewrite", "[FILE]", "filter: network XML in, loopnet network XML out"),
-    Verb("convert", "NETWORK", "make a network of libvirt's a loopnet network"),
-    Verb("revert", "NETWORK", "put a converted network back as it was"),
-    Verb("list", "", "guests and their addresses"),
-    Verb("graph", "", "a picture of networks, guests and addresses, as SVG"),
-    Verb("ip", "GUEST", "the address at which the host reaches a guest"),
-    Verb("reserve", "GUEST|MAC ADDRESS", "keep an address for a guest"),
-    Verb("release", "GUEST|MAC", "give a guest's address back"),
-    Verb("publish", "GUEST PORTS", "let others reach a guest's port, as 8080:80"),
-    Verb("unpublish", "GUEST PORTS", "keep others from it again"),
-    Verb("status", "", "networks, lo, rules, hooks; is all as it should be?"),
-    Verb("plan", "", "what sync would run; changes nothing"),
-    Verb("sync", "", "bring the host to what it should be"),
-    Verb("watch", "", "the same whenever something changes, until ended"),
-    Verb("cleanup", "", "take everything of loopnet off the host"),
-    Verb("doctor", "", "what on this host is in the way, and the cure"),
-    Verb("guest-setup", "--format F", "what a guest of a native network needs"),
+    Verb("rewrite", "[FILE]", "filter: any network's XML in, loopnet XML out"),
+    Verb("convert", "NETWORK", "turn a libvirt network into a loopnet network"),
+    Verb("revert", "NETWORK", "restore a converted network"),
+    Verb("list", "", "show guests and their addresses"),
+    Verb("graph", "", "draw networks, guests and addresses, as SVG"),
+    Verb("ip", "GUEST", "print the address at which the host reaches a guest"),
+    Verb("reserve", "GUEST|MAC ADDRESS", "choose a guest's address"),
+    Verb("release", "GUEST|MAC", "give back a guest's address"),
+    Verb("publish", "GUEST PORTS", "open a guest's port to others, as 8080:80"),
+    Verb("unpublish", "GUEST PORTS", "close it again"),
+    Verb("status", "", "networks, lo, rules, hooks: is all as it should be?"),
+    Verb("plan", "", "print what sync would run; change nothing"),
+    Verb("sync", "", "repair what differs"),
+    Verb("watch", "", "do that whenever something changes, until stopped"),
+    Verb("cleanup", "", "remove everything of loopnet from the running host"),
+    Verb("doctor", "", "find what gets in the way, and what fixes it"),
+    Verb("guest-setup", "--format F", "print what a guest of a native network needs"),
     Verb("install-hooks", "", "let libvirt run loopnet's hooks"),
-    Verb("uninstall-hooks", "", "take them away again"),
+    Verb("uninstall-hooks", "", "remove them again"),
 )
 
 
@@ -113,12 +113,12 @@ def help_text() -> str:
     return "\n".join(
         (
             "usage: loopnet [--connect URI] COMMAND ...    loopnet --version | COMMAND --help",
-            f"Guests of libvirt at stable addresses out of 127.0.0.0/8. Version {__version__}.",
+            f"Stable addresses in 127.0.0.0/8 for libvirt guests. Version {__version__}.",
             "",
             *lines,
             "",
             f"  {'--connect URI':26} libvirt's, by default {DEFAULT_URI}",
-            "status: 0 done, 1 differs, not found; 2 input; 4 host refused; 5 permission",
+            "status: 0 done; 1 differs, not found; 2 input; 4 host refused; 5 permission",
             "",
         )
     )

@@ -104,7 +104,7 @@ class _Parser:
     def _check_key(self, key: _Token) -> None:
         if key.quoted or key.text not in _KEYS:
             known = ", ".join(_KEYS)
-            _fail(self.path, key.line, f"unknown setting {shown(key.text)}; there are: {known}")
+            _fail(self.path, key.line, f"unknown setting {shown(key.text)}; the settings are: {known}")
         if key.text in self.settings:
             first = self.settings[key.text].line
             _fail(self.path, key.line, f"{key.text} is set in line {first} already; remove one")
@@ -132,7 +132,7 @@ class _Parser:
         right = token and (_is(token, *marks) or (value and _is_value(token)))
         if not token or not right or (line and token.line != line):
             example = f"{key.text} = {_EXAMPLES[key.text]}"
-            _fail(self.path, line or key.line, f"{key.text} has no proper value; write {example}")
+            _fail(self.path, line or key.line, f"{key.text} has no valid value; write {example}")
         self.position += 1
         return token
 
@@ -140,7 +140,11 @@ class _Parser:
         if self.position < len(self.tokens):
             token, last = self.tokens[self.position], self.tokens[self.position - 1]
             if token.line == last.line:
-                _fail(self.path, token.line, f"{shown(token.text)} follows the value; put all in quotes")
+                _fail(
+                    self.path,
+                    token.line,
+                    f"{shown(token.text)} follows the value; put the whole value in quotes",
+                )
 
 
 def _is(token: _Token, *marks: str) -> bool:
@@ -188,7 +192,7 @@ def _choice(settings: dict[str, _Setting], key: str, default: str, path: str) ->
     choices = _CHOICES[key]
     if setting.is_list or setting.values[0] not in choices:
         given = f"{setting.values!r:.60}" if setting.is_list else shown(setting.values[0])
-        _fail(path, setting.line, f"{key} can't be {given}; it is one of: {', '.join(choices)}")
+        _fail(path, setting.line, f"{key} can't be {given}; it must be one of: {', '.join(choices)}")
     return setting.values[0]
 
 

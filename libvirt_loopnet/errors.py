@@ -1,6 +1,10 @@
-"""Typed errors, one class for each party who has to act; each carries its exit status."""
+"""Typed errors, one class for each party who has to act; each carries its exit status. And what collects them."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+
+from .records import NamedTuple
 
 
 class LoopnetError(Exception):
@@ -52,3 +56,24 @@ class PrivilegeError(LoopnetError):
     """The caller lacks the right to do this (status 5)."""
 
     status = 5
+
+
+class Hindrance(NamedTuple):
+    """Why something is not as it should be, though nothing is refused for it, and the command that fixes it."""
+
+    why: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.why}; fix it: {self.remedy}"
+
+
+def attempts(*deeds: Callable[[], object]) -> list[str]:
+    """Do each, whatever becomes of the others, as for what is undone; what failed."""
+    errors = []
+    for deed in deeds:
+        try:
+            deed()
+        except LoopnetError as error:
+            errors.append(str(error))
+    return errors

@@ -16,6 +16,9 @@ _SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01234567
 _LONGEST = 255 - len(".reservations")
 """Bytes of a file name (NAME_MAX, limits.h) but for the longest ending of ours."""
 _POLL = 0.01
+PATIENCE = 60.0
+"""Seconds to wait for a lock. Whoever holds one runs programs, each of which may take half a minute (process.TIMEOUT)
+where the machine is busy or slow; a guest's start is not refused for that."""
 
 
 def file_name(network_name: str) -> str:

@@ -29,7 +29,7 @@ GLOBAL_ID_BYTES = 5
 def parse_ipv6_prefix(text: str, what: str) -> IPv6Network:
     """Read a prefix that a network may have; ``what`` names it in the error.
 
-    Raises InputError when it is no IPv6 prefix, is neither ULA nor global, is not a /64, or has host bits set.
+    Raises InputError when it is not an IPv6 prefix, is neither ULA nor global, is not a /64, or has host bits set.
     """
     address, slash, length = text.partition("/")
     try:
@@ -38,17 +38,17 @@ def parse_ipv6_prefix(text: str, what: str) -> IPv6Network:
         prefix = IPv6Network((IPv6Address(address), int(length)), strict=False)
     except ValueError:
         raise InputError(
-            f"{what} {shown(text)} is no IPv6 prefix; write it as fd12:3456:789a:1::/64, or take ula"
+            f"{what} {shown(text)} is not an IPv6 prefix; write it as fd12:3456:789a:1::/64, or use ula"
         ) from None
     if prefix.prefixlen != LENGTH:
         raise InputError(
-            f"{what} {prefix} must be a /{LENGTH}, as guests choose the rest; take one of that length"
+            f"{what} {prefix} must be a /{LENGTH}, as guests choose the rest; use one of that length"
         )
     if prefix.network_address != IPv6Address(address):
         raise InputError(f"{what} {shown(text)} has host bits set; did you mean {prefix}?")
     if not (prefix.subnet_of(ULA) or prefix.subnet_of(GLOBAL)):
         raise InputError(
-            f"{what} {prefix} is neither in {ULA} nor in {GLOBAL}; take ula, or a prefix routed here"
+            f"{what} {prefix} is neither in {ULA} nor in {GLOBAL}; use ula, or a prefix routed here"
         )
     return prefix
 
@@ -80,7 +80,7 @@ def check_ipv6_overlap(name: str, prefix: IPv6Network, others: Iterable[tuple[st
     for other, taken in others:
         if other != name and prefix.overlaps(taken):
             raise ConflictError(
-                f"IPv6 prefix {prefix} of network {name} overlaps {taken} of network {other}; take another: "
+                f"IPv6 prefix {prefix} of network {name} overlaps {taken} of network {other}; choose another: "
                 f"virsh net-dumpxml --inactive {name} | loopnet rewrite --ipv6 PREFIX"
             )
 

@@ -28,7 +28,7 @@ KNOWN_USERS = (
 def parse_prefix(text: str, what: str) -> IPv4Network:
     """Read ADDRESS/LENGTH; ``what`` names it in the error.
 
-    Raises InputError when it is no IPv4 prefix, has host bits set, or has no length.
+    Raises InputError when it is not an IPv4 prefix, has host bits set, or has no length.
     """
     if "/" not in text:
         raise InputError(f"{what} {shown(text)} has no length; write it as ADDRESS/LENGTH")
@@ -36,7 +36,7 @@ def parse_prefix(text: str, what: str) -> IPv4Network:
     try:
         prefix = IPv4Network((IPv4Address(address), int(length)), strict=False)
     except ValueError:
-        raise InputError(f"{what} {shown(text)} is no IPv4 prefix; write it as ADDRESS/LENGTH") from None
+        raise InputError(f"{what} {shown(text)} is not an IPv4 prefix; write it as ADDRESS/LENGTH") from None
     if prefix.network_address != IPv4Address(address):
         raise InputError(f"{what} {address}/{prefix.prefixlen} has host bits set; did you mean {prefix}?")
     return prefix
@@ -45,10 +45,10 @@ def parse_prefix(text: str, what: str) -> IPv4Network:
 def check_loop_prefix(prefix: IPv4Network) -> IPv4Network:
     """Return ``prefix`` if a network may have it as its loop prefix, else raise InputError."""
     if not prefix.subnet_of(LOOPBACK):
-        raise InputError(f"loop prefix {prefix} is outside 127.0.0.0/8; take 127.1.0.0/24, say")
+        raise InputError(f"loop prefix {prefix} is outside 127.0.0.0/8; for example, use 127.1.0.0/24")
     if prefix.overlaps(HOST_RESERVED):
         raise InputError(
-            f"loop prefix {prefix} overlaps 127.0.0.0/16, which stays the host's; take 127.1.0.0/24, say"
+            f"loop prefix {prefix} overlaps 127.0.0.0/16, which stays the host's; for example, use 127.1.0.0/24"
         )
     _check_length(prefix, "loop prefix")
     return prefix
@@ -58,8 +58,7 @@ def check_guest_prefix(prefix: IPv4Network, loop_prefix: IPv4Network, mode: str)
     """Return ``prefix`` if it can be the guest prefix of ``loop_prefix``, else raise InputError."""
     if prefix.prefixlen != loop_prefix.prefixlen:
         raise InputError(
-            f"guest prefix {prefix} and loop prefix {loop_prefix} differ in length; "
-            "both hold the same host numbers"
+            f"guest prefix {prefix} and loop prefix {loop_prefix} differ in length; give both the same"
         )
     if mode == "native":
         if prefix != loop_prefix:
@@ -71,7 +70,7 @@ def check_guest_prefix(prefix: IPv4Network, loop_prefix: IPv4Network, mode: str)
         (IPv4Network("224.0.0.0/3"), "224.0.0.0/3"),
     ):
         if prefix.overlaps(other):
-            raise InputError(f"guest prefix {prefix} is inside {name}; take 10.127.1.0/24, say")
+            raise InputError(f"guest prefix {prefix} is inside {name}; for example, use 10.127.1.0/24")
     _check_length(prefix, "guest prefix")
     return prefix
 
@@ -125,7 +124,7 @@ def free_loop_prefix(length: int, taken: Iterable[IPv4Network]) -> IPv4Network:
                 if not any(first.overlaps(other) for other in avoid):
                     return first
     raise ConflictError(
-        f"no free prefix of length /{length} is left in 127.0.0.0/8; take a longer one, or "
+        f"no free prefix of length /{length} is left in 127.0.0.0/8; use a longer one, or "
         "undefine a loopnet network that is no longer needed"
     )
 
@@ -135,5 +134,5 @@ def check_overlap(name: str, prefix: IPv4Network, others: Iterable[tuple[str, IP
     for other, taken in others:
         if other != name and prefix.overlaps(taken):
             raise ConflictError(
-                f"loop prefix {prefix} of network {name} overlaps {taken} of network {other}; take another"
+                f"loop prefix {prefix} of network {name} overlaps {taken} of network {other}; choose another"
             )

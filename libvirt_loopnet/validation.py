@@ -36,7 +36,7 @@ def check_mac(what: str, mac: str) -> str:
     """``mac`` in lower case; ``what`` names its owner."""
     parts = mac.lower().split(":")
     if len(parts) != 6 or not all(len(part) == 2 and _HEX.issuperset(part) for part in parts):
-        raise InputError(f"{what}: {shown(mac)} is no MAC address; write it as 52:54:00:12:34:56")
+        raise InputError(f"{what}: {shown(mac)} is not a MAC address; write it as 52:54:00:12:34:56")
     return mac.lower()
 
 
@@ -44,7 +44,7 @@ def check_uuid(what: str, uuid: str) -> str:
     """``uuid`` as libvirt writes it; ``what`` names its owner."""
     digits = uuid.replace("-", "").lower()
     if len(digits) != 32 or not _HEX.issuperset(digits):
-        raise InputError(f"{what}: {shown(uuid)} is no UUID; make one with: uuidgen")
+        raise InputError(f"{what}: {shown(uuid)} is not a UUID; make one with: uuidgen")
     return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
@@ -53,7 +53,7 @@ def check_device(what: str, device: str) -> str:
     bad = not is_quotable(device) or any(char in "/:" or char.isspace() for char in device)
     if bad or device in ("", ".", "..") or len(device.encode()) > MAX_DEVICE:
         raise InputError(
-            f"{what}: {shown(device)} can't be a device's name; take at most {MAX_DEVICE} bytes "
+            f"{what}: {shown(device)} can't be a device's name; use at most {MAX_DEVICE} bytes "
             'without any of /:*" or white space'
         )
     return device
@@ -70,7 +70,7 @@ def check_domain(what: str, domain: str) -> str:
     plain = [label.replace("-", "a").replace("_", "a") for label in labels]
     if not all(label.isascii() and label.isalnum() for label in plain) or len(domain) > 253:
         raise InputError(
-            f"{what}: <domain name={shown(domain)}> is no DNS domain; take lower-case letters, "
+            f"{what}: <domain name={shown(domain)}> is not a DNS domain; use lower-case letters, "
             "digits and '-', with dots between"
         )
     return domain

@@ -135,20 +135,16 @@ def _definition(bridge: str) -> bytes:
     """What ``virsh net-define`` would make of ``loopnet define``: a file read at start gets nothing added."""
     # Copies of an image would share the prefix in IPv6 (RFC 4193, 3.2.1).
     chosen = choose(NAME, Asked(PREFIX, None, None, ipv6=Choice() if _chrooted() else None), ())
-    text = new_network(NAME, chosen.loop_prefix, chosen.guest_prefix, chosen.mode, ipv6=chosen.ipv6).decode()
-    mac = "52:54:00:" + os.urandom(3).hex(":")
-    changes = (
-        (f"<name>{NAME}</name>\n", f"<name>{NAME}</name>\n  <uuid>{uuid.uuid4()}</uuid>\n"),
-        (
-            '<bridge stp="off" delay="0"/>\n',
-            f"<bridge name='{bridge}' stp='off' delay='0'/>\n  <mac address='{mac}'/>\n",
-        ),
+    return new_network(
+        NAME,
+        chosen.loop_prefix,
+        chosen.guest_prefix,
+        chosen.mode,
+        ipv6=chosen.ipv6,
+        uuid=str(uuid.uuid4()),
+        bridge=bridge,
+        bridge_mac="52:54:00:" + os.urandom(3).hex(":"),
     )
-    for old, new in changes:
-        if text.count(old) != 1:
-            raise OSError(f"there is no place for {new!r} in a new network; please report this")
-        text = text.replace(old, new)
-    return text.encode()
 
 
 def _write(data: bytes) -> None:

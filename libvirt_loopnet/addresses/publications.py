@@ -21,7 +21,7 @@ from ..prefixes import TRANSIT, parse_prefix
 from ..validation import shown
 
 _FORM = "write it as PORT:PORT or HOST-ADDRESS:PORT:PORT, with /udp for UDP"
-_SAME = "a range has as many ports on both sides, as 8000-8010:8000-8010"
+_SAME = "both ranges must have the same number of ports, as in 8000-8010:8000-8010"
 _NOT_THE_LAN = (
     (IPv4Network("127.0.0.0/8"), "only this host can reach, and it reaches the guest already"),
     (IPv4Network("247.0.0.0/8"), "loopnet uses inside the host"),
@@ -41,7 +41,7 @@ def parse_publication(text: str) -> Publication:
         raise InputError(f"{shown(text)}: protocol {shown(protocol)} is neither tcp nor udp; {_FORM}")
     parts = ports.split(":")
     if len(parts) not in (2, 3):
-        raise InputError(f"{shown(text)} is no publication; {_FORM}")
+        raise InputError(f"{shown(text)} does not name a port to publish; {_FORM}")
     address = _address(text, parts[0]) if len(parts) == 3 else ANY_ADDRESS
     here, there = (_ports(text, part) for part in parts[-2:])
     if len(here) != len(there):
@@ -79,14 +79,14 @@ def _clients6(text: str) -> IPv6Network:
             raise ValueError
         prefix = IPv6Network((IPv6Address(address), int(length or "128")), strict=False)
     except ValueError:
-        raise InputError(f"{what} is no IPv6 prefix; write it as 2001:db8:1::/64") from None
+        raise InputError(f"{what} is not an IPv6 prefix; write it as 2001:db8:1::/64") from None
     if not slash:
         raise InputError(f"{what} has no length; write it as {address}/128")
     if prefix.network_address != IPv6Address(address):
         raise InputError(f"{what} has host bits set; did you mean {prefix}?")
     if prefix.subnet_of(LINK_LOCAL) or prefix.is_multicast:
         raise InputError(
-            f"{what}: nobody is forwarded from there; take one of the addresses that clients have"
+            f"{what}: nobody is forwarded from there; use one of the addresses that clients have"
         )
     return prefix
 
@@ -95,7 +95,7 @@ def _address(text: str, part: str) -> IPv4Address:
     try:
         address = IPv4Address(part)
     except ValueError:
-        raise InputError(f"{shown(text)}: {shown(part)} is no IPv4 address; {_FORM}") from None
+        raise InputError(f"{shown(text)}: {shown(part)} is not an IPv4 address; {_FORM}") from None
     if address != ANY_ADDRESS:
         for prefix, why in _NOT_THE_LAN:
             if address in prefix:
@@ -109,14 +109,14 @@ def _ports(text: str, part: str) -> range:
         return range(_port(text, part), _port(text, part) + 1)
     ports = range(_port(text, first), _port(text, last) + 1)
     if len(ports) < 2:
-        raise InputError(f"{shown(text)}: {part} is no range of ports; {_SAME}")
+        raise InputError(f"{shown(text)}: {part} is not a range of ports; {_SAME}")
     return ports
 
 
 def _port(text: str, part: str) -> int:
     plain = part.isascii() and part.isdigit() and part[0] != "0" and len(part) < 6
     if not plain or int(part) > 65535:
-        raise InputError(f"{shown(text)}: {shown(part)} is no port, 1 to 65535; {_FORM}")
+        raise InputError(f"{shown(text)}: {shown(part)} is not a port from 1 to 65535; {_FORM}")
     return int(part)
 
 
@@ -150,8 +150,8 @@ def check_free(wanted: Publication, kept: Mapping[str, Sequence[Reservation]]) -
                 if overlap(wanted, other):
                     who = reservation.name or reservation.mac
                     raise ConflictError(
-                        f"{wanted} can't be published: {other} of {who} in network {name} is; "
-                        f"first: loopnet unpublish {who} {other}"
+                        f"{wanted} can't be published: {other} of {who} in network {name} already is; "
+                        f"first run: loopnet unpublish {who} {other}"
                     )
 
 

@@ -28,7 +28,7 @@ _VERSIONS = {"1": 4, "2": 5, "3": 5, "4": 6}
 _SHARED = "/shared"
 _HEX = frozenset("0123456789abcdef")
 _LABEL = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
-MEND = "mend it by hand (guests keep their addresses) or move the file away (all get new ones)"
+MEND = "repair it by hand (guests keep their addresses) or move it away (all guests get new ones)"
 """What to do about a damaged file."""
 
 
@@ -160,11 +160,11 @@ def _check_distinct(reservations: Sequence[Reservation], path: str) -> None:
         if len(set(values)) < len(values):
             ordered = sorted(map(str, values))
             twice = next(a for a, b in zip(ordered, ordered[1:]) if a == b)
-            raise StateError(f"{path}: {what} {twice} stands there twice; {MEND}")
+            raise StateError(f"{path}: {what} {twice} appears twice; {MEND}")
     ports = [port for each in reservations for port in each.published]
     if len(ports) > 1:
         from .publications import clash
 
         twice_published = clash(ports)
         if twice_published:
-            raise StateError(f"{path}: {twice_published} claims a port that stands there already; {MEND}")
+            raise StateError(f"{path}: {twice_published} claims a port that is already there; {MEND}")

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 
 from ..errors import StateError
 from ..files import (
+    PATIENCE,
     file_name,
     lock_file,
     make_directory,
@@ -52,7 +53,7 @@ class Store:
         return () if text is None else parse(text, path)
 
     @contextmanager
-    def locked(self, timeout: float = 10.0) -> Iterator[Store]:
+    def locked(self, timeout: float = PATIENCE) -> Iterator[Store]:
         """Hold the lock of the whole store: load, change and save within.
 
         Waits up to ``timeout`` seconds, then raises StateError naming the holder. The lock goes
@@ -78,7 +79,7 @@ class Store:
         then), when the file there is damaged, or when ``reservations`` can't be written as such.
         """
         if not self._locked:
-            raise StateError("reservations were to be saved without the lock; please report this")
+            raise StateError("reservations would be saved without the lock; please report this")
         path = self._path(network_name)
         text = render(reservations)
         parse(text, path)

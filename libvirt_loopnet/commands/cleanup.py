@@ -1,7 +1,7 @@
-"""``loopnet cleanup``: everything of loopnet off the host, by what is found there alone.
+"""``loopnet cleanup``: remove everything of loopnet from the running host. It needs no saved state.
 
-Reservations stay, so that guests get their addresses again; so do hooks and definitions. One error
-does not keep the rest from going; all are told at the end.
+Reservations stay, so that guests get their addresses again; so do hooks and definitions. An error
+does not stop the rest; all errors are reported at the end.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ def run(_arguments: Namespace) -> int:
         try:
             stack.enter_context(settled(Store()))
         except LoopnetError as error:  # whoever holds the lock may be why this was called
-            note(f"{error}; going on without the lock")
+            note(f"{error}; continuing without the lock")
         removed = [*_clean_host(errors), *_clean_dnsmasq(errors), *_clean_bridges(errors)]
     print("\n".join(removed) if removed else "nothing to do")
     for network in runstate.active_networks():
-        note(f"network {network.name} is active, but out of service until: loopnet sync")
+        note(f"network {network.name} is active, but does not work until you run: loopnet sync")
     if errors:
         raise HostError("; ".join(dict.fromkeys(errors)))
     return 0

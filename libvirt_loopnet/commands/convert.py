@@ -1,7 +1,7 @@
-"""``loopnet convert``: a network of libvirt's becomes a loopnet network; its guests need no change.
+"""``loopnet convert``: turn a libvirt network into a loopnet network. Its guests need no change.
 
-Guests keep the addresses they have; the host reaches them at others, out of 127.0.0.0/8. A network
-that is active goes on as it was until it is restarted. loopnet revert puts everything back.
+Guests keep their addresses; the host reaches them at addresses in 127.0.0.0/8. An active network
+does not change until it is restarted. loopnet revert restores everything.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""``loopnet define``: a new network, with prefixes that no other loopnet network has.
+"""``loopnet define``: define a new network, with prefixes that no other loopnet network has.
 
-Without options it is a mapped network with the first free /24, 127.1.0.0/24 on the host and
-10.127.1.0/24 in its guests, and an IPv6 prefix of this host's own (RFC 4193). With --print-xml it
-is printed, for virsh net-define, and nothing else happens; that needs neither root nor libvirt.
+By default it is a mapped network with the first free /24 (127.1.0.0/24 on the host, 10.127.1.0/24
+in guests) and an IPv6 prefix of this host's own (RFC 4193). --print-xml only prints it, for virsh
+net-define, and needs neither root nor libvirt.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         "name", metavar="NAME", nargs="?", default=DEFAULT_NAME, help=f"by default {DEFAULT_NAME}"
     )
     prefix_options.add(parser)
-    parser.add_argument("--isolated", action="store_true", help="guests reach the host and each other alone")
-    parser.add_argument("--print-xml", action="store_true", help="print it, define nothing")
+    parser.add_argument("--isolated", action="store_true", help="guests reach only the host and each other")
+    parser.add_argument("--print-xml", action="store_true", help="print the definition and change nothing")
 
 
 def run(arguments: Namespace) -> int:
@@ -76,7 +76,7 @@ def run(arguments: Namespace) -> int:
         )
     user = known_user(chosen.loop_prefix)
     if user:
-        note(f"warning: {chosen.loop_prefix} is also used by {user}; mind it if you have that")
+        note(f"warning: {chosen.loop_prefix} is also used by {user}; choose another if you use that")
     return 0
 
 
@@ -132,8 +132,8 @@ def _define(name: str, asked: Asked, internet: str, uri: str) -> Chosen:
     with connect(uri) as connection:
         if any(info.name == name for info in connection.networks()):
             raise ConflictError(
-                f"there is a network {shown(name)} already; take another name, or make a loopnet "
-                f"network of it with: loopnet convert {name}"
+                f"there is a network {shown(name)} already; choose another name, or turn it into a loopnet "
+                f"network with: loopnet convert {name}"
             )
         ours = connection.loopnet_networks()
         chosen = choose(name, asked, [(n.name, n.loop_prefix) for n, _ in ours])

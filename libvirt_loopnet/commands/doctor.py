@@ -1,12 +1,13 @@
-"""``loopnet doctor``: what on this host gets in the way, and the command that mends it.
+"""``loopnet doctor``: find what on this host gets in the way, and the command that fixes it.
 
-Changes nothing. Status 1 if there is more than notes. ``--json`` prints an array of objects::
+It changes nothing. The status is 1 if it reports more than notes. ``--json`` prints an array of
+objects::
 
     id           stable name of the finding
     level        "error", "warning" or "note"
     what         what was found
     consequence  what follows from it
-    command      what mends it, or shows more
+    command      what fixes it, or shows more
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from ipaddress import IPv4Address
 from .. import config
 from ..addresses.store import Store
 from ..daemon import hookfiles, runstate
-from ..errors import LoopnetError
+from ..errors import Hindrance, LoopnetError
 from ..firewalls.obstacles import Foreign
-from ..host import facts, firewall, ipv6, leases, linux, obstacles, sockets
+from ..host import blocking_rules, facts, ipv6, leases, linux, other_firewalls, sockets
 from ..host.kernel import versions
 from ..model import Network, Publication
 from ..networks.dhcp import Problem, static_in
@@ -54,7 +55,7 @@ def run(arguments: Namespace) -> int:
 
 
 def _text(finding: Finding) -> str:
-    return f"{finding.level}: {finding.what}\n  so:   {finding.consequence}\n  mend: {finding.command}"
+    return f"{finding.level}: {finding.what}\n  so:   {finding.consequence}\n  fix:  {finding.command}"
 
 
 def look_around() -> Facts:
@@ -83,9 +84,9 @@ def look_around() -> Facts:
         selinux_hooks=facts.selinux_hooks(map(hookfiles.path, hookfiles.DRIVERS)),
         listeners=facts.listeners(),
         addresses=() if missing else _addresses({network.bridge for network in networks}),
-        foreign=Foreign() if missing else obstacles.find(networks, {network for network, _, _ in ports}),
+        foreign=Foreign() if missing else blocking_rules.find(networks, {network for network, _, _ in ports}),
         open_firewalls=_open_firewalls(),
-        firewall_problems=() if missing else firewall.observe().problems,
+        firewall_problems=() if missing else other_firewalls.observe().problems,
         drift=drift,
         unplugged=tuple((plugging.lacking(out), plugging.command(out)) for out in plugging.out_of_place()),
         untold=() if broken else tuple((str(each), each.command) for each in untold(Store())),
@@ -119,7 +120,7 @@ def _serves_dns(network: Network) -> bool:
     return "port=0" not in _options(DEFINITIONS, network)
 
 
-def _guest_leases(networks: Sequence[Network]) -> tuple[tuple[str, str], ...]:
+def _guest_leases(networks: Sequence[Network]) -> tuple[tuple[str, Hindrance], ...]:
     with suppress(LoopnetError):  # told of already
         if config.load().lease_addresses == "guest":
             return ()

@@ -1,7 +1,7 @@
-"""``loopnet graph``: a picture of this host as SVG, for a browser or a wiki.
+"""``loopnet graph``: draw this host as SVG, for a browser or a wiki.
 
-It shows lo and the uplink, each network with its bridge and prefixes, and each guest with its three
-addresses: as the host calls it (loop), as it sees itself (guest), and between the two (transit).
+The picture shows lo and the uplink, each network with its bridge and prefixes, and each guest with
+its three addresses: on the host (loop), in the guest (guest), and between the two (transit).
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from .shared.output import note
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--output", "-o", metavar="FILE", default="", help="write it there")
+    parser.add_argument(
+        "--output", "-o", metavar="FILE", default="", help="write it to FILE, not standard output"
+    )
 
 
 def run(arguments: Namespace) -> int:

@@ -1,16 +1,16 @@
-"""``loopnet guest-setup``: what a guest of a native network needs, printed for its own configuration.
+"""``loopnet guest-setup``: print what a guest of a native network needs, for its configuration.
 
-Such a guest has an address in 127.0.0.0/8 itself, and must be told that it may. One of these::
+Such a guest itself has an address in 127.0.0.0/8, and must be told to accept it. The formats::
 
-  cloud-init      user data for its first boot
-  networkd        a .network file of systemd-networkd
-  networkmanager  a hook for NetworkManager's dispatcher, which needs the file of sysctl beside it
+  cloud-init      user data for the first boot
+  networkd        a .network file for systemd-networkd
+  networkmanager  a hook for NetworkManager's dispatcher; needs the file that sysctl prints as well
   ifupdown        a hook for ifupdown, dhclient or dhcpcd
-  sysctl          a file for sysctl.d: enough where there is no ip rule and no dhclient
-  smbios          XML for its definition, where systemd 252 or later finds it; nothing in the image
-                  is changed. --domain puts it into the definition of that guest
+  sysctl          a file for sysctl.d; enough if the guest has no ip rule and no dhclient
+  smbios          XML for the guest's definition, for systemd 252 or later; nothing in the image
+                  changes. --domain puts it into the definition of that guest
 
-Guests of mapped networks need nothing of this. libvirt-loopnet(7) has a table of what was tried.
+Guests of mapped networks need none of this. libvirt-loopnet(7) has a table of tested systems.
 """
 
 from __future__ import annotations
@@ -27,10 +27,14 @@ from .shared.privileges import require_root
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("network", metavar="NETWORK", nargs="?", default="", help="by default the native one")
-    parser.add_argument("--format", choices=setup.FORMATS, required=True, help="see above")
-    parser.add_argument("--mac", metavar="MAC", default="", help="networkd, smbios: for this NIC alone")
-    parser.add_argument("--domain", metavar="GUEST", default="", help="smbios: define this guest so")
+    parser.add_argument(
+        "network", metavar="NETWORK", nargs="?", default="", help="by default, the only native network"
+    )
+    parser.add_argument("--format", choices=setup.FORMATS, required=True, help="one of those above")
+    parser.add_argument("--mac", metavar="MAC", default="", help="networkd, smbios: only for this NIC")
+    parser.add_argument(
+        "--domain", metavar="GUEST", default="", help="smbios: put it into the definition of this guest"
+    )
 
 
 def run(arguments: Namespace) -> int:
@@ -98,5 +102,5 @@ def _define(guest: str, name: str, uri: str) -> int:
             connection.define_domain(after)
     done = "is prepared" if after != before else "was prepared already"
     names = ", ".join(dict.fromkeys(nic.network for nic in nics))
-    print(f"guest {guest} {done} for {names}; its next start takes it")
+    print(f"guest {guest} {done} for {names}; it takes effect at the next start")
     return 0

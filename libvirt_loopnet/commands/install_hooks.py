@@ -1,4 +1,4 @@
-"""``loopnet install-hooks``: libvirt runs us from now on."""
+"""``loopnet install-hooks``: let libvirt run loopnet's hooks."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def tell_to_reload() -> None:
     """Say by which command daemons that run learn of hooks that came or went."""
     command = running.reload_command()
     if command:
-        note(f"a running daemon must be told: {command}")
+        note(f"tell the running daemon: {command}")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--root", metavar="DIR", default="", help="install below DIR, not /")
+    parser.add_argument("--root", metavar="DIR", default="", help="install them below DIR instead of /")
 
 
 def run(arguments: Namespace) -> int:
@@ -38,7 +38,7 @@ def run(arguments: Namespace) -> int:
     elif not root:
         tell_to_reload()
     if _others_can_write():
-        note(f"others than root can write to {hookfiles.PACKAGE}, and so run code as root")
+        note(f"users other than root can write to {hookfiles.PACKAGE}, and so run code as root")
     return 0
 
 

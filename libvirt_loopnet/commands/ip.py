@@ -1,7 +1,7 @@
-"""``loopnet ip``: for scripts, as in ``curl http://$(loopnet ip vm1)/``.
+"""``loopnet ip``: print a guest's address, for scripts: ``curl http://$(loopnet ip vm1)/``.
 
-A line for each NIC; with ``--all`` also for what was reserved with --also and --shared, and with ``--ipv6`` for
-all addresses that it was seen at.
+It prints one line per NIC; with ``--all``, also the addresses reserved with --also and --shared
+and, with ``--ipv6``, every address at which the guest was seen.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from .shared.ipv6 import whereabouts
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--ipv6", action="store_true", help="the IPv6 address that it has leased or is seen at"
+        "--ipv6", action="store_true", help="print the IPv6 address that it has leased or is seen at"
     )
-    parser.add_argument("guest", metavar="GUEST", help="vm1, vm1.loopnet or a MAC address")
-    parser.add_argument("--all", action="store_true", help="also what it has beside its first address")
+    parser.add_argument("guest", metavar="GUEST", help="vm1, vm1.loopnet, or a MAC address")
+    parser.add_argument("--all", action="store_true", help="also print additional addresses")
 
 
 def run(arguments: Namespace) -> int:

@@ -1,27 +1,27 @@
-"""``loopnet list``: who has which address.
+"""``loopnet list``: show guests and their addresses.
 
-``--json`` prints an array with one object for each NIC that has a reservation, and, to root, for each
-that is on a network's bridge and is not let in::
+``--json`` prints an array with one object for each NIC that has a reservation and, for root, for
+each NIC on a network's bridge that is not let in::
 
-    guest          libvirt's name of the guest; null where libvirt knows none for the NIC
-    dns_name       what resolves to the address while the guest runs; null where nothing does
+    guest          libvirt's name of the guest; null if libvirt knows none for the NIC
+    dns_name       the name that resolves to the address while the guest runs, or null
     name           its first part, a DNS label; "" if there is none
     network        libvirt's name of the network
     mac            MAC address
-    loop_address   the address on the host, null when the network isn't defined any more
-    guest_address  the address in the guest, likewise
-    ipv6_address   the address that is kept for it in the network's IPv6 prefix, null without one
-    tap            the host's device for the NIC, null while there is none
-    state          "up" while it is seen on the network's bridge, with carrier, and let in;
-                   "off" while its guest runs and it is not (see loopnet doctor), else "reserved";
-                   "unknown" for one that is not let in
-    also           array: loop addresses that are reserved for it beside that
-    shared         array: those that it may hold in turn with others, which have them here too
-    seen           array: loop addresses it uses beside that, which nobody has reserved
-    dropped        array: what it sent from, as it calls that, and was not let in, of late
+    loop_address   the address on the host; null if the network is no longer defined
+    guest_address  the address in the guest; likewise
+    ipv6_address   the address kept for it in the network's IPv6 prefix; null if there is no prefix
+    tap            the host's device for the NIC; null while there is none
+    state          "up": seen on the network's bridge, with carrier, and let in;
+                   "off": its guest runs, but it is not up (see loopnet doctor);
+                   "unknown": not let in; "reserved": all others
+    also           array: additional loop addresses, reserved for it alone
+    shared         array: additional loop addresses that it may hold in turn with other NICs
+    seen           array: loop addresses that it uses although nobody has reserved them
+    dropped        array: addresses, as the guest writes them, that it recently tried to send from
     published      array of objects: protocol, host_address (null: all), host_port, guest_port,
-                   ports (how many, from these on), from (prefix of those who may, null: everybody)
-    why, command   of an unknown one, why, and the command that lets it in or shows more; else null
+                   ports (how many, from these on), from (allowed clients' prefix; null: everybody)
+    why, command   why an unknown NIC is not let in, and what lets it in or shows more; else null
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``loopnet plan``: the very lines that ``loopnet sync`` would run. Status 1 when there are any."""
+"""``loopnet plan``: print what ``loopnet sync`` would run; change nothing. Status 1 if there is anything."""
 
 from __future__ import annotations
 

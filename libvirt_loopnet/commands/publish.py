@@ -1,9 +1,9 @@
-"""``loopnet publish``: let others reach a port of a guest, at a port of this host.
+"""``loopnet publish``: open a port of a guest to others, at a port of this host.
 
-As in ``loopnet publish vm1 8080:80``: whoever reaches this host at port 8080, the LAN, containers,
-other guests or the host itself (at localhost, too), reaches port 80 of vm1. It holds until ``loopnet
-unpublish`` or ``loopnet release``, across restarts of all, while the guest's network is active. The
-guest sees the client's own address, or that of its gateway where it could not answer it.
+After ``loopnet publish vm1 8080:80``, whoever reaches port 8080 of this host reaches port 80 of
+vm1: the LAN, containers, other guests and the host itself, also as localhost. The port is open
+while the guest's network is active, across restarts, until ``loopnet unpublish`` or ``loopnet
+release``. The guest sees the client's own address, or its gateway's if it could not answer that.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from .shared.privileges import require_root
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("guest", metavar="GUEST|MAC", help="a guest's name or its MAC address")
+    parser.add_argument("guest", metavar="GUEST|MAC", help="the guest's name, or a MAC address of it")
     parser.add_argument(
         "ports",
         metavar="[HOST-ADDRESS:]PORT[-PORT]:PORT[-PORT][/udp]",
-        help="the host's port, then the guest's; or a range of each",
+        help="the host's port, then the guest's; or two ranges",
     )
     parser.add_argument(
         "--from",
         dest="clients",
         metavar="PREFIX",
-        help="let only these in, as 192.0.2.0/24 or 2001:db8:1::/64; guests are known by their addresses in "
+        help="only for these clients, such as 192.0.2.0/24 or 2001:db8:1::/64; guests count by their addresses in "
         "127.0.0.0/8",
     )
 
@@ -56,8 +56,8 @@ def run(arguments: Namespace) -> int:
         )
     if entry.network and entry.network.internet == NONE:
         raise ConflictError(
-            f"network {entry.network.name} is isolated (internet='none'), and nobody but the host reaches its "
-            f"guests: {entry.loop_address}; if others may, take that attribute away: "
+            f"network {entry.network.name} is isolated (internet='none'), so only the host reaches its "
+            f"guests: {entry.loop_address}; to publish ports, remove that attribute: "
             f"virsh net-edit {entry.network.name}"
         )
     if wanted not in entry.reservation.published:
@@ -121,7 +121,7 @@ def check_unused(wanted: Publication) -> None:
     found = rival(wanted, sorted(waiting))
     if found:
         raise ConflictError(
-            f"{wanted} can't be published: {waiting[found]}; stop that program, or take another port or one of this "
+            f"{wanted} can't be published: {waiting[found]}; stop that program, or use another port or one of this "
             f"host's addresses, as in: loopnet publish GUEST 192.0.2.7:{wanted.port}:{wanted.guest_port}"
         )
 
@@ -140,7 +140,7 @@ def line_of(publication: Publication, kept: Reservation, entry: Entry) -> str:
 def doubts(wanted: Publication) -> Iterator[str]:
     """What makes one wonder about it."""
     if wanted.address != ANY_ADDRESS and str(wanted.address) not in _own_addresses():
-        yield f"{wanted.address} is no address of this host now; the port can be reached once it is"
+        yield f"{wanted.address} is not an address of this host now; the port can be reached once it is"
     if wanted.address == ANY_ADDRESS and wanted.is_ipv4:
         for (protocol, port), socket in sorted(sockets.at_localhost().items()):
             if protocol == wanted.protocol and port in wanted.ports:

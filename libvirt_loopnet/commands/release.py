@@ -1,7 +1,7 @@
-"""``loopnet release``: give addresses back, of one guest or of all that libvirt has forgotten.
+"""``loopnet release``: give back the addresses of a guest, or of all that libvirt no longer knows.
 
-``--also`` and ``--shared`` give back one that was reserved so, and leave the rest; a shared one for the
-guests that are named, or for all. That takes effect at once, also where guests use it.
+``--also`` and ``--shared`` give back one additional address and leave the rest; a shared one for
+the named guests, or for all. Both take effect at once, even if a guest uses the address.
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ def add_arguments(parser: ArgumentParser) -> None:
         "       loopnet release --shared ADDRESS [GUEST|MAC...]\n"
         "       loopnet release --dead [--yes]"
     )
-    parser.add_argument("guests", metavar="GUEST|MAC", nargs="*", help="whose address")
+    parser.add_argument("guests", metavar="GUEST|MAC", nargs="*", help="whose address to give back")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--also", metavar="ADDRESS", help="this one, which it has beside its first")
-    what.add_argument("--shared", metavar="ADDRESS", help="this one; of all that share it if none is named")
-    what.add_argument("--dead", action="store_true", help="all of guests that libvirt doesn't know any more")
-    parser.add_argument("--yes", action="store_true", help="with --dead: do it, else list them")
+    what.add_argument("--also", metavar="ADDRESS", help="only this additional address")
+    what.add_argument(
+        "--shared", metavar="ADDRESS", help="only this shared address; for all its guests if none is named"
+    )
+    what.add_argument("--dead", action="store_true", help="addresses of guests that libvirt no longer knows")
+    parser.add_argument("--yes", action="store_true", help="with --dead: give them back, not just list them")
 
 
 def run(arguments: Namespace) -> int:

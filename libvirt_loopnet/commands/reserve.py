@@ -1,12 +1,11 @@
-"""``loopnet reserve``: choose a guest's address by hand, or give it further ones.
+"""``loopnet reserve``: choose a guest's address, or give it additional ones.
 
-What a guest that runs has stays: its address, the rules that tie it to its NIC and DHCP's answer
-agree, and can't be changed at once. So it is refused, and takes effect when the guest is started,
-unless the guest uses the address already.
+A running guest keeps the address it has, so this is refused while the guest runs, unless it uses
+that address already.
 
-``--also`` and ``--shared`` keep an address beside it, at once, for one guest alone or for all that
-are named, who may hold it in turn, as keepalived has it. The guest sets it itself: DHCP and names
-know the first address alone.
+``--also`` and ``--shared`` reserve an additional address at once: for one guest alone, or for
+several that may hold it in turn, as keepalived moves it. The guest must configure it itself: DHCP
+and names use only the first address.
 """
 
 from __future__ import annotations
@@ -43,12 +42,16 @@ def add_arguments(parser: ArgumentParser) -> None:
         "       loopnet reserve --shared ADDRESS GUEST|MAC...\n"
         "       loopnet reserve --behind GUEST MAC ADDRESS"
     )
-    parser.add_argument("guests", nargs="*", metavar="GUEST|MAC", help="a guest's name or its MAC address")
+    parser.add_argument(
+        "guests", nargs="*", metavar="GUEST|MAC", help="the guest's name, or a MAC address of it"
+    )
     further = parser.add_mutually_exclusive_group()
-    further.add_argument("--also", metavar="ADDRESS", help="one more, for this guest alone")
-    further.add_argument("--shared", metavar="ADDRESS", help="one more, which these guests may hold in turn")
+    further.add_argument("--also", metavar="ADDRESS", help="an additional address, for this guest alone")
     further.add_argument(
-        "--behind", metavar="GUEST", default="", help="for a MAC address within this guest, behind its NIC"
+        "--shared", metavar="ADDRESS", help="an additional address that these guests may hold in turn"
+    )
+    further.add_argument(
+        "--behind", metavar="GUEST", default="", help="the MAC address belongs to a NIC inside this guest"
     )
 
 
@@ -141,6 +144,7 @@ def keep(network: Network, nic: Nic, number: int, tap: str) -> Reservation:
 
 
 def _refuse_live(network: Network, before: Sequence[Reservation], nic: Nic, number: int) -> None:
+    """The guest's own address, the rules that tie it to its NIC and DHCP's answer can't be changed at once."""
     port = next((p for p in runstate.live_ports(network.name) if p.mac == nic.mac), None)
     wanted = network.loop_address(number)
     if port is None or (nic.mac, wanted) in neighbours(network.bridge):
@@ -176,7 +180,7 @@ def parse_address(text: str) -> IPv4Address:
     try:
         return IPv4Address(text)
     except ValueError:
-        raise InputError(f"{shown(text)} is no IPv4 address; give 127.1.0.5, say") from None
+        raise InputError(f"{shown(text)} is not an IPv4 address; for example, give 127.1.0.5") from None
 
 
 def place(address: IPv4Address, known: Sequence[Network], mine: Sequence[Entry]) -> tuple[Network, int]:

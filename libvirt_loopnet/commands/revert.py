@@ -1,7 +1,7 @@
-"""``loopnet revert``: a converted network becomes what it was, to the byte.
+"""``loopnet revert``: restore a converted network, byte for byte.
 
-So does whether libvirt starts it by itself, and, with --restart, whether it is active.
-Reservations are kept, should it be converted once more.
+Its autostart setting is restored too and, with --restart, whether it is active. Reservations are
+kept, in case you convert it again.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """``loopnet rewrite``: a filter, as in ``virsh net-dumpxml default | loopnet rewrite``.
 
-Warnings about what guests will find different go to standard error.
+Warnings about changes that guests will notice go to standard error.
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ from .shared.output import note
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", nargs="?", default="", help="- is standard input")
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        nargs="?",
+        default="",
+        help="the network XML; by default or with -, standard input",
+    )
     prefix_options.add(parser)
     prefix_options.add_gateway(parser)
 

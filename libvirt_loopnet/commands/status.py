@@ -1,19 +1,19 @@
-"""``loopnet status``: is all as it should be? Status 0 if so, 1 if not.
+"""``loopnet status``: is everything as it should be? Status 0 if so, 1 if not.
 
 ``--json`` prints one object::
 
-    ok        true when nothing below needs mending
+    ok        true if nothing below needs repair
     networks  array, one object for each loopnet network that is active or defined:
               name, active, mode, bridge ("" before libvirt has chosen one), bridge_exists,
               loop_prefix, guest_prefix, transit_prefix,
               gateway, host: addresses of these two, the guest's and the loop address,
               domain, up: NICs plugged in, reserved: NICs that have an address
     lo        object: addresses (array, "127.0.0.1/16"), shrunk, reason
-    rules     true when all of our tables are loaded
+    rules     true if all of our tables are loaded
     published array of objects, as with list, and: guest (its name, or MAC address), network, active
               (the network is)
-    dropped   array of objects, one for each address that a guest sent from and was not let in, of
-              late: guest and network as above, mac, address (as the guest calls it), command
+    dropped   array of objects, one for each address that a guest recently sent from and that was
+              not let in: guest and network as above, mac, address (as the guest writes it), command
     hooks     object: network and qemu, each "installed", "missing", "foreign" or "dead"
     drift     array of lines: what ``loopnet sync`` would do
 """
@@ -43,8 +43,8 @@ COLUMNS = ("network", "state", "mode", "bridge", "loop_prefix", "guest_prefix", 
 _HOOKS = {
     hookfiles.INSTALLED: "installed",
     hookfiles.MISSING: "missing, run: loopnet install-hooks",
-    hookfiles.FOREIGN: "somebody else's file, see: " + hookfiles.DIRECTORY,
-    hookfiles.DEAD: "out of order, run: loopnet install-hooks",
+    hookfiles.FOREIGN: "another program's file, see: " + hookfiles.DIRECTORY,
+    hookfiles.DEAD: "broken, run: loopnet install-hooks",
 }
 
 
@@ -194,7 +194,7 @@ def _ipv6(status: Status) -> Iterator[str]:
             if network not in status.active:
                 yield f"{network.name} {prefix}"
             elif network.ipv6 and not seen.observed.ipv6.enabled:
-                yield f"{network.name} {prefix}, of no use: this host has no IPv6"
+                yield f"{network.name} {prefix}, unused: this host has no IPv6"
             elif network.internet == NONE:
                 yield f"{network.name} {prefix}, isolated"
             elif network.ipv6 and not is_router(seen.observed.ipv6, seen.desired.networks):
@@ -239,7 +239,7 @@ def _lengths(seen: Look) -> set[int]:
 
 def _reason(seen: Look) -> str:
     if seen.options.lo == "keep":
-        return "left alone, by lo = keep in the configuration"
+        return "left alone: lo = keep in the configuration"
     if not seen.desired.shrink_lo:
         return "as is: no network is active"
     if _is_shrunk(seen):

@@ -1,4 +1,4 @@
-"""``loopnet sync``: bring the host to what it should be, and say what that took."""
+"""``loopnet sync``: repair what differs from what should be, and print what was changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``loopnet uninstall-hooks``: libvirt runs us no more."""
+"""``loopnet uninstall-hooks``: remove loopnet's hooks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .shared.privileges import require_root
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--root", metavar="DIR", default="", help="as with install-hooks")
+    parser.add_argument("--root", metavar="DIR", default="", help="remove them below DIR instead of /")
 
 
 def run(arguments: Namespace) -> int:

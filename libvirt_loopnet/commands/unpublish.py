@@ -1,6 +1,6 @@
-"""``loopnet unpublish``: close a port that ``loopnet publish`` opened; connections end at once.
+"""``loopnet unpublish``: close a port that ``loopnet publish`` opened; its connections end at once.
 
-PORT alone, or a range, will do where it is no other's: the host's, ``loopnet unpublish vm1 8080``.
+The host's port or range is enough if it is unambiguous: ``loopnet unpublish vm1 8080``.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from .shared.privileges import require_root
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("guest", metavar="GUEST|MAC", help="a guest's name or its MAC address")
+    parser.add_argument("guest", metavar="GUEST|MAC", help="the guest's name, or a MAC address of it")
     parser.add_argument(
         "ports",
         metavar="PORTS",
         nargs="?",
         default="",
-        help="as loopnet list has them, or the host's alone",
+        help="as loopnet list shows them, or only the host's",
     )
-    parser.add_argument("--all", action="store_true", help="all of the guest's")
+    parser.add_argument("--all", action="store_true", help="all published ports of the guest")
 
 
 def run(arguments: Namespace) -> int:

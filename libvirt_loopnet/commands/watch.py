@@ -1,7 +1,7 @@
-"""``loopnet watch``: keep the host as it should be, mending what others undo as they do it.
+"""``loopnet watch``: keep the host as it should be; repair what others undo as they do it.
 
-Stays in the foreground until it is ended, and writes a line for each thing it mends. Waits for the
-kernel to tell of a change; looks every half minute as well, since sysctls and /etc/hosts change
+It runs in the foreground until stopped, and prints a line for each repair. It waits for the
+kernel to report a change, and also looks every half minute, since sysctls and /etc/hosts change
 unannounced. Under systemd it says when it is ready and feeds the watchdog.
 """
 
@@ -47,11 +47,9 @@ def run(arguments: Namespace) -> int:
     with suppress(KeyboardInterrupt), Changes(known.is_news) as changes:
         _notify("READY=1")
         while True:
-            _reopen()
-            if _differs(known):
-                _mend()
-            guests.plug_in()
-            _notify("WATCHDOG=1")
+            for part in (_reopen, lambda: _look(known), guests.plug_in):  # each may wait for a lock
+                part()
+                _notify("WATCHDOG=1")
             time.sleep(REST)
             changes.wait(PERIOD)
     _notify("STOPPING=1")
@@ -60,6 +58,11 @@ def run(arguments: Namespace) -> int:
 
 def _end(_signal: int, _frame: Optional[FrameType]) -> None:
     raise KeyboardInterrupt
+
+
+def _look(known: Known) -> None:
+    if _differs(known):
+        _mend()
 
 
 def _differs(known: Known) -> bool:
@@ -81,9 +84,9 @@ def _differs(known: Known) -> bool:
 def _mend() -> None:
     try:
         for line in mend():
-            _say(f"mended: {line}")
+            _say(f"repaired: {line}")
     except LoopnetError as error:  # a later look may do better
-        _say(f"not mended: {error}")
+        _say(f"not repaired: {error}")
 
 
 class Known:
@@ -105,9 +108,9 @@ def _reopen() -> None:
     """First, since whoever connects a VPN waits for it."""
     try:
         for line in reopen():
-            _say(f"mended: {line}")
+            _say(f"repaired: {line}")
     except LoopnetError as error:
-        _say(f"not mended: {error}")
+        _say(f"not repaired: {error}")
 
 
 class Guests:
@@ -130,13 +133,13 @@ class Guests:
                 back, left = plugging.plug_in(self._uri)
                 self._tried = {_key(each.nic) for each in left}  # who is back may be lost at once again
                 for nic in back:
-                    _say(f"mended: {plugging.plugged(nic)}")
+                    _say(f"repaired: {plugging.plugged(nic)}")
                 if back:
                     _mend()  # their taps are bound where rules are next made
-                self._complain(f"not mended: {plugging.unplugged(left)}" if left else "")
+                self._complain(f"not repaired: {plugging.unplugged(left)}" if left else "")
             self._tried &= out
         except LoopnetError as error:
-            self._complain(f"not mended: {error}")
+            self._complain(f"not repaired: {error}")
 
     def _complain(self, message: str) -> None:
         """Once is enough."""

@@ -91,6 +91,8 @@ def converge(host: Host, desired: HostState, *, thorough: bool = False) -> list[
     """
     before = _observe(host, desired, thorough)
     steps = _plan(host, before, desired, thorough)
+    if not steps:
+        return steps
     host.run([step for step in steps if step.tool not in (HOSTS, NFT_TABLE)])
     trouble = _attempt(host, [step for step in steps if step.tool == HOSTS])
     closed = _attempt(host, [step for step in steps if step.tool == NFT_TABLE])

@@ -68,7 +68,7 @@ def broken_networks() -> tuple[Network, ...]:
 def broken(network: Network) -> str:
     """What to say of one of them."""
     return (
-        f"network {network.name}: its bridge {network.bridge} is gone; make it anew with: "
+        f"network {network.name}: its bridge {network.bridge} is gone; recreate it with: "
         f"virsh net-destroy {network.name}; virsh net-start {network.name}"
     )
 
@@ -80,6 +80,6 @@ def brief(steps: Iterable[Step]) -> Iterator[str]:
             gone = step.text in (delete_tables(), delete_tables(with_ipv6=False))
             yield f"nft: tables loopnet (bridge, arp, ip) {'deleted' if gone else 'replaced'}"
         elif step.tool == NFT_TABLE:
-            yield f"nft: table {' '.join(step.text.split()[2:4])} told of our networks"
+            yield f"nft: table {' '.join(step.text.split()[2:4])} updated for our networks"
         elif step.tool != NETLINK:  # a part of the tables
             yield str(step)

@@ -36,4 +36,4 @@ def _forget(bridge: str, address: str) -> None:
         warn(str(error))
         return
     if done.status:  # it is gone already, or the host finds out by itself
-        warn(f"neighbour {address} on {bridge} could not be forgotten: {done.complaint}")
+        warn(f"neighbour {address} on {bridge} could not be removed: {done.complaint}")

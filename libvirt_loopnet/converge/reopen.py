@@ -9,7 +9,7 @@ from __future__ import annotations
 from .. import config
 from ..addresses.store import Store
 from ..firewalls.openings import NFT_TABLE, orders
-from ..host import firewall, ipv6, linux
+from ..host import ipv6, linux, other_firewalls
 from ..planning.plan import Step
 from . import apply
 from .drift import brief, settled
@@ -23,9 +23,9 @@ def reopen() -> list[str]:
     store, host = Store(), linux.Linux()
     with settled(store):
         desired = apply.survey(host, store, options)
-        chains = firewall.nft_chains()
+        chains = other_firewalls.nft_chains()
         observed = apply.of_ipv6(
-            firewall.observe(chains, desired.trusted), ipv6.observe((), chains, first=True), desired
+            other_firewalls.observe(chains, desired.trusted), ipv6.observe((), chains, first=True), desired
         )
         told = orders(observed, desired.networks, trusted=desired.trusted)
         steps = [Step(*order) for order in told if order.tool == NFT_TABLE]

@@ -48,7 +48,7 @@ def sources() -> str:
     for place in places():
         if all(os.path.isfile(os.path.join(place, driver)) for driver in DRIVERS):
             return place
-    raise HostError(f"the hooks are in none of {', '.join(places())}; install libvirt-loopnet anew")
+    raise HostError(f"the hooks are in none of {', '.join(places())}; reinstall libvirt-loopnet")
 
 
 def text(source: str, driver: str, package: str = PACKAGE) -> bytes:
@@ -60,7 +60,7 @@ def text(source: str, driver: str, package: str = PACKAGE) -> bytes:
     except OSError as error:
         raise state_error(file, error) from None
     if data.count(_PLACEHOLDER) != 1 or not _is_ours(data):
-        raise HostError(f"{file} is not libvirt-loopnet's hook; install libvirt-loopnet anew")
+        raise HostError(f"{file} is not libvirt-loopnet's hook; reinstall libvirt-loopnet")
     return data.replace(_PLACEHOLDER, b"\npackage=" + os.fsencode(shlex.quote(package)) + b"\n")
 
 

@@ -24,14 +24,15 @@ What that means for a NIC is in nics.py. Idempotent: a restarted daemon repeats 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 from .. import config
 from ..addresses.labels import alias
 from ..addresses.senders import siblings
 from ..addresses.store import Store
 from ..daemon import runstate
-from ..errors import ConflictError, HostError, InputError, LoopnetError
+from ..errors import ConflictError, HostError, InputError, attempts
 from ..guests.domains import Domain, Nic, move_networks, parse_domain
 from ..host import dnsmasq
 from ..host.kernel.taps import set_alias
@@ -40,7 +41,7 @@ from ..model import Guest, Network, Port, Reservation
 from ..networks.dhcp import static_in, static_of
 from ..networks.parsing import Definition, parse_hook
 from ..validation import check_device, check_mac, check_uuid
-from .nics import bind, change_elements, has_behind, join, leave, replace_all
+from .nics import bind, change_elements, forget_in_dnsmasq, has_behind, join, leave, replace_all
 
 
 def port_created(data: bytes) -> None:
@@ -142,16 +143,12 @@ def _take_back_all(
     joined: Iterable[Port], before: Mapping[Network, Sequence[Reservation]], store: Store
 ) -> None:
     """The refusal of one NIC says why; what was done for the others goes."""
-    for port in joined:
-        runstate.forget_port(port)
-    try:
-        for network, reservations in before.items():
-            store.save(network.name, reservations)
-            if dnsmasq.sync_hosts(network, reservations):
-                dnsmasq.reload(network.name)
-        replace_all(store)
-    except LoopnetError as error:
-        warn(f"undoing what was done for a guest: {error}")
+    undo: list[Callable[[], object]] = [partial(runstate.forget_port, port) for port in joined]
+    for network, reservations in before.items():
+        undo.append(partial(store.save, network.name, reservations))
+        undo.append(partial(forget_in_dnsmasq, network, reservations))
+    for failed in attempts(*undo, lambda: replace_all(store)):
+        warn(f"undoing what was done for a guest: {failed}")
 
 
 def guest_stopped(data: bytes) -> None:
@@ -179,8 +176,8 @@ def guest_arrives(data: bytes) -> None:
         network = _network_of(nic, networks)
         if network and _number(store.load(network.name), nic) is None:
             raise ConflictError(
-                f"guest {domain.name} brings {nic.mac} to network {network.name}, where no address is reserved "
-                f"for it; reserve here the one it has there: loopnet reserve {nic.mac} ADDRESS"
+                f"guest {domain.name} comes with {nic.mac} on network {network.name}, where no address is reserved "
+                f"for it; reserve the one it has on the other host: loopnet reserve {nic.mac} ADDRESS"
             )
     guest_move(data)
 

@@ -5,7 +5,7 @@ They plan the whole host, and are idempotent. Those of guests are in guests.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 from .. import config, process
 from ..addresses import pool
@@ -13,7 +13,7 @@ from ..addresses.store import Store
 from ..converge.apply import establish, force, survey
 from ..converge.evict import evict
 from ..daemon import leftover, runstate
-from ..errors import ConflictError, HostError, InputError, LoopnetError
+from ..errors import ConflictError, HostError, InputError, LoopnetError, attempts
 from ..host import confinement, dnsmasq, leases, linux, sockets
 from ..host.kernel import iproute
 from ..ipv6 import check_ipv6_overlap
@@ -38,7 +38,7 @@ def network_start(data: bytes) -> None:
     missing = [option for option in missing_options(definition, network) if option not in spare]
     if missing:
         raise InputError(
-            f"network {network.name} lacks the dnsmasq option {missing[0]!r}; put it right: "
+            f"network {network.name} lacks the dnsmasq option {missing[0]!r}; fix it: "
             f"virsh net-dumpxml --inactive {network.name} | loopnet rewrite > new.xml; virsh net-define new.xml"
         )
     denied = confinement.of_reservations()
@@ -59,7 +59,7 @@ def network_start(data: bytes) -> None:
             dnsmasq.sync_hosts(network, _with_own_hosts(store, network, definition))
             obstacle = leases.prepare(network, options.lease_addresses, given)
         except LoopnetError:
-            for error in _attempts(
+            for error in attempts(
                 lambda: store.save(network.name, before),
                 lambda: dnsmasq.remove(network.name),
                 lambda: leases.remove(network.name, network.bridge),
@@ -77,7 +77,7 @@ def _check_sockets(network: Network, dns: bool) -> None:
     if rivals:
         raise ConflictError(
             f"network {network.name}: {rivals[0]}, which its dnsmasq needs at {host}; stop that program or "
-            "let it serve only the addresses it is for (not 0.0.0.0 or ::)"
+            "make it listen only on the addresses it needs (not 0.0.0.0 or ::)"
         )
     for socket in sockets.inside(network.loop_prefix):
         warn(
@@ -94,13 +94,13 @@ def _check_addresses(network: Network, bridges: set[str]) -> None:
         if address in network.loop_prefix or address in network.transit_prefix:
             raise ConflictError(
                 f"network {network.name}: {address} on {dev} is inside {network.loop_prefix}; "
-                f"take it away (ip address del {address} dev {dev}) or choose another loop prefix"
+                f"remove it (ip address del {address} dev {dev}) or choose another loop prefix"
             )
         if dev != "lo" and address in LOOPBACK and dev not in bridges and linux.routes_loopback(dev):
             # A guest of a native network: no rule of ours could tell what it gets there from an attack.
             raise ConflictError(
                 f"network {network.name}: this host itself is at {address} on {dev}, and loopnet's rules would "
-                "cut it off; give it a NIC on a network that is not in 127.0.0.0/8 (loopnet's mode mapped, say)"
+                "cut it off; give it a NIC on a network that is not in 127.0.0.0/8 (loopnet's mapped mode will do)"
             )
 
 
@@ -146,7 +146,7 @@ def network_started(data: bytes) -> None:
 def _undo_start(host: linux.Linux, store: Store, options: Options, network: Network) -> Iterable[str]:
     runstate.forget(network.name)
     errors: list[str] = []
-    yield from _attempts(
+    yield from attempts(
         lambda: errors.extend(force(host, survey(host, store, options, stopping=network))),
         lambda: dnsmasq.stop(network.name),
         lambda: linux.delete_device(network.bridge),
@@ -180,7 +180,7 @@ def network_updated(data: bytes) -> None:
         try:
             _update(network, store, reservations)
         except LoopnetError:
-            for error in _attempts(lambda: _update(network, store, before)):
+            for error in attempts(lambda: _update(network, store, before)):
                 warn(f"network {network.name}, undoing its update: {error}")
             raise
     if errors:
@@ -204,7 +204,7 @@ def network_stopped(data: bytes) -> None:
     with store.locked():
         runstate.forget(network.name)
         errors = force(host, survey(host, store, _options_or_default(), stopping=network))
-        errors += _attempts(
+        errors += attempts(
             lambda: dnsmasq.remove(network.name), lambda: leases.remove(network.name, network.bridge)
         )
     leftover.end()
@@ -216,18 +216,8 @@ def _options_or_default() -> Options:
     try:
         return config.load()
     except LoopnetError as error:
-        warn(f"{error}; going on with the defaults")
+        warn(f"{error}; continuing with the defaults")
         return Options()
-
-
-def _attempts(*deeds: Callable[[], object]) -> list[str]:
-    errors = []
-    for deed in deeds:
-        try:
-            deed()
-        except LoopnetError as error:
-            errors.append(str(error))
-    return errors
 
 
 def _read(data: bytes) -> tuple[Definition, Network]:

@@ -16,7 +16,7 @@ from ..addresses.senders import Siblings, binding, guest, siblings
 from ..addresses.store import Store
 from ..converge.evict import evict
 from ..daemon import runstate
-from ..errors import ConflictError, HostError, LoopnetError
+from ..errors import ConflictError, HostError, LoopnetError, attempts
 from ..host import dnsmasq, names
 from ..host.kernel.nftables import nft
 from ..host.kernel.taps import is_plugged
@@ -30,6 +30,7 @@ from ..validation import shown
 def join(network: Network, port: Port, static: Static, store: Store, data: bytes = b"") -> None:
     """``static``: what the network's definition wants; ``data``: what the hook was given, where it has a port."""
     was_live = runstate.is_live(port)
+    undo: list[Callable[[], object]] = []
     try:
         others = runstate.ports_of(network.name, port.mac)
         present = [each for each in others if (each.uuid, each.tap) != (port.uuid, port.tap)]
@@ -39,11 +40,13 @@ def join(network: Network, port: Port, static: Static, store: Store, data: bytes
             runstate.note_portless(port, network.bridge)
         else:
             runstate.note_port(port, data)  # first: replacing all rules must include it
+        if not was_live:
+            undo.append(lambda: runstate.forget_port(port))
         try:
-            _admit(network, port, static, store, is_new=not (present or was_live))
+            _admit(network, port, static, store, undo, is_new=not (present or was_live))
         except Exception:
-            if not was_live:
-                runstate.forget_port(port)
+            for failed in attempts(*undo):
+                warn(f"network {network.name}, undoing a port: {failed}")
             raise
     except LoopnetError as error:
         if not was_live:
@@ -69,8 +72,16 @@ def _quoted(name: str) -> str:
     return quote(name)
 
 
-def _admit(network: Network, port: Port, static: Static, store: Store, *, is_new: bool) -> None:
-    """Let the NIC in; nothing has changed when that fails."""
+def _admit(
+    network: Network,
+    port: Port,
+    static: Static,
+    store: Store,
+    undo: list[Callable[[], object]],
+    *,
+    is_new: bool,
+) -> None:
+    """Let the NIC in; ``undo`` gets what takes that back, in this order, should it fail."""
     number = static.number(port.mac) if is_new else None  # one in use keeps what it has
     before = store.load(network.name)
     after, kept = pool.reserve(
@@ -84,22 +95,22 @@ def _admit(network: Network, port: Port, static: Static, store: Store, *, is_new
     )
     old = next((each for each in before if each.mac == kept.mac), None)
     nic = guest(network.name, kept, siblings(after))
-    try:
-        store.save(network.name, after)
-        _tell_dnsmasq(network, before, after, kept)
-        if old and (old.number, old.uuid or kept.uuid) != (kept.number, kept.uuid):
-            replace_all(store)  # what it had goes, from its siblings too; its ports lead elsewhere now
-        elif not old and any(each.published for each in after):
-            replace_all(store)  # one more who may ask for the ports of others
-        elif is_new and has_behind(after, kept.uuid):
-            replace_all(store)
-        else:
-            change_elements(_admitting(network, kept, after, is_new=not (old and old.uuid)), store)
-        if not old or old.number != kept.number:
-            evict(network, after)
-    except Exception:
-        _take_back(network, port, before, nic if is_new else None, store)
-        raise
+    undo.append(lambda: store.save(network.name, before))
+    undo.append(lambda: forget_in_dnsmasq(network, before))
+    if is_new:
+        undo.append(lambda: _forget_in_rules(network, before, nic, store))
+    store.save(network.name, after)
+    _tell_dnsmasq(network, before, after, kept)
+    if old and (old.number, old.uuid or kept.uuid) != (kept.number, kept.uuid):
+        replace_all(store)  # what it had goes, from its siblings too; its ports lead elsewhere now
+    elif not old and any(each.published for each in after):
+        replace_all(store)  # one more who may ask for the ports of others
+    elif is_new and has_behind(after, kept.uuid):
+        replace_all(store)
+    else:
+        change_elements(_admitting(network, kept, after, is_new=not (old and old.uuid)), store)
+    if not old or old.number != kept.number:
+        evict(network, after)
     _publish(lambda: _names_with(network, after, nic) if config.load().names == "hosts" else None)
 
 
@@ -136,31 +147,18 @@ def _admitting(network: Network, kept: Reservation, all_kept: Sequence[Reservati
     )
 
 
-def _take_back(
-    network: Network, port: Port, before: Sequence[Reservation], new: Guest | None, store: Store
-) -> None:
-    """What was done for a NIC that is refused; ``new`` unless it was live before."""
+def forget_in_dnsmasq(network: Network, before: Sequence[Reservation]) -> None:
+    """dnsmasq has these reservations again, and no others."""
+    if dnsmasq.sync_hosts(network, before):
+        dnsmasq.reload(network.name)
 
-    def forget_in_dnsmasq() -> None:
-        if dnsmasq.sync_hosts(network, before):
-            dnsmasq.reload(network.name)
 
-    def forget_in_rules() -> None:
-        if new and new.also:  # live NICs of its domain were to send as it
-            runstate.forget_port(port)
-            replace_all(store)
-        elif new:
-            spare = [] if new.number in {each.number for each in before} else [(network.name, new.number)]
-            nft(delete_elements([network], [new], [], spare))
-
-    def forget_in_store() -> None:
-        store.save(network.name, before)
-
-    for undo in (forget_in_store, forget_in_dnsmasq, forget_in_rules):
-        try:
-            undo()
-        except LoopnetError as error:  # the refusal says why
-            warn(f"network {network.name}, undoing a port: {error}")
+def _forget_in_rules(network: Network, before: Sequence[Reservation], new: Guest, store: Store) -> None:
+    if new.also:  # live NICs of its domain were to send as it
+        replace_all(store)
+    else:
+        spare = [] if new.number in {each.number for each in before} else [(network.name, new.number)]
+        nft(delete_elements([network], [new], [], spare))
 
 
 def _publish(entries: Callable[[], list[names.Entry] | None]) -> None:

@@ -50,7 +50,7 @@ class _Reader:
     def start(self, tag: str, given: dict[str, str]) -> None:
         self.path.append(tag)
         if len(self.path) == 1 and tag != "domain":
-            raise InputError(f"expected <domain>, got <{local_name(tag)}>; take it from: virsh dumpxml GUEST")
+            raise InputError(f"expected <domain>, got <{local_name(tag)}>; get it from: virsh dumpxml GUEST")
         if self.path == _INTERFACE:
             self._type = given.get("type", "")
             self._nic = Nic("", "", "")

@@ -35,13 +35,11 @@ def add(definition: bytes, strings: Sequence[str]) -> bytes:
     document = Document(definition)
     root = document.root
     if root.tag != "domain":
-        raise InputError(
-            f"expected <domain>, got <{local_name(root.tag)}>; take it from: virsh dumpxml GUEST"
-        )
+        raise InputError(f"expected <domain>, got <{local_name(root.tag)}>; get it from: virsh dumpxml GUEST")
     name, os = text_of(root, "name"), root.find("os")
     if os is None or text_of(os, "type") != "hvm":
         raise InputError(
-            f"guest {shown(name)} is no virtual machine and has no SMBIOS; take another --format"
+            f"guest {shown(name)} is not a virtual machine and has no SMBIOS; use another --format"
         )
     _turn_on(document, name, os)
     info, oem = root.find("sysinfo[@type='smbios']"), root.find("sysinfo[@type='smbios']/oemStrings")
@@ -63,7 +61,7 @@ def _turn_on(document: Document, name: str, os: Node) -> None:
     elif smbios.get("mode") != "sysinfo":
         raise ConflictError(
             f"guest {shown(name)} has <smbios mode={shown(smbios.get('mode', ''))}/>, which takes no strings; "
-            "make it mode='sysinfo' with virsh edit, or take another --format"
+            "make it mode='sysinfo' with virsh edit, or use another --format"
         )
 
 

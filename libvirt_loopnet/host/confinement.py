@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 
+from ..errors import Hindrance
 from .dnsmasq import read
 
 PROFILES = "/sys/kernel/security/apparmor/profiles"
@@ -34,28 +35,29 @@ _DIRECTORIES = ("/var/lib/libvirt/dnsmasq/*.loopnet/", "/var/lib/libvirt/dnsmasq
 """How rules that let dnsmasq read the reservations begin."""
 
 
-def of_reservations() -> str:
-    """Why a confined dnsmasq can't read the reservations, with the remedy; '' if it can."""
+def of_reservations() -> Hindrance | None:
+    """Why a confined dnsmasq can't read the reservations; None if it can."""
     if not _apparmor_enforces():
-        return ""
+        return None
     given = _text(PROFILE) + _text(LOCAL_RULES)
     if OWN_RULES in given or any(directory in given for directory in _DIRECTORIES):
-        return ""
-    return f"AppArmor keeps dnsmasq from reading the reservations; let it: {_remedy(f'{_DIRECTORIES[0]}{{,*}} r,')}"
+        return None
+    remedy = _remedy(f"{_DIRECTORIES[0]}{{,*}} r,")
+    return Hindrance("AppArmor keeps dnsmasq from reading the reservations", remedy)
 
 
-def of_script(path: str) -> str:
-    """Why a confined dnsmasq can't run the lease script ``path``, with the remedy; '' if it can."""
+def of_script(path: str) -> Hindrance | None:
+    """Why a confined dnsmasq can't run the lease script ``path``; None if it can."""
     if selinux_enforces() and selinux_type(path) != SCRIPT_TYPE:
-        return (
-            f"SELinux is enforcing, and by its label {path} has no module that lets dnsmasq run it and watch the "
-            f"reservations; install the package libvirt-loopnet-selinux; restorecon {path}"
+        return Hindrance(
+            f"SELinux is enforcing, and {path} lacks the label that lets dnsmasq run it and watch the reservations",
+            f"install the package libvirt-loopnet-selinux; restorecon {path}",
         )
     given = _text(LOCAL_RULES)
     if not _apparmor_enforces() or f"{path} " in given or (path == PACKAGED and OWN_RULES in given):
-        return ""
+        return None
     rules = f"{path} rix, /{{,usr/}}bin/{{timeout,logger}} rix,"
-    return f"AppArmor keeps dnsmasq from running {path}; let it: {_remedy(rules)}"
+    return Hindrance(f"AppArmor keeps dnsmasq from running {path}", _remedy(rules))
 
 
 def selinux_enforces() -> bool:

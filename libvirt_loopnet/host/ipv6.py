@@ -9,7 +9,7 @@ from ipaddress import IPv6Address, IPv6Network
 from ..firewalls.openings import Firewalls
 from ..model import Network
 from ..planning.ipv6 import FORWARDING, MARK, Observed6, Route6, settings, uplinks
-from . import firewall
+from . import other_firewalls
 
 ROUTES = "/proc/net/ipv6_route"
 ADDRESSES = "/proc/net/if_inet6"
@@ -80,10 +80,10 @@ def with_ip6tables(seen: Firewalls, observed: Observed6, networks: Iterable[Netw
     """``seen`` with what it takes to know of IPv6, where it is, or was, of ``networks``' concern. Raises HostError."""
     if not (observed.has_table or any(network.ipv6_prefixes for network in networks)):
         return seen
-    saved = tuple((tool, firewall.save(tool)) for tool in seen.ip6tools)
+    saved = tuple((tool, other_firewalls.save(tool)) for tool in seen.ip6tools)
     return seen._replace(
         ip6tables=saved,
-        bridges=firewall.bridges() if saved else seen.bridges,
+        bridges=other_firewalls.bridges() if saved else seen.bridges,
         uplink6=next(iter(uplinks(observed.routes)), ""),
     )
 

@@ -24,7 +24,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from ipaddress import IPv6Address
 
-from ..errors import HostError, StateError
+from ..errors import Hindrance, StateError
 from ..files import state_error
 from ..model import MAPPED, Network
 from ..networks.dnsmasq_options import ipv6_options, lease_option
@@ -49,11 +49,12 @@ _SCRIPTS = (
 )
 _SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._+-")
 _MIXED = "mixed"
-_SAY_SO = 'lease-addresses = "guest" in /etc/libvirt-loopnet.conf says that it is meant'
+_REINSTALL = "reinstall libvirt-loopnet"
+_SAY_SO = 'if that is intended, lease-addresses = "guest" in /etc/libvirt-loopnet.conf'
 
 
-def prepare(network: Network, addresses: str, options: Sequence[str], root: str = ROOT) -> str:
-    """Lay out both files for the start of ``network``; why libvirt will list guest addresses, '' if it won't.
+def prepare(network: Network, addresses: str, options: Sequence[str], root: str = ROOT) -> Hindrance | None:
+    """Lay out both files for the start of ``network``; why libvirt will list guest addresses, None if it won't.
 
     ``addresses`` is the setting lease-addresses, ``options`` are the dnsmasq options of the definition. A native
     network, whose guests have one address only, needs no script, and has the first file empty. Raises StateError.
@@ -61,7 +62,7 @@ def prepare(network: Network, addresses: str, options: Sequence[str], root: str 
     from . import ipv6  # a guest's events read leases only
 
     mapped = network.mode == MAPPED
-    why = _obstacle(network, options) if mapped else ""
+    why = _obstacle(network, options) if mapped else None
     lines = [f"dhcp-script={script()}"] if mapped and not why else []
     lines += ipv6_options(network) if ipv6.is_enabled() else []
     try:
@@ -71,7 +72,7 @@ def prepare(network: Network, addresses: str, options: Sequence[str], root: str 
     try:
         sync(network, addresses, root)
     except StateError as error:
-        return str(error)  # a list, for which no network is refused
+        return Hindrance(str(error), "loopnet sync")  # a list, for which no network is refused
     return why
 
 
@@ -129,13 +130,14 @@ def remove_others(active: Sequence[Network], root: str = ROOT) -> list[str]:
     return gone
 
 
-def obstacle(network: Network, options: Sequence[str], root: str = ROOT) -> str:
-    """Why libvirt lists guest addresses of the running ``network``, '' if it needn't."""
+def obstacle(network: Network, options: Sequence[str], root: str = ROOT) -> Hindrance | None:
+    """Why libvirt lists guest addresses of the running ``network``, None if it needn't."""
     if network.mode != MAPPED:
-        return ""
+        return None
     why = _obstacle(network, options)
     if not why and "dhcp-script=" not in _text(_configuration(network.name, root)):
-        return f"it was started without; virsh net-destroy {network.name}; virsh net-start {network.name}"
+        restart = f"virsh net-destroy {network.name}; virsh net-start {network.name}"
+        return Hindrance("the network was started without the lease script", restart)
     return why
 
 
@@ -154,16 +156,16 @@ def _is_ipv6(text: str) -> bool:
     return True
 
 
-def script() -> str:
-    """The lease script of this installation. Raises HostError when dnsmasq can't run any."""
+def script() -> str | Hindrance:
+    """The lease script of this installation, or why dnsmasq can't run any."""
     for path in _SCRIPTS:
         if os.path.isfile(path):
             if not os.access(path, os.X_OK):  # on a file system mounted noexec as well
-                raise HostError(f"{path} can't be executed")
+                return Hindrance(f"{path} can't be executed", "loopnet install-hooks")
             if not _SAFE.issuperset(path):  # dnsmasq has a shell run it
-                raise HostError(f"the path {path} has characters that a shell takes for its own")
+                return Hindrance(f"the path {path} has characters that are special to a shell", _REINSTALL)
             return path
-    raise HostError(f"the lease script is in none of {', '.join(_SCRIPTS)}; install libvirt-loopnet anew")
+    return Hindrance(f"the lease script is in none of {', '.join(_SCRIPTS)}", _REINSTALL)
 
 
 def helper() -> str:
@@ -171,20 +173,20 @@ def helper() -> str:
     return next((path for path in HELPERS if os.access(path, os.X_OK)), "")
 
 
-def _obstacle(network: Network, options: Sequence[str]) -> str:
+def _obstacle(network: Network, options: Sequence[str]) -> Hindrance | None:
     if lease_option(network.name) not in options:
-        return (
-            f"the definition lacks the dnsmasq option {lease_option(network.name)!r}; put it in: virsh net-dumpxml "
-            f"--inactive {network.name} | loopnet rewrite > new.xml; virsh net-define new.xml"
+        return Hindrance(
+            f"the definition lacks the dnsmasq option {lease_option(network.name)!r}",
+            f"virsh net-dumpxml --inactive {network.name} | loopnet rewrite > new.xml; virsh net-define new.xml",
         )
     if any(option.startswith("dhcp-script=") for option in options):
-        return f"the definition has a dhcp-script of its own; {_SAY_SO}"
+        return Hindrance("the definition has a dhcp-script of its own", _SAY_SO)
     if not helper():
-        return f"libvirt's lease helper is in none of {', '.join(HELPERS)}"
-    try:
-        return confinement.of_script(script())
-    except HostError as error:
-        return str(error)
+        return Hindrance(
+            f"libvirt's lease helper is in none of {', '.join(HELPERS)}", "reinstall libvirt's network driver"
+        )
+    found = script()
+    return found if isinstance(found, Hindrance) else confinement.of_script(found)
 
 
 def _line(network: Network, addresses: str, root: str) -> bytes:

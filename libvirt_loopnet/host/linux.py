@@ -20,7 +20,7 @@ from ..planning.plan import CONNTRACK, HOSTS, IP, NETLINK, NFT, SYSCTL, Step, in
 from ..planning.state import Observed, Tap
 from ..ruleset.moves import batch, parse
 from ..ruleset.tables import IPV6_TABLE, TABLES
-from . import firewall, ipv6, names
+from . import ipv6, names, other_firewalls
 from .kernel import conntrack, iproute, nfnetlink
 from .kernel.nftables import nft
 
@@ -31,6 +31,10 @@ SYSFS_NET = "/sys/class/net"
 class Linux:
     """Host as ruled by the kernel this runs on, in the network namespace this runs in."""
 
+    def __init__(self) -> None:
+        self._listed: tuple[bytes, str] = b"", ""
+        """What canonical() was last given, and its answer: each takes a namespace and one more Python."""
+
     def observe(
         self,
         devices: Iterable[str],
@@ -39,7 +43,7 @@ class Linux:
         firewalls: Firewalls | None = None,
         trusted: Collection[str] = (),
     ) -> Observed:
-        chains = firewall.nft_chains() if firewalls is None else None
+        chains = other_firewalls.nft_chains() if firewalls is None else None
         seen = iproute.look()
         looked_at = {*devices, *(r.dev for r in seen.routes if r.ours and r.dev != "lo")}
         return Observed(
@@ -49,7 +53,7 @@ class Linux:
             route_localnet=frozenset(dev for dev in looked_at if _route_localnet(dev)),
             ruleset=_list_tables() if ruleset else _empty_or_unknown(chains),
             hosts=_published_names(),
-            firewalls=firewall.observe(chains, trusted) if firewalls is None else firewalls,
+            firewalls=other_firewalls.observe(chains, trusted) if firewalls is None else firewalls,
             macs=frozenset((dev, _sysfs(dev, "address")) for dev in looked_at),
             neighbours=seen.neighbours,
             ipv6=ipv6.observe(looked_at, chains, first=firewalls is None),
@@ -64,10 +68,13 @@ class Linux:
         root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         python = ["/usr/bin/python3", "-I", "-S", "-c", code, root]
         moved = "\n".join(str(each) for network in networks for each in inserts(network))
-        result = process.run(["unshare", "--net", *python], f"{moved}\0{script}".encode())
-        if result.status:
-            raise HostError(f"nft refused the rules: {_last_line(result.stderr)}")
-        return result.stdout.decode()
+        given = f"{moved}\0{script}".encode()
+        if given != self._listed[0]:
+            result = process.run(["unshare", "--net", *python], given)
+            if result.status:
+                raise HostError(f"nft refused the rules: {_last_line(result.stderr)}")
+            self._listed = given, result.stdout.decode()
+        return self._listed[1]
 
     def taps(self, bridges: Iterable[str]) -> list[Tap]:
         return [
@@ -161,7 +168,7 @@ def _run_hosts(texts: list[str]) -> None:
 
 def _run_firewall(tool: str, texts: list[str]) -> None:
     for text in texts:
-        firewall.run(tool, text)
+        other_firewalls.run(tool, text)
 
 
 _RUNNERS = {

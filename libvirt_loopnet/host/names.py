@@ -106,7 +106,7 @@ def _error(path: str, error: OSError, done: str) -> LoopnetError:
     what = f"{path}, for guests' names, can't be {done}: {reason}"
     if error.errno in (errno.EACCES, errno.EPERM) and os.geteuid() != 0:
         return PrivilegeError(f"{what}; run this as root")
-    return HostError(f'{what}; mend that, or set names = "off" in /etc/libvirt-loopnet.conf')
+    return HostError(f'{what}; fix that, or set names = "off" in /etc/libvirt-loopnet.conf')
 
 
 class _Change(NamedTuple):
@@ -129,7 +129,7 @@ def _publish(path: str, entries: Entries) -> bool:
         with suppress(_Changed):
             _write(path, change)
             return True
-    raise HostError(f"{path} is changed by another program all the time; find it: fuser -v {path}")
+    raise HostError(f"{path} keeps being changed by another program; find it: fuser -v {path}")
 
 
 def _change(path: str, entries: Entries) -> _Change | None:
@@ -289,7 +289,7 @@ def _lines(data: bytes) -> list[bytes]:
 def _entry(address: IPv4Address | IPv6Address, names: tuple[str, ...]) -> bytes:
     for name in names:
         if not name or not _NAME.issuperset(name):
-            raise InputError(f"{name!r} is no host name; use letters, digits, '-' and '.'")
+            raise InputError(f"{name!r} is not a host name; use letters, digits, '-' and '.'")
     return " ".join([str(address), *names]).encode() + _GUEST
 
 

@@ -23,7 +23,7 @@ class Problem(NamedTuple):
     """What takes it out again; flags as it was added with."""
 
     def __str__(self) -> str:
-        return f"{self.what}; take it out: {self.command}"
+        return f"{self.what}; remove it: {self.command}"
 
 
 class Static(NamedTuple):
@@ -64,7 +64,7 @@ def padded_mac(mac: str) -> str:
 
 def _range(network: Network, given: Element) -> Problem:
     text = f"<range start='{given.get('start')}' end='{given.get('end')}'/>"
-    what = f"network {network.name}: {text} is for nobody, since each NIC has an address of its own"
+    what = f"network {network.name}: {text} has no effect, since each NIC has an address of its own"
     return Problem(what, _delete(network, "range", text))
 
 

@@ -51,7 +51,7 @@ def network_element(root: Element) -> Element:
     element = root.find("network") if root.tag in _AROUND else root
     if element is None or element.tag != "network":
         raise InputError(
-            f"expected <network>, got <{local_name(root.tag)}>; take it from: virsh net-dumpxml NETWORK"
+            f"expected <network>, got <{local_name(root.tag)}>; get it from: virsh net-dumpxml NETWORK"
         )
     return element
 
@@ -69,7 +69,7 @@ def own_element(network: Element) -> Element | None:
     if len(found) > 1 or found[0].tag != OWN_TAG:
         name = network.findtext("name")
         raise InputError(
-            f"network {shown(name)}: metadata must hold one <loopnet:network>; mend it with: virsh net-edit"
+            f"network {shown(name)}: metadata must hold one <loopnet:network>; fix it with: virsh net-edit"
         )
     return found[0]
 
@@ -93,7 +93,7 @@ def describe(element: Element, own: Element) -> Network:
     guest_prefix = _guest_prefix(own, loop_prefix, mode)
     gateway = host_number(name, "gateway", own.get("gateway", str(DEFAULT_GATEWAY)), loop_prefix)
     if gateway == host:
-        raise InputError(f"network {name}: gateway and host number are both {host}; give one another")
+        raise InputError(f"network {name}: the gateway and the host both have number {host}; change one")
     bridge, bridge_mac = bridge_of(name, element)
     uuid = element.findtext("uuid")
     ipv6 = _ipv6(name, element, own.get("ipv6", NONE))
@@ -139,7 +139,7 @@ def _ipv6_interface(name: str, ip: Element) -> IPv6Interface:
         return IPv6Interface((ip.get("address"), int(ip.get("prefix") or 64)))
     except ValueError:
         given = " ".join(f"{key}={shown(value)}" for key, value in ip.attrib.items())
-        raise InputError(f"network {name}: <ip {given}> is no IPv6 address with a prefix") from None
+        raise InputError(f"network {name}: <ip {given}> is not an IPv6 address with a prefix") from None
 
 
 def ipv4_address(name: str, ip: Element) -> tuple[IPv4Address, IPv4Network]:
@@ -149,7 +149,7 @@ def ipv4_address(name: str, ip: Element) -> tuple[IPv4Address, IPv4Network]:
         return address, IPv4Network((address, _length(address, ip)), strict=False)
     except ValueError:
         given = " ".join(f"{key}={shown(value)}" for key, value in ip.attrib.items())
-        raise InputError(f"network {name}: <ip {given}> is no IPv4 address with a prefix") from None
+        raise InputError(f"network {name}: <ip {given}> is not an IPv4 address with a prefix") from None
 
 
 def prefixes_of(network: Element, old: Network | None) -> tuple[IPv4Network, ...]:
@@ -196,7 +196,7 @@ def _check_own(name: str, own: Element) -> None:
     for key, known in choices:
         given = own.get(key, known[0])
         if given not in known:
-            raise InputError(f"network {name}: {key} {shown(given)} is unknown; take {' or '.join(known)}")
+            raise InputError(f"network {name}: {key} {shown(given)} is unknown; use {' or '.join(known)}")
 
 
 def _loop_prefix(name: str, element: Element) -> tuple[IPv4Network, int]:
@@ -225,8 +225,8 @@ def _ipv6(name: str, element: Element, text: str) -> IPv6Network | None:
     prefix = parse_ipv6_prefix(text, f"network {name}: ipv6")
     if ipv6_elements(element):
         raise InputError(
-            f"network {name} has an IPv6 <ip> of its own, beside which loopnet gives it no prefix; "
-            "take one of the two out"
+            f"network {name} has an IPv6 <ip> of its own, so loopnet gives it no prefix; "
+            "remove one of the two"
         )
     return prefix
 

@@ -59,11 +59,11 @@ def _convert(
 def _keep(draft: Network, host: Reservation, kept: list[Reservation], warnings: list[str]) -> None:
     what = f"network {draft.name}: host number {host.number} of {host.mac or host.name or 'a guest'}"
     if host.number not in draft.guest_numbers:
-        warnings.append(f"{what} is not in {draft.loop_prefix} and was dropped")
+        warnings.append(f"{what} can't be a guest's in {draft.loop_prefix} and was dropped")
     elif host.number in (draft.gateway, draft.host):
         warnings.append(f"{what} is the network's own address and was dropped")
     elif any(host.number == other.number for other in kept):
-        warnings.append(f"{what} is another guest's too, which keeps it")
+        warnings.append(f"{what} also belongs to another guest, which keeps it")
     elif host.mac and any(host.mac == other.mac for other in kept):
         warnings.append(f"{what} was dropped, this guest has another number already")
     else:

@@ -68,8 +68,12 @@ def new_network(
     addresses: str = FREE,
     internet: str = ALL,
     ipv6: IPv6Network | None = None,
+    *,
+    uuid: str = "",
+    bridge: str = "",
+    bridge_mac: str = "",
 ) -> bytes:
-    """A complete definition, for virsh net-define as it stands; libvirt picks bridge and UUID.
+    """A complete definition, for virsh net-define as it stands; libvirt picks UUID and bridge where they aren't given.
 
     The gateway is host number 1, the host has the last usable one.
     Raises InputError for a name or prefixes that a loopnet network can't have.
@@ -78,9 +82,9 @@ def new_network(
     host = loop_prefix.num_addresses - 2
     network = Network(
         name=check_name(name),
-        uuid="",
-        bridge="",
-        bridge_mac="",
+        uuid=uuid,
+        bridge=bridge,
+        bridge_mac=bridge_mac,
         mode=mode,
         loop_prefix=loop_prefix,
         guest_prefix=guest_prefix,
@@ -94,14 +98,17 @@ def new_network(
     )
     # netmask, as libvirt's own network has it: vagrant-libvirt compares nothing else (network_util.rb)
     ip = {"address": str(network.loop_address(host)), "netmask": str(loop_prefix.netmask)}
+    given = {"name": bridge} if bridge else {}
     return pretty(
         make(
             "network",
             {},
             make("name", {}, text=name),
+            *([make("uuid", {}, text=uuid)] if uuid else []),
             make("metadata", {}, own_metadata(network, ())),
             make("forward", {"mode": "open"}),
-            make("bridge", {"stp": "off", "delay": "0"}),
+            make("bridge", {**given, "stp": "off", "delay": "0"}),
+            *([make("mac", {"address": bridge_mac})] if bridge_mac else []),
             make("domain", {"name": network.domain, "localOnly": "yes"}),
             make("ip", ip),
             dnsmasq_element(dnsmasq_options(network)),

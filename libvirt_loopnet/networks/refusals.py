@@ -15,24 +15,24 @@ REFUSALS = {
     "or digit; rename the network",
     "no-name": "the network has no <name>; give it one",
     "forwarder": "network {name} is isolated (no <forward>), but its DNS asks others (<dns><forwarder>), "
-    "which is a way out; take one of the two away",
+    "which is a way out; remove the forwarder or add a <forward>",
     "device": "network {name}: forward mode {mode} puts guests on a device of the host's LAN, so "
-    "that libvirt gives them no addresses to replace; make a network with: loopnet define",
+    "that libvirt gives them no addresses to replace; define a new network with: loopnet define",
     "hostdev": "network {name}: forward mode {mode} hands a device of the host to each guest, so "
-    "that no bridge sees their packets; make a network with: loopnet define",
-    "forward": "network {name}: forward mode {mode} is unknown; take nat, route or open",
+    "that no bridge sees their packets; define a new network with: loopnet define",
+    "forward": "network {name}: forward mode {mode} is unknown; use nat, route or open",
     "no-ip": "network {name} has no <ip>, hence no addresses to replace; add one, or make a "
     "network with: loopnet define",
     "ipv6-only": "network {name} has IPv6 addresses only; add an IPv4 <ip> first",
     "many-ipv4": "network {name} has {count} IPv4 <ip> elements, and a guest's host number must "
     "stand for one address; keep one of them",
-    "family": "network {name}: <ip family={family}> is neither ipv4 nor ipv6; mend it",
-    "long": "network {name}: {prefix} has no room for a guest beside gateway and host; take /29 "
+    "family": "network {name}: <ip family={family}> is neither ipv4 nor ipv6; correct it",
+    "long": "network {name}: {prefix} has no room for a guest beside gateway and host; use /29 "
     "or shorter, or give --guest-prefix",
-    "short": "network {name}: {prefix} doesn't fit beside 127.0.0.0/16 in 127.0.0.0/8; take /9 or "
+    "short": "network {name}: {prefix} doesn't fit beside 127.0.0.0/16 in 127.0.0.0/8; use /9 or "
     "longer, or give --guest-prefix",
     "gateway": "network {name}: its own address {address} is the first or last of {prefix}; give it another",
-    "loopback": "network {name} is in 127.0.0.0/8 already ({prefix}); say --mode native, or give "
+    "loopback": "network {name} is in 127.0.0.0/8 already ({prefix}); use --mode native, or give "
     "--guest-prefix",
     "element": "network {name}: <{element}> in <{parent}> is unknown; check the definition with: "
     "virt-xml-validate FILE network",

@@ -101,7 +101,7 @@ def rewrite_network(
     """
     root = parse(xml)
     if network_element(root) is not root:
-        raise InputError("expected <network>, got a status file; take: virsh net-dumpxml NETWORK")
+        raise InputError("expected <network>, got a status file; use: virsh net-dumpxml NETWORK")
     check_rewritable(root)
     asked = _Asked(loop_prefix, guest_prefix, mode, addresses, ipv6, gateway, tuple(taken))
     own = own_element(root)
@@ -213,9 +213,9 @@ def _loop_prefix(name: str, prefix: IPv4Network, asked: _Asked) -> IPv4Network:
 def _fitting(draft: Network, asked: _Asked) -> Network:
     """``draft``, if its prefixes and gateway fit each other and the other networks."""
     if draft.mode not in MODES:
-        raise InputError(f"mode {shown(draft.mode)} is unknown; take {' or '.join(MODES)}")
+        raise InputError(f"mode {shown(draft.mode)} is unknown; use {' or '.join(MODES)}")
     if draft.addresses not in ADDRESSES:
-        raise InputError(f"addresses {shown(draft.addresses)} is unknown; take {' or '.join(ADDRESSES)}")
+        raise InputError(f"addresses {shown(draft.addresses)} is unknown; use {' or '.join(ADDRESSES)}")
     check_guest_prefix(draft.guest_prefix, check_loop_prefix(draft.loop_prefix), draft.mode)
     check_overlap(draft.name, draft.loop_prefix, asked.taken)
     host_number(draft.name, "gateway", str(draft.gateway), draft.loop_prefix)

@@ -28,9 +28,9 @@ def _forward(root: Element) -> Iterator[str]:
         return
     device = forward.get("dev") or next((i.get("dev") for i in forward.findall("interface")), "")
     if device:
-        yield f"guests reach out by every route of the host, no longer through {shown(device)} alone"
+        yield f"guests go out by any route of the host, no longer only through {shown(device)}"
     if forward.get("mode", "nat") == "route":
-        yield "guests reach out by masquerade, and nothing new reaches them from outside any more"
+        yield "guests go out by masquerade, and nothing new reaches them from outside any more"
     nat = forward.find("nat")
     if nat is None:
         return
@@ -45,7 +45,7 @@ def _prefixes(root: Element, network: Network, old: Network | None) -> Iterator[
         yield f"guests with static addresses must move from {former} to {network.guest_prefix}"
     user = known_user(network.loop_prefix)
     if user:
-        yield f"{network.loop_prefix} is also used by {user}; mind it if you have that"
+        yield f"{network.loop_prefix} is also used by {user}; choose another if you use that"
     if any(route.get("family", "ipv4") == "ipv4" for route in root.findall("route")):
         yield "IPv4 <route> stays, but what a guest forwards for others is dropped"
 
@@ -63,4 +63,4 @@ def _dhcp(root: Element) -> Iterator[str]:
 
 def _ipv6(root: Element, network: Network) -> Iterator[str]:
     if ipv6_elements(root) and not network.ipv6_forward:
-        yield "libvirt has no firewall rules for its IPv6 any more, as ever in forward mode open"
+        yield "libvirt has no firewall rules for its IPv6 any more, as always in forward mode open"

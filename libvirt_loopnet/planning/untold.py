@@ -143,7 +143,7 @@ class _Judgement:
         if carried:
             port = self._holders.get(carried)
             guest = port.owner if port and port.owner_uuid else ""
-            self._refuse(mac, device, f"{device} is for {carried} alone", bool(guest) and not kept, guest)
+            self._refuse(mac, device, f"{device} is only for {carried}", bool(guest) and not kept, guest)
         elif not kept:
             self._refuse(mac, device, "no address is reserved for it", can_reserve=True)
         elif kept.uuid:

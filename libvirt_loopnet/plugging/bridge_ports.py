@@ -33,7 +33,7 @@ class Place(NamedTuple):
 def unplugged(places: Iterable[Place]) -> list[tuple[Place, LiveNic]]:
     """NICs of running guests that belong to an active network and are not plugged into it.
 
-    Either the tap is no port of the bridge, or libvirt has no network port for the NIC, so that no hook was
+    Either the tap is not a port of the bridge, or libvirt has no network port for the NIC, so that no hook was
     told and nobody lets it in (who put the tap there by hand?). One that libvirt has plugged into the bridge itself
     needs no port.
     """

@@ -34,8 +34,8 @@ def _programs(facts: Facts) -> Iterator[Finding]:
             "too-old",
             ERROR,
             what,
-            "no loopnet network can start" if program == "nft" else "loopnet was never seen to work with it",
-            f"upgrade {_PACKAGES.get(program, program)}; all of Debian 12 and Ubuntu 22.04 is new enough",
+            "no loopnet network can start" if program == "nft" else "nobody has seen loopnet work with it",
+            f"upgrade {_PACKAGES.get(program, program)}; the versions in Debian 12 and Ubuntu 22.04 are new enough",
         )
     if facts.nft_refusal and "nft" not in dict(facts.old):
         yield Finding(
@@ -97,7 +97,7 @@ def _lo(facts: Facts) -> Iterator[Finding]:
             "lo-managed",
             NOTE,
             f"{manager} may bring back 127.0.0.1/8 on lo",
-            "loopnet works all the same, but status tells of drift",
+            "loopnet works all the same, but status reports drift",
             'set lo = "keep" in /etc/libvirt-loopnet.conf, or run loopnet watch',
         )
 
@@ -108,8 +108,8 @@ def _bridges(facts: Facts) -> Iterator[Finding]:
             "bridge-managed",
             WARNING,
             f"systemd-networkd configures {bridge}, as {path} matches it",
-            "it takes guests' taps off their bridge and addresses away, at any time",
-            f"let [Match] in {path} name your own interfaces only; networkctl reload",
+            "at any time, it may take guests' taps off their bridge and remove addresses",
+            f"let [Match] in {path} match only your own interfaces; networkctl reload",
         )
 
 
@@ -143,7 +143,7 @@ def _definitions(facts: Facts) -> Iterator[Finding]:
             "dhcp",
             WARNING,
             problem.what,
-            "the network isn't started again as it is defined",
+            "the network will not start again as it is defined",
             problem.command,
         )
 
@@ -176,7 +176,7 @@ def _published(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "published-address",
                 NOTE,
-                f"{publication} of guest {guest} is published at an address that this host hasn't now",
+                f"{publication} of guest {guest} is published at an address that this host does not have now",
                 "nobody reaches the guest there",
                 "ip -4 address",
             )
@@ -189,19 +189,18 @@ def _rivals(facts: Facts) -> Iterator[Finding]:
             ERROR,
             rival,
             f"network {network} can't start: its dnsmasq needs the port",
-            "stop that program, or let it serve only the addresses it is for (not 0.0.0.0 or ::); ss -lnp",
+            "stop that program, or make it listen only on the addresses it needs (not 0.0.0.0 or ::); ss -lnp",
         )
 
 
 def _leases(facts: Facts) -> Iterator[Finding]:
-    for network, reason in facts.guest_leases:
-        why, _, command = reason.partition("; ")
+    for network, found in facts.guest_leases:
         yield Finding(
             "leases",
             WARNING,
-            f"libvirt lists the addresses that guests of network {network} see, since {why}",
-            "virsh domifaddr, libnss-libvirt and all that asks libvirt names addresses that don't work here",
-            command.removeprefix("put it in: ").removeprefix("let it: ") or "loopnet install-hooks",
+            f"libvirt lists the addresses that guests of network {network} see, since {found.why}",
+            "virsh domifaddr, libnss-libvirt and every program that asks libvirt show addresses that don't work here",
+            found.remedy,
         )
 
 
@@ -224,7 +223,7 @@ def _guests(facts: Facts) -> Iterator[Finding]:
             "unplugged",
             WARNING,
             what,
-            "nobody reaches it there, and it reaches nobody",
+            "it can't be reached there, and reaches nobody",
             command,
         )
 
@@ -235,7 +234,7 @@ def _untold(facts: Facts) -> Iterator[Finding]:
             "unknown-nic",
             WARNING,
             what,
-            "it has no address of loopnet's, and reaches neither this host nor anything beyond",
+            "it has no loopnet address, and reaches neither this host nor anything beyond",
             command,
         )
 
@@ -246,7 +245,7 @@ def _senders(facts: Facts) -> Iterator[Finding]:
             "sender-dropped",
             WARNING if inside else NOTE,
             what,
-            "it reaches nobody from there, and nobody reaches it",
+            "from there it reaches nobody, and nobody reaches it",
             command,
         )
 
@@ -266,8 +265,8 @@ def _ipv6(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "ipv6-router",
             NOTE,
-            f"the kernel learns the IPv6 default route of {device} from router advertisements, which it would not "
-            "hear any more if it forwarded",
+            f"the kernel learns the IPv6 default route of {device} from router advertisements, and would stop "
+            "listening to them if it forwarded",
             "guests have no IPv6 beyond this host",
             f"sysctl -w net.ipv6.conf.{device}.accept_ra=2; loopnet sync",
         )

@@ -28,7 +28,7 @@ def explain(network: Network, kept: Sequence[Reservation], mac: str, address: IP
     if number is None:
         return Dropped(
             f"{what}, which is not in {network.guest_prefix} of network {network.name}",
-            "let the guest ask DHCP, and do NAT for those behind it",
+            "let the guest use DHCP, and NAT for those behind it",
             False,
         )
     loop = network.loop_address(number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
+from ..errors import Hindrance
 from ..firewalls.obstacles import Foreign
 from ..model import Network, Publication
 from ..networks.dhcp import Problem
@@ -64,7 +65,7 @@ class Facts(NamedTuple):
     networkd_bridges: tuple[tuple[str, str], ...] = ()
     """(bridge of ours, .network file by which systemd-networkd configures it)."""
     lo_option: str = "shrink"
-    guest_leases: tuple[tuple[str, str], ...] = ()
+    guest_leases: tuple[tuple[str, Hindrance], ...] = ()
     """(network, why libvirt lists the addresses its guests see, against the configuration)."""
     rivals: tuple[tuple[str, str], ...] = ()
     """(network that is not up, program with the port that its dnsmasq needs)."""

@@ -35,8 +35,8 @@ def firewalls(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "firewall-unknown",
             WARNING,
-            f"table {table} can't be read: nft writes no proper JSON of it",
-            "nobody knows what it drops, and only the program it belongs to can change it",
+            f"table {table} can't be read: nft prints broken JSON for it",
+            "loopnet can't tell what it drops, and only the program it belongs to can change it",
             f"nft --terse list table {table}",
         )
     yield from _kept_in(facts)
@@ -62,7 +62,7 @@ def _opened(facts: Facts, obstacle: Obstacle) -> str:
     names = ", ".join(f'"{name}"' for name in [*facts.open_firewalls, table])
     line = f"open-firewalls = [ {names} ]"
     return (
-        f"loopnet sync, with {line} in {CONFIG}; or until the table is made anew: {'; '.join(obstacle.mend)}"
+        f"loopnet sync, with {line} in {CONFIG}; or until the table is recreated: {'; '.join(obstacle.mend)}"
     )
 
 
@@ -97,16 +97,16 @@ def _of_ways(facts: Facts, kept: _Kept) -> Iterator[Finding]:
         yield Finding(
             "firewall-around",
             WARNING,
-            f"{', '.join(ways.by)}: the host's own {family}traffic isn't let out by {device}, guests' is",
-            f"guests go round that, as soon as the route leads to {device}",
+            f"{', '.join(ways.by)}: the host's own {family}traffic is not let out by {device}, but guests' traffic is",
+            f"guests bypass these rules as soon as the route leads to {device}",
             _keep_in(facts, kept),
         )
     if not ways.elsewhere and not ways.open:
         yield Finding(
             "firewall-closed",
             NOTE,
-            f"{', '.join(ways.by)}: for all that can be told, the host's own {family}traffic gets out by no interface",
-            "guests are let out by none either, until it does",
+            f"{', '.join(ways.by)}: it seems that the host's own {family}traffic gets out by no interface",
+            "so guests are let out by none either",
             rules,
         )
     elif facts.published:
@@ -114,7 +114,7 @@ def _of_ways(facts: Facts, kept: _Kept) -> Iterator[Finding]:
             "firewall-published",
             NOTE,
             f"{', '.join(ways.by)}: the host's own {family}traffic gets out by some interfaces only",
-            "guests' answers to the LAN are let out by no others, so published ports may not be reached from there",
+            "guests' replies to the LAN are let out by no others, so the LAN may not reach published ports",
             rules,
         )
 

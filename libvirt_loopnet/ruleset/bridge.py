@@ -8,6 +8,7 @@ from ..model import NATIVE, NONE, Network
 from ..prefixes import LOOPBACK, TRANSIT
 from .ipv6_bridge import ipv6_chains, ipv6_from_guest, ipv6_output, ipv6_sets
 from .phrases import (
+    FEW,
     ICMP_ERRORS,
     block,
     braces,
@@ -27,6 +28,7 @@ dropped unseen: the rule that remembers goes no further then, and so is one of i
 
 def bridge_table(networks: Sequence[Network], is_ipv6_router: bool = False) -> str:
     """The table; what guests send is told by tap, MAC and IP address at once, or else is looked at closer."""
+    from_host = "".join(f"\t\t{_from_host(each)}\n" for each in networks) if len(networks) <= FEW else ""
     head = f"""\
 table bridge loopnet {{
 	map bound-senders {{
@@ -81,7 +83,7 @@ table bridge loopnet {{
 		meta protocol arp goto arp-to-guest
 {ipv6_output(networks, is_ipv6_router)}	}}
 	chain to-guest {{
-{_by_prefix("ip daddr", networks)}	}}
+{from_host}{_by_prefix("ip daddr", networks)}	}}
 	chain to-all {{
 {_by_prefix("ip saddr", networks)}	}}
 	chain arp-to-guest {{
@@ -97,9 +99,20 @@ def _no_ipv6_out(networks: Sequence[Network]) -> str:
     return f"\t\tether daddr {braces(macs)} meta protocol ip6 ip6 daddr != fe80::/10 drop\n" if macs else ""
 
 
+def _from_host(network: Network) -> str:
+    """A rule for what the host itself sends to guests, but for ICMP, which may quote addresses; where networks are
+    few it comes before these are told."""
+    addresses = f"ip saddr {network.loop_address(network.host)} ip daddr {network.loop_prefix}"
+    return f"{addresses} meta l4proto != icmp goto {chain('both-to-guest', network)}"
+
+
 def _by_prefix(field: str, networks: Sequence[Network]) -> str:
-    """Dispatch by the prefix of an address: a masked address is looked up by its hash, which is faster
+    """Dispatch by the prefix of an address: of many a masked address is looked up by its hash, which is faster
     than by intervals."""
+    if len(networks) <= FEW:
+        prefixes = [(network.loop_prefix, network) for network in networks]
+        prefixes += [(network.transit_prefix, network) for network in networks]
+        return "".join(f"\t\t{field} {prefix} goto {chain('to', network)}\n" for prefix, network in prefixes)
     rules = ""
     for netmask in sorted({network.loop_prefix.netmask for network in networks}):
         targets = braces(
@@ -268,12 +281,13 @@ def _icmp_to_guest(network: Network) -> list[str]:
 def _to_guest(network: Network) -> list[str]:
     saddr = move("ip saddr", network.guest_prefix)
     daddr = move("ip daddr", network.guest_prefix)
-    own = braces(map(str, (network.loop_address(network.host), network.transit_address(network.gateway))))
+    gateway, both = network.transit_address(network.gateway), chain("both-to-guest", network)
     # A native guest asks DNS at this very address (a 127.x server would be dropped by its resolver).
     spare = f"ip saddr != {network.transit_address(network.host)} " if network.mode == NATIVE else ""
     return [
+        _from_host(network),
         f"meta l4proto icmp jump {chain('icmp-to', network)}",
-        f"ip daddr {network.loop_prefix} ip saddr {own} goto {chain('both-to-guest', network)}",
+        f"ip saddr {gateway} ip daddr {network.loop_prefix} goto {both}",
         f"ip saddr {network.loop_prefix} {saddr}",
         f"ip saddr {network.transit_prefix} {spare}{saddr}",
         f"ip daddr {network.loop_prefix} {daddr} accept",

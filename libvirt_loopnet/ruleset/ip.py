@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..model import NATIVE, NONE, SERVICES, Network, Published
 from ..prefixes import LOOPBACK, TRANSIT
-from .phrases import LOCAL, block, braces, chain, move
+from .phrases import LOCAL, block, braces, by_bridge, chain, move
 from .published import answers_to_localhost, forward_published, published_chains
 
 
@@ -21,10 +21,7 @@ def ip_table(networks: Sequence[Network], published: Sequence[Published]) -> str
     """
     bridges = braces(f'"{n.bridge}"' for n in networks)
     local = " ".join(f"{field} != {prefix}" for field in ("ip saddr", "ip daddr") for prefix in LOCAL)
-
-    def dispatch(kind: str) -> str:
-        return braces(f'"{n.bridge}" : goto {chain(kind, n)}' for n in networks)
-
+    dispatch = braces(f'"{n.bridge}" : goto {chain("postrouting", n)}' for n in networks)
     within = braces(f'"{n.bridge}" . "{n.bridge}"' for n in networks)
     head = f"""\
 table ip loopnet {{
@@ -48,15 +45,17 @@ table ip loopnet {{
 		type filter hook input priority -10; policy accept;
 		ip saddr {TRANSIT} goto from-guest
 		iif "lo" accept
-		ip saddr {LOOPBACK} goto from-guest
+		ip saddr {LOOPBACK} goto answers
 		iifname != {bridges} accept
 		meta secpath exists accept
 		ip saddr 0.0.0.0 udp dport 67 accept
 		drop
 	}}
 	chain from-guest {{
-		iifname vmap {dispatch("input")}
-		drop
+{by_bridge("iifname", "input", networks)}		drop
+	}}
+	chain answers {{
+{by_bridge("iifname", "answers", networks)}		drop
 	}}
 	chain forward {{
 		type filter hook forward priority -10; policy accept;
@@ -67,8 +66,7 @@ table ip loopnet {{
 		oifname {bridges} drop
 	}}
 	chain outwards {{
-		iifname vmap {dispatch("forward")}
-		drop
+{by_bridge("iifname", "forward", networks)}		drop
 	}}
 	chain inwards {{
 {forward_published(published)}\
@@ -82,10 +80,13 @@ table ip loopnet {{
 	chain postrouting {{
 		type filter hook postrouting priority 101; policy accept;
 		oif "lo" accept
-		udp sport 67 oifname vmap {dispatch("postrouting")}
-		{local} accept
-		oifname vmap {dispatch("postrouting")}
-		drop
+		ip daddr {LOOPBACK} goto to-bridge
+		udp sport 67 oifname vmap {dispatch}
+		ip saddr != {LOOPBACK} ip saddr != {TRANSIT} ip daddr != {TRANSIT} accept
+		goto to-bridge
+	}}
+	chain to-bridge {{
+{by_bridge("oifname", "postrouting", networks)}		drop
 	}}
 """
     inwards = published_chains(networks, bridges, published) if published else ""
@@ -94,23 +95,26 @@ table ip loopnet {{
 
 def _chains(network: Network, bridges: str, published: Sequence[Published]) -> str:
     lines = block("input", network, _input(network, published))
+    lines += block("answers", network, _answers(network))
     lines += block("forward", network, _forward(network, bridges))
     lines += block("postrouting", network, _postrouting(network))
     return "".join(f"\t{line}\n" for line in lines)
 
 
 def _input(network: Network, published: Sequence[Published]) -> list[str]:
-    host = network.loop_address(network.host)
-    rules = [
-        *(f"ip saddr {network.transit_prefix} {rule}" for rule in _from_transit(network, published)),
-        f"ip saddr {network.loop_prefix} ip daddr {host} ct state established,related accept",
-    ]
+    return [f"ip saddr != {network.transit_prefix} drop", *_begun(network, published), "drop"]
+
+
+def _answers(network: Network) -> list[str]:
+    """To what the host began with guests, from their loop addresses."""
+    ours = f"ip saddr {network.loop_prefix} ip daddr {network.loop_address(network.host)}"
+    rules = [f"{ours} ct state established,related accept"]
     if network.mode == NATIVE:  # dnsmasq gives the bridge's own address as server identifier there
-        rules.append(f"ip saddr {network.loop_prefix} ip daddr {host} udp dport 67 accept")
+        rules.append(f"{ours} udp dport 67 accept")
     return [*rules, "drop"]
 
 
-def _from_transit(network: Network, published: Sequence[Published]) -> list[str]:
+def _begun(network: Network, published: Sequence[Published]) -> list[str]:
     """What guests may begin with the host, in the order of the accepts."""
     addresses = [str(address) for address in network.own_transit]
     own = addresses[0] if len(addresses) == 1 else braces(addresses)

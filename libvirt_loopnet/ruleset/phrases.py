@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Network
 
 from ..model import FREE, Network
@@ -32,6 +32,18 @@ def move(field: str, prefix: IPv4Network) -> str:
 def braces(elements: Iterable[str]) -> str:
     """A set, or a map, without a name."""
     return f"{{ {', '.join(elements)} }}"
+
+
+FEW = 2
+"""So many networks are told one by one sooner than by a look-up; the third of three would lose by it."""
+
+
+def by_bridge(field: str, kind: str, networks: Sequence[Network]) -> str:
+    """Rules that lead to the network's chain of a kind, by the name of its bridge, with which ``field`` ends."""
+    targets = [(f'"{network.bridge}"', f"goto {chain(kind, network)}") for network in networks]
+    if len(targets) <= FEW:
+        return "".join(f"\t\t{field} {bridge} {target}\n" for bridge, target in targets)
+    return f"\t\t{field} vmap {braces(' : '.join(each) for each in targets)}\n"
 
 
 def unreserved(field: str, prefix: IPv4Network, reserved: str) -> str:

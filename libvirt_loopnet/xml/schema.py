@@ -41,7 +41,7 @@ def check_schema(data: bytes, kind: str, what: str, directory: str = DIRECTORY) 
     errors = [(error.line, error.path or "", error.message) for error in schema.error_log]
     line, place, said = max(errors, key=lambda error: error[1].count("/"))
     if "failed to validate" in said:
-        said = "a value can't be as it is, or something is missing"
+        said = "a value is not allowed, or something is missing"
     fault = _Grammar(path).fault(root) or _Fault(line, f"{place or kind}: {said}")
     raise InputError(
         f"{what}, line {fault.line}: {' '.join(fault.what.split())}; see: virt-xml-validate FILE {kind}"

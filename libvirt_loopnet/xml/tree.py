@@ -133,7 +133,7 @@ def local_name(tag: str) -> str:
 
 def _check_size(data: bytes) -> None:
     if not data.strip():
-        raise InputError("no XML was given; pipe a definition in, from virsh net-dumpxml, say")
+        raise InputError("no XML was given; pipe a definition in, for example from virsh net-dumpxml")
     if len(data) > MAX_BYTES:
         raise InputError(f"XML of {len(data)} bytes is over the limit of {MAX_BYTES}; check what was given")
     if b"\0" in data[:4]:

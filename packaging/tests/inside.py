@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from tests.sandbox.image import guest_image
 from tests.sandbox.libvirtd import QEMU_CONF
 from tests.sandbox.sandbox import Sandbox
 from tests.sandbox.snapshot import COMMANDS, Snapshot
+from tests.sandbox.waiting import no_ping_lost
 
 END = "virsh net-destroy loopnet"
 PINGS = "/run/sandbox/pings"
@@ -75,23 +75,12 @@ def boot(machine: Machine, name: str = "vm1") -> Guest:
 def pinged(machine: Machine, address: str) -> Iterator[None]:
     """The guest at ``address`` is pinged five times a second for as long as this lasts, and no ping is lost."""
     machine.run(f"ping -n -i 0.2 {address} >{PINGS} 2>&1 & echo $! >{PINGS}.pid")
-    try:
+    with no_ping_lost(
+        address,
+        lambda: machine.run(f"cat {PINGS}"),
+        lambda: machine.run(f"kill -INT $(cat {PINGS}.pid) || true"),
+    ):
         yield
-        seen = _answered(machine)
-        for _ in range(50):  # the last ones have their time
-            if max(_answered(machine), default=0) > max(seen, default=0):
-                break
-            machine.run("sleep 0.2")
-    finally:
-        machine.run(f"kill -INT $(cat {PINGS}.pid) || true")
-    answered = _answered(machine)
-    lost = sorted(set(range(1, max(answered, default=0) + 1)) - answered)
-    assert not lost, f"{len(lost)} pings of {max(answered)} are lost: {lost}"
-    assert max(answered, default=0) > max(seen, default=0), "no ping is answered any more"
-
-
-def _answered(machine: Machine) -> set[int]:
-    return set(map(int, re.findall(r"icmp_seq=(\d+) ttl", machine.run(f"cat {PINGS}"))))
 
 
 def snapshot(machine: Machine) -> Snapshot:

@@ -118,10 +118,10 @@ def upgraded(machine: Machine) -> None:
 
 
 def assert_as(before: Snapshot, machine: Machine) -> None:
-    """All is as before, but for the configuration that was changed and the guests' addresses."""
+    """All is as before, but for the configuration that was changed and the guests' addresses, those of IPv6 too."""
     after = snapshot(machine)
     files = {line.split()[3] for line in set(after["files"].splitlines()) - set(before["files"].splitlines())}
     state = "/var/lib/libvirt-loopnet"
-    names = {"loopnet.reservations", "lock", "hosts.lock"}
+    names = {"loopnet.reservations", "ipv6-global-id", "lock", "hosts.lock"}
     assert files <= {"/etc/libvirt-loopnet.conf.rpmsave", *(f"{state}/{name}" for name in names)}
     assert differences({**before, "files": after["files"]}, after) == ""

@@ -288,7 +288,7 @@ def test_cleanup_and_back(world: World) -> None:
     done = run(world, "cleanup")
     assert done.returncode == 0
     assert "nft: tables loopnet (bridge, arp, ip) deleted\n" in done.stdout
-    assert "network loopnet is active, but out of service until: loopnet sync\n" in done.stderr
+    assert "network loopnet is active, but does not work until you run: loopnet sync\n" in done.stderr
     left = world.host.sh(
         "ip route show table local proto 127; nft list tables; ip address show dev lo; cat /etc/hosts"
     )
@@ -381,7 +381,9 @@ def test_hooks_can_be_put_in_and_taken_out(world: World) -> None:
     assert "missing, run: loopnet install-hooks" in loopnet(world, "status", status=1)
     done = run(world, "install-hooks")
     assert "installed /etc/libvirt/hooks/network.d/50-loopnet\n" in done.stdout
-    assert re.search(r"told: systemctl reload (libvirtd|virtnetworkd virtqemud)$", done.stderr, re.MULTILINE)
+    assert re.search(
+        r"daemon: systemctl reload (libvirtd|virtnetworkd virtqemud)$", done.stderr, re.MULTILINE
+    )
     assert hook.read_text() == text
     hook.write_text("#!/bin/sh\n")
     assert "is not libvirt-loopnet's" in error(world, "install-hooks", status=2)
@@ -407,7 +409,7 @@ def test_convert_and_revert(world: World) -> None:
     assert "restarted; plugged in again: vm1\n" in said
     assert [(row["mac"], row["network"], row["state"]) for row in rows(world)] == [(mac, "default", "up")]
     assert loopnet(world, "plan") == "nothing to do\n"
-    assert "default is defined so already" in loopnet(world, "convert", "default")
+    assert "default is already defined like that" in loopnet(world, "convert", "default")
     said = loopnet(world, "revert", "default", "--restart")
     assert "is defined as it was before its conversion\n" in said
     assert world.sandbox.virsh("net-dumpxml", "--inactive", "default") == before
@@ -481,8 +483,12 @@ def test_what_can_not_be_published(world: World) -> None:
     for arguments, status, says in (
         (("vm2", "1:1"), 1, "no guest 'vm2' has an address; start it once"),
         (("two", "1:1"), 2, "guest 'two' has 2 NICs; say which: 52:54:00:"),
-        (("vm1", "80"), 2, "is no publication; write it as PORT:PORT"),
-        (("vm1", "8080:81"), 2, "8080:80/tcp of vm1 in network loopnet is; first: loopnet unpublish vm1"),
+        (("vm1", "80"), 2, "does not name a port to publish; write it as PORT:PORT"),
+        (
+            ("vm1", "8080:81"),
+            2,
+            "8080:80/tcp of vm1 in network loopnet already is; first run: loopnet unpublish vm1",
+        ),
         (("two-4", "192.0.2.1:8080:80"), 2, "8080:80/tcp of vm1 in network loopnet is"),
         (("vm1", "127.0.0.1:80:80"), 2, "reaches the guest already"),
     ):
@@ -504,7 +510,7 @@ def test_what_can_not_be_published(world: World) -> None:
         said = error(world, "publish", "vm1", "8090:80", status=2)
     assert "8090:80/tcp can't be published: a program has 0.0.0.0 port 8090/tcp" in said
     done = run(world, "publish", "vm1", "192.0.2.1:8091:80")
-    assert "warning: 192.0.2.1 is no address of this host now" in done.stderr
+    assert "warning: 192.0.2.1 is not an address of this host now" in done.stderr
     assert loopnet(world, "plan") == "nothing to do\n"
     listener = world.host.call(lambda: socket.create_server(("", 8080), family=socket.AF_INET6))
     with listener:

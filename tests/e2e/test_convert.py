@@ -181,7 +181,7 @@ def test_beside_a_watch(sandbox: Sandbox) -> None:
         watch.terminate()
         said = watch.communicate(timeout=20)[0]
     assert watch.returncode == 0
-    assert "not mended" not in said
+    assert "not repaired" not in said
 
 
 def test_right_after_the_daemon_has_restarted(sandbox: Sandbox) -> None:

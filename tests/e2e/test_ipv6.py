@@ -153,7 +153,7 @@ def test_bad_input_is_one_line_and_changes_nothing(world: World) -> None:
         ("fd00::/65", "must be a /64"),
         ("fe80::/64", "neither in"),
         ("2001:db8:55::/64", "is not routed here"),
-        ("10.0.0.0/24", "is no IPv6 prefix"),
+        ("10.0.0.0/24", "is not an IPv6 prefix"),
     ):
         done = world.host.run(["loopnet", "define", "x", "--ipv6", prefix], check=False)
         assert (done.returncode, done.stdout) == (2, "")

@@ -151,7 +151,7 @@ def test_a_container_that_lost_its_network_is_named(world: World) -> None:
     doctor = world.host.run(["loopnet", "doctor"], check=False)
     assert doctor.returncode == 1
     assert f"guest c1 ({MAC.format(1)}) runs and is not plugged into loopnet" in doctor.stdout
-    assert f"mend: {cure}" in doctor.stdout
+    assert f"fix:  {cure}" in doctor.stdout
     done = world.host.run(["loopnet", "sync"], check=False)
     assert done.returncode == 4
     assert cure in done.stderr

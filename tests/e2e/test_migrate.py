@@ -73,7 +73,7 @@ def test_number_that_is_taken(hosts: TwoHosts) -> None:
     there = "qemu+tcp://192.0.2.2/system"
     add = ["virsh", "-q", "-c", there, "net-update", "loopnet", "add", "ip-dhcp-host", entry, "--live"]
     hosts.source.host.run(add)
-    assert f"vm1 brings {mac}" in hosts.migrate("vm1", "--live", check=False)
+    assert f"vm1 comes with {mac}" in hosts.migrate("vm1", "--live", check=False)
     by_hand = hosts.target.host.run(["loopnet", "reserve", mac, "127.1.0.2"], check=False)
     assert by_hand.returncode == 2
     assert "127.1.0.2 is reserved for resident; free it with" in by_hand.stderr

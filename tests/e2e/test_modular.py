@@ -280,7 +280,7 @@ def test_a_reservation_needs_no_daemon(idle: World) -> None:
 
 # --- hooks that come and go while daemons run ---
 
-RELOAD = "a running daemon must be told: systemctl reload virtnetworkd virtqemud\n"
+RELOAD = "tell the running daemon: systemctl reload virtnetworkd virtqemud\n"
 RELOADED = "Reloaded virtnetworkd\nReloaded virtqemud\n"
 
 

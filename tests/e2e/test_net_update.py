@@ -129,7 +129,7 @@ def test_a_number_that_is_anothers_stays_anothers(world: World) -> None:
 
 
 REFUSED = {
-    "range": ("ip-dhcp-range", "<range start='127.1.0.100' end='127.1.0.110'/>", "is for nobody"),
+    "range": ("ip-dhcp-range", "<range start='127.1.0.100' end='127.1.0.110'/>", "has no effect"),
     "no MAC address": ("ip-dhcp-host", "<host name='x' ip='127.1.0.9'/>", "has no MAC address"),
     "elsewhere": (
         "ip-dhcp-host",

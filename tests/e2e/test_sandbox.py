@@ -88,6 +88,29 @@ def test_guest_in_a_plain_libvirt_network() -> None:
         assert "DHCPACK" in sandbox.logs()
 
 
+SLOW_HOOK = """\
+#!/bin/sh
+[ "$2" != reconnect ] || sleep 3
+"""
+
+
+@pytest.mark.parametrize("daemons", ["libvirtd", "modular"])
+def test_a_guest_can_be_destroyed_once_the_daemon_runs_again(daemons: str) -> None:
+    """However long its hook takes."""
+    with Sandbox(hooks=False, daemons=daemons) as sandbox:
+        hook = sandbox.path("/etc/libvirt/hooks/qemu")
+        hook.parent.mkdir(exist_ok=True)
+        hook.write_text(SLOW_HOOK)
+        hook.chmod(0o755)
+        sandbox.virsh("net-start", "default")
+        guest = sandbox.guest("vm1", ["default"], memory_mib=32)
+        guest.start(paused=True)
+        for _ in range(2):  # no daemon runs a hook that wasn't there when it began
+            sandbox.stop_libvirtd()
+            sandbox.start_libvirtd()
+        guest.destroy()
+
+
 def test_two_at_once_and_nothing_is_left() -> None:
     before = machine()
     with Sandbox(hooks=False) as one, Sandbox(hooks=False, lan_prefix="192.168.7.0/24") as two:

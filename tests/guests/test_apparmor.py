@@ -229,7 +229,7 @@ def test_without_our_rules(inner: HostGuest) -> None:
     end = f"{LXC} destroy leaf; virsh -q destroy still; virsh -q net-destroy loopnet"
     inner.run(f"{end}; {rules} remove", check=False, timeout=SLOW)
     refused = inner.run("virsh -q net-start loopnet 2>&1", check=False, timeout=SLOW)
-    assert f"AppArmor keeps dnsmasq from reading the reservations; let it: {rules} add" in refused
+    assert f"AppArmor keeps dnsmasq from reading the reservations; fix it: {rules} add" in refused
     inner.run(f"set -e\n{RESERVATIONS_ALONE}virsh -q net-start loopnet; {LXC} start leaf", timeout=SLOW)
     poll(inner, LEASES, " 10.127.1.20/24 ")
     assert f"{rules} add" in inner.run("loopnet doctor 2>&1", check=False, timeout=SLOW)

@@ -193,9 +193,9 @@ def tell(lab: Lab, *, off: bool = False, devices: str = "") -> list[str]:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from libvirt_loopnet.daemon import runstate\n"
-        "from libvirt_loopnet.host import firewall\n"
+        "from libvirt_loopnet.host import other_firewalls\n"
         "networks = [] if sys.argv[2] else runstate.active_networks()\n"
-        "for order in firewall.apply(networks, sys.argv[3].split()):\n"
+        "for order in other_firewalls.apply(networks, sys.argv[3].split()):\n"
         "    print(order.tool, order.text.replace('\\n', '|'))"
     )
     return lab.host.python(code, str(CHECKOUT), "off" if off else "", devices).splitlines()
@@ -430,7 +430,7 @@ def test_table_that_only_nft_can_read(world: World, clean: None) -> None:
     lab.host.run(["nft", "-f", "-"], input=NFT_ONLY)
     before = rules(lab)
     assert tell(lab) == []
-    code = "from libvirt_loopnet.host import firewall; print(firewall.observe().problems)"
+    code = "from libvirt_loopnet.host import other_firewalls; print(other_firewalls.observe().problems)"
     problems = lab.host.python(f"import sys; sys.path.insert(0, sys.argv[1])\n{code}", str(CHECKOUT))
     assert "nft list table ip filter" in problems
     assert rules(lab) == before
@@ -447,12 +447,12 @@ def test_looking_costs_little(world: World) -> None:
     """Without another firewall, and without a module that takes time to import."""
     code = (
         "import resource, sys; sys.path.insert(0, sys.argv[1])\n"
-        "from libvirt_loopnet.host import firewall\n"
+        "from libvirt_loopnet.host import other_firewalls\n"
         "def used():\n"
         "    both = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))\n"
         "    return sum(each.ru_utime + each.ru_stime for each in both)\n"
         "def look():\n"
-        "    begin = used(); firewall.observe(); return used() - begin\n"
+        "    begin = used(); other_firewalls.observe(); return used() - begin\n"
         "print(min(look() for _ in range(20)), *({'json', 'subprocess', 'libvirt_loopnet.firewalls.obstacles'}"
         " & set(sys.modules)))"
     )
@@ -552,8 +552,8 @@ def findings(lab: Lab) -> list[dict[str, Any]]:
     code = (
         "import sys, json; sys.path.insert(0, sys.argv[1])\n"
         "from libvirt_loopnet.daemon import runstate\n"
-        "from libvirt_loopnet.host import obstacles\n"
-        "found = obstacles.find(runstate.active_networks()).obstacles\n"
+        "from libvirt_loopnet.host import blocking_rules\n"
+        "found = blocking_rules.find(runstate.active_networks()).obstacles\n"
         "print(json.dumps([finding._asdict() for finding in found]))"
     )
     return cast("list[dict[str, Any]]", json.loads(lab.host.python(code, str(CHECKOUT))))

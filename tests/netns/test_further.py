@@ -338,8 +338,8 @@ def held() -> Iterator[tuple[Lab, LabGuest, LabGuest]]:
         # not enough said, or too much
         ("vm1", "give a guest and its address"), ("", "give a guest and its address"),
         ("--also 127.1.0.5", "name one guest"), ("vm1 vm2 --also 127.1.0.5", "name one guest"),
-        ("--shared 127.1.0.5", "name those who may hold it"), ("vm1 --also 127.1.0", "is no IPv4 address"),
-        ("vm1 127.1.0.5 --also 127.1.0.6", "name one guest"), ("--shared '' vm1", "is no IPv4 address"),
+        ("--shared 127.1.0.5", "name those who may hold it"), ("vm1 --also 127.1.0", "is not an IPv4 address"),
+        ("vm1 127.1.0.5 --also 127.1.0.6", "name one guest"), ("--shared '' vm1", "is not an IPv4 address"),
     ],
 )  # fmt: skip
 def test_bad_input_changes_nothing(held: tuple[Lab, LabGuest, LabGuest], words: str, says: str) -> None:

@@ -168,7 +168,7 @@ BAD_NETWORKS: dict[str, tuple[str, str, str]] = {
     "guest-in-127": ("guest-prefix='10.127.1.0/24'", "guest-prefix='127.1.0.0/24'", "native"),
     "no-prefix": ("guest-prefix='10.127.1.0/24'", "guest-prefix='ten'", "ADDRESS/LENGTH"),
     "unknown-mode": ("mode='mapped'", "mode='magic'", "mode 'magic' is unknown"),
-    "gateway-is-host": ("gateway='1'", "gateway='254'", "both 254"),
+    "gateway-is-host": ("gateway='1'", "gateway='254'", "both have number 254"),
     "gateway-outside": ("gateway='1'", "gateway='255'", "from 1 to 254"),
     "unknown-attribute": ("gateway='1'", "gatewy='1'", "gatewy"),
     "bridge-too-long": ("name='virbr1'", "name='virbr-far-too-long'", "at most 15"),

@@ -348,7 +348,7 @@ def follow(stage: Stage) -> None:
     found = [str(each["command"]) for each in stage.doctor() if each["id"] == "firewall"]
     assert found
     for command in found:
-        _, _, lines = command.partition("until the table is made anew: ")
+        _, _, lines = command.partition("until the table is recreated: ")
         for line in lines.split("; "):
             stage.lab.host.run([*line.split(" ")[:1], line.partition(" ")[2]])
     assert [each for each in stage.doctor() if each["id"] == "firewall"] == []

@@ -377,7 +377,7 @@ def test_the_doctor_names_a_table_that_drops(stage: Stage) -> None:
         assert found["consequence"] == "cut off: the LAN doesn't reach published ports"
         line = 'open-firewalls = [ "inet mine" ]'
         assert line in found["command"]
-        lab.host.sh(found["command"].partition("made anew: ")[2])
+        lab.host.sh(found["command"].partition("recreated: ")[2])
         assert is_open(lab, HOST_PORT)
         assert not is_open(lab, HOST_PORT + 1)
         assert obstacles(lab) == []

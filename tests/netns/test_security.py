@@ -858,6 +858,8 @@ def arena(request: pytest.FixtureRequest) -> Iterator[Arena]:
     addresses = "own" if rest == "own" else "free"
     with Lab(mode, bridge_nf=on, ip_rule=on, addresses=addresses) as lab, contextlib.ExitStack() as stack:
         made = Arena(lab, stack, name)
+        if on:  # more networks than the rules tell one by one
+            lab.start(lab.network(4))
         if rest == "bare":
             lab.host.run(["nft", "-f", "-"], input=delete_tables())
         yield made

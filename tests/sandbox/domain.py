@@ -8,7 +8,11 @@ from xml.sax.saxutils import escape, quoteattr
 
 from .image import CLOUD, Kernel, guest_image
 
-KERNEL_ARGUMENTS = "console=ttyS0 quiet nokaslr mitigations=off random.trust_cpu=on panic=-1"
+KERNEL_ARGUMENTS = (
+    "console=ttyS0 quiet nokaslr mitigations=off random.trust_cpu=on panic=-1"
+    " init_on_alloc=0 rcupdate.rcu_expedited=1 nowatchdog cryptomgr.notests numa=off pci=lastbus=0"
+)
+"""Most are for a start in less processor time: a tenth less, of the emulated kernel's three to four seconds."""
 
 DOMAIN = """\
 <domain type='qemu'>

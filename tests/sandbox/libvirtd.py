@@ -62,7 +62,9 @@ echo 'libvirtd: no socket after 10 s'
 exit 1
 """
 
-# A daemon takes commands before it has found its running guests again, and calls them "not running" until then.
+# A daemon takes commands before it has found its running guests again, and calls them "not running" until then. It
+# lists them already while it has their hooks run, and a guest that is destroyed meanwhile ends, with that very error;
+# what asks for a guest's memory has to wait for its turn, up to half a minute.
 SETTLE = """
 for _ in $(seq 100); do
     missing='' listed=" $(virsh -q list --name | tr '\n' ' ') "
@@ -72,6 +74,10 @@ for _ in $(seq 100); do
     done
     [ -n "$missing" ] || break
     sleep 0.05
+done
+for file in /run/libvirt/qemu/*.xml; do
+    name=${file##*/}
+    [ ! -e "$file" ] || virsh -q dommemstat "${name%.xml}" >/dev/null || true
 done
 """
 

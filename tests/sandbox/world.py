@@ -7,20 +7,19 @@ import re
 import signal
 import socket
 import tempfile
-import time
 from pathlib import Path
 from types import TracebackType
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Type, TypeVar
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Type
 
 from .capture import Capture
 from .guest import Guest
 from .holder import CommandError
 from .sandbox import CHECKOUT, Sandbox
 from .snapshot import differences, snapshot
+from .waiting import no_ping_lost, wait
 
 FORBIDDEN = ("127.0.0.0/8", "247.0.0.0/8")
 """What must never be seen on a wire of the LAN."""
-POLL_SECONDS = 0.03
 
 POWER_CUT = """\
 for process in qemu-system-x86_64 dnsmasq; do
@@ -35,8 +34,6 @@ ip -4 address flush dev lo
 ip address add 127.0.0.1/8 dev lo
 ip route flush table local proto 127
 """
-
-T = TypeVar("T")
 
 
 class Kind(NamedTuple):
@@ -240,29 +237,21 @@ class World:
 
     @contextlib.contextmanager
     def pinged(self, address: str) -> Iterator[None]:
-        """The host pings `address` twenty times a second for as long as this lasts, and no ping is lost.
-
-        Those under way at the end don't count: nobody waits for their answers.
-        """
+        """The host pings `address` twenty times a second for as long as this lasts, and no ping is lost."""
         with tempfile.TemporaryFile("a+") as log:
 
-            def answered() -> Set[int]:
+            def read() -> str:
                 log.seek(0)
-                return {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl", log.read())}
+                return str(log.read())
+
+            def stop() -> None:
+                ping.send_signal(signal.SIGINT)
+                ping.wait(10)
 
             # "a+": reading moves the place that ping shares
-            with self.host.popen(["ping", "-n", "-i", "0.05", address], stdout=log) as ping:
-                try:
-                    wait(answered, f"answer from {address}")
-                    yield
-                    last = max(answered())
-                    wait(lambda: max(answered()) > last, f"further answer from {address}")
-                finally:
-                    ping.send_signal(signal.SIGINT)
-                    ping.wait(10)
-            numbers = answered()
-        lost = sorted(set(range(1, max(numbers))) - numbers)
-        assert not lost, f"{len(lost)} pings of {max(numbers)} are lost: {lost[:20]}"
+            argv = ["ping", "-n", "-i", "0.05", address]
+            with self.host.popen(argv, stdout=log) as ping, no_ping_lost(address, read, stop):
+                yield
 
     def listen(self, address: str) -> socket.socket:
         """A TCP server of the host, on a port the kernel picks."""
@@ -283,17 +272,6 @@ def network_xml(name: str, loop_prefix: str, guest_prefix: str) -> str:
     text = text.replace("/loopnet.loopnet", f"/{name}.loopnet")
     text = text.replace("127.1.0.254", f"{loop_prefix}254")
     return text.replace("10.127.1.", guest_prefix)
-
-
-def wait(condition: Callable[[], T], what: str, timeout: float = 20.0) -> T:
-    """Polls until `condition` gives something true, and returns that; fails after `timeout`."""
-    end = time.monotonic() + timeout
-    while True:
-        found = condition()
-        if found:
-            return found
-        assert time.monotonic() < end, f"no {what} after {timeout} s"
-        time.sleep(POLL_SECONDS)
 
 
 __all__ = ["MAPPED", "NATIVE", "CommandError", "Kind", "World", "network_xml", "template", "wait"]

@@ -131,13 +131,13 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["define", "--loop-prefix", "127.1.0.0/30"], "from /9 to /29"),
         (["define", "--guest-prefix", "10.0.0.0/8"], "from /9 to /29"),
         (["define", "--guest-prefix", "10.0.0.0/31"], "from /9 to /29"),
-        (["define", "--guest-prefix", "fe80::/64"], "is no IPv4 prefix"),
+        (["define", "--guest-prefix", "fe80::/64"], "is not an IPv4 prefix"),
         (["define", "--loop-prefix", "127.1.0.0/24", "--guest-prefix", "10.0.0.0/16"], "length"),
         (["define", "--mode", "native", "--guest-prefix", "10.1.0.0/24"], "outside 127.0.0.0/8"),
         (["define", "--ipv6", "fd00::/65"], "must be a /64"),
         (["define", "--ipv6", "fe80::/64"], "is neither in fc00::/7 nor in 2000::/3"),
         (["define", "--ipv6", "2001:db8:55:55::/64"], "is not routed here"),
-        (["define", "--ipv6", "10.0.0.0/24"], "is no IPv6 prefix"),
+        (["define", "--ipv6", "10.0.0.0/24"], "is not an IPv6 prefix"),
         (["define", "a/b", "--ipv6", "ula"], "network name 'a/b' must be letters"),
         (["define", "--loop-prefix", "10.1.0.0/24", "--ipv6", "ula"], "is outside 127.0.0.0/8"),
         (["rewrite", "--ipv6", "fd00::1/64", "/nowhere"], "did you mean fd00::/64?"),
@@ -689,7 +689,7 @@ def test_a_package_in_an_odd_place(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_hooks_that_are_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hookfiles, "PACKAGE", str(tmp_path))
     monkeypatch.setattr(hookfiles, "places", lambda: [str(tmp_path / "hooks")])
-    with pytest.raises(HostError, match="install libvirt-loopnet anew"):
+    with pytest.raises(HostError, match="reinstall libvirt-loopnet"):
         hookfiles.sources()
 
 
@@ -700,7 +700,7 @@ def test_hooks_that_are_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("arguments", "status", "says"),
     [
-        (["reserve", "vm1", "x"], 2, "'x' is no IPv4 address"),
+        (["reserve", "vm1", "x"], 2, "'x' is not an IPv4 address"),
         (["reserve", "vm1", "127.250.250.5"], 2, "127.250.250.5 is in no loopnet network"),
         (["release"], 2, "name one guest, or give --dead"),
         (["release", "x", "--dead"], 2, "name one guest, or give --dead"),

@@ -79,7 +79,7 @@ def test_the_remedy_is_one(machine: Machine) -> None:
     machine.rules.parent.mkdir(parents=True)
     machine.profiles.write_text("dnsmasq (enforce)\n")
     for why in (confinement.of_reservations, lambda: confinement.of_script("/x/lease")):
-        command = why().partition("; let it: ")[2].partition("; systemctl reload apparmor")[0]
+        command = str(why()).partition("; fix it: ")[2].partition("; systemctl reload apparmor")[0]
         assert command.startswith("echo ")
         subprocess.run(["sh", "-ec", command], check=True)
         assert not why()
@@ -87,7 +87,7 @@ def test_the_remedy_is_one(machine: Machine) -> None:
     machine.program.write_text("")
     machine.program.chmod(0o755)
     for text in (confinement.of_reservations(), confinement.of_script(confinement.PACKAGED)):
-        assert text.endswith(f"; let it: {machine.program} add")
+        assert str(text).endswith(f"; fix it: {machine.program} add")
 
 
 def test_packages_rules(machine: Machine) -> None:
@@ -123,7 +123,7 @@ def test_selinux(machine: Machine) -> None:
     script = "/x/lease"
     assert not confinement.of_script(script)
     machine.enforce.write_text("1")
-    assert "libvirt-loopnet-selinux" in confinement.of_script(script)
+    assert "libvirt-loopnet-selinux" in str(confinement.of_script(script))
     for label, allowed in (
         (b"system_u:object_r:bin_t:s0\0", False),
         (b"system_u:object_r:unlabeled_t:s0\0", False),

@@ -22,6 +22,7 @@ from libvirt_loopnet.model import Port
 from libvirt_loopnet.networks.conversion import convert as conversion
 from libvirt_loopnet.networks.conversion.change import Change, Tools
 from libvirt_loopnet.networks.conversion.convert import Wanted, convert_network
+from libvirt_loopnet.networks.conversion.originals import Original, Originals
 from libvirt_loopnet.networks.conversion.revert import revert_network
 from libvirt_loopnet.networks.parsing import parse_network
 from libvirt_loopnet.xml.schema import DIRECTORY
@@ -218,7 +219,7 @@ def test_revert_of_an_undefined_network(world: World) -> None:
 def test_revert_leaves_a_new_definition_alone(world: World) -> None:
     world.convert()
     world.libvirt.define(XML.replace(b"delay='0'", b"delay='1'"))
-    with pytest.raises(ConflictError, match="defined anew"):
+    with pytest.raises(ConflictError, match="redefined"):
         world.revert()
     world.convert()  # the new one is the original from now on
     world.revert()
@@ -305,8 +306,17 @@ def test_running_guest_whose_address_is_unknown_is_named(world: World) -> None:
     assert any(f"no address of {MAC1}" in warning for warning in world.convert().warnings)
 
 
+def test_what_cannot_be_kept_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+    originals = Originals(str(tmp_path))
+    (tmp_path / "default.xml" / "in the way").mkdir(parents=True)
+    assert originals.path("default") == str(tmp_path / "default.xml")
+    with pytest.raises(StateError, match=r"default\.xml"):
+        originals.save("default", Original(b"<network/>", True, False))
+    assert [path.name for path in tmp_path.iterdir()] == ["default.xml"]
+
+
 def test_one_conversion_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(libvirt_loopnet.networks.conversion.originals, "_TIMEOUT", 0.05)
+    monkeypatch.setattr(libvirt_loopnet.networks.conversion.originals, "PATIENCE", 0.05)
     with world.originals.locked(), pytest.raises(StateError, match="locked by process"):
         world.convert()
     assert world.steps.log == []

@@ -6,6 +6,7 @@ from ipaddress import IPv4Address, IPv6Network
 
 import pytest
 
+from libvirt_loopnet.errors import Hindrance
 from libvirt_loopnet.firewalls.obstacles import Foreign, Obstacle
 from libvirt_loopnet.firewalls.ways import Ways
 from libvirt_loopnet.model import ANY_ADDRESS, Publication
@@ -53,15 +54,14 @@ def test_a_sound_host() -> None:
         (Facts(networkd_bridges=(("virbr1", "/etc/x.network"),)), "bridge-managed", "/etc/x.network"),
         (Facts(networks=(network(1),), addresses=(("lo", ADDRESS),)), "address-taken", "ip address del"),
         (Facts(networks=(network(1),), listeners=(Listener("tcp", ADDRESS, 80),)), "listener", "ss -lnp"),
-        (Facts(problems=(Problem("<range> is for nobody", "virsh net-update"),)), "dhcp", "virsh net-update"),
+        (Facts(problems=(Problem("<range> has no effect", "virsh net-update"),)), "dhcp", "virsh net-update"),
         (Facts(broken_state=("x is damaged",)), "state-broken", "see"),
         (Facts(rivals=(("net", "unbound (process 7) has 0.0.0.0 port 53/udp"),)), "port-taken", "ss -lnp"),
         (
-            Facts(guest_leases=(("net", "AppArmor keeps it; let it: do so; and so"),)),
+            Facts(guest_leases=(("net", Hindrance("AppArmor keeps it", "do so; and so")),)),
             "leases",
             "do so; and so",
         ),
-        (Facts(guest_leases=(("net", "the script is in none of /x"),)), "leases", "install-hooks"),
         (Facts(unplugged=(("guest vm1 runs", "loopnet sync"),)), "unplugged", "loopnet sync"),
         (Facts(drift=("ip route add",)), "drift", "loopnet sync"),
         (

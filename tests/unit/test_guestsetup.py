@@ -195,8 +195,8 @@ def test_a_foreign_sysctl_extra_is_not_overwritten() -> None:
     ("xml", "says"),
     [
         (b"<network/>", "expected <domain>, got <network>"),
-        (PLAIN.replace(b">hvm<", b">exe<"), "no virtual machine"),
-        (b"<domain><name>vm1</name></domain>", "no virtual machine"),
+        (PLAIN.replace(b">hvm<", b">exe<"), "not a virtual machine"),
+        (b"<domain><name>vm1</name></domain>", "not a virtual machine"),
         (b"<domain>", "not well-formed"),
     ],
 )
@@ -241,7 +241,7 @@ def test_every_format_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         ([], 2, "the following arguments are required: --format"),
         (["--format", "netplan"], 2, "invalid choice: 'netplan'"),
         (["--format", "sysctl", "--mac", MAC], 2, "--mac goes with --format networkd or smbios"),
-        (["--format", "networkd", "--mac", "52:54"], 2, "is no MAC address"),
+        (["--format", "networkd", "--mac", "52:54"], 2, "is not a MAC address"),
         (["--format", "networkd", "--domain", "vm1"], 2, "--domain goes with --format smbios"),
         (["--format", "smbios", "--domain", "vm1", "--mac", MAC], 2, "exclude each other"),
         (["--format", "networkd", "none"], 1, "there is no loopnet network 'none'"),

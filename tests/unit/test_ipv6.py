@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from libvirt_loopnet.addresses.labels import host_names6
 from libvirt_loopnet.addresses.ula import global_id
 from libvirt_loopnet.errors import ConflictError, InputError, StateError
 from libvirt_loopnet.ipv6 import (
@@ -17,7 +18,7 @@ from libvirt_loopnet.ipv6 import (
     parse_ipv6_prefix,
     ula_prefix,
 )
-from libvirt_loopnet.model import Network
+from libvirt_loopnet.model import Guest, Network
 from libvirt_loopnet.networks.dnsmasq_options import ipv6_options, lease_option
 from libvirt_loopnet.networks.new import new_network
 from libvirt_loopnet.networks.parsing import definition_of, missing_options, parse_network
@@ -52,17 +53,17 @@ def network(prefix: IPv6Network | None = PREFIX) -> Network:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("fd00::", "is no IPv6 prefix"),
-        ("10.0.0.0/24", "is no IPv6 prefix"),
-        ("fd00::/x", "is no IPv6 prefix"),
-        ("fd00::/ 64", "is no IPv6 prefix"),
+        ("fd00::", "is not an IPv6 prefix"),
+        ("10.0.0.0/24", "is not an IPv6 prefix"),
+        ("fd00::/x", "is not an IPv6 prefix"),
+        ("fd00::/ 64", "is not an IPv6 prefix"),
         ("fd00::/65", "must be a /64"),
         ("fd00::/48", "must be a /64"),
         ("fd00::1/64", "did you mean fd00::/64?"),
         ("fe80::/64", "is neither in fc00::/7"),
         ("ff02::/64", "is neither in fc00::/7"),
         ("::/64", "is neither in fc00::/7"),
-        ("auto", "or take ula"),
+        ("auto", "or use ula"),
     ],
 )
 def test_what_is_no_prefix_for_a_network(text: str, says: str) -> None:
@@ -151,8 +152,8 @@ def test_rewrite_gives_and_takes() -> None:
     ("change", "says"),
     [
         ((str(PREFIX), "fd00::/80"), "must be a /64"),
-        ((str(PREFIX), "ula"), "is no IPv6 prefix"),
-        (('ipv6="', 'ipv6-forward="open" ipv6="'), "ipv6-forward 'open' is unknown; take nat or route"),
+        ((str(PREFIX), "ula"), "is not an IPv6 prefix"),
+        (('ipv6="', 'ipv6-forward="open" ipv6="'), "ipv6-forward 'open' is unknown; use nat or route"),
         (
             ("<forward", "<ip family='ipv6' address='fd00::1' prefix='64'/><forward"),
             "has an IPv6 <ip> of its own",
@@ -254,6 +255,7 @@ def test_steps_end() -> None:
         routes=(ROUTER, Route6(PREFIX, "virbr1", 256), Route6(PREFIX, "virbr1", METRIC)),
     )
     assert ipv6.add(after, networks) == ([], [])
+    assert ipv6.add(seen._replace(enabled=False), networks) == ([], [])
     assert ipv6.remove(after, networks, {"virbr1"}) == []
     gone = ["net/ipv6/conf/virbr1/disable_ipv6=1", "net/ipv6/conf/all/forwarding=0"]
     assert ipv6.remove(after, [], {"virbr1"}) == gone
@@ -306,3 +308,10 @@ def test_rules_of_netlink_are_read_back() -> None:
         assert parse(str(rule)) == rule
     assert claims(network(None)) == []
     assert router(network(None)) == []
+
+
+def test_only_leased_addresses_have_names() -> None:
+    guests = [Guest("n", "52:54:00:00:00:02", 2, "vm2"), Guest("n", "52:54:00:00:00:03", 3, "vm3")]
+    leased = {PREFIX[2], PREFIX[9]}
+    assert host_names6([network()], guests, leased) == ((PREFIX[2], ("vm2.n",)),)
+    assert host_names6([network(None)], guests, leased) == ()

@@ -31,6 +31,7 @@ from libvirt_loopnet.addresses.labels import dns_label, with_suffix
         ("ä-ö", "xn----zfa9c"),
         ("büro 1", "xn--bro-1-kva"),
         ("xn--bcher-kva", "xn--bcher-kva"),
+        ("xn--" + "a" * 59, "xn--" + "a" * 59),
         ("ｖｍ１", "vm1"),
         ("🙂", ""),
         ("vm🙂1", "vm-1"),

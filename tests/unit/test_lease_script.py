@@ -250,7 +250,7 @@ OPTIONS = (lease_option("net"),)
 
 @pytest.mark.usefixtures("installed")
 def test_both_files_come_and_go(tmp_path: Path) -> None:
-    assert leases.prepare(NETWORK, "loop", OPTIONS, str(tmp_path)) == ""
+    assert leases.prepare(NETWORK, "loop", OPTIONS, str(tmp_path)) is None
     assert files(tmp_path) == {
         "net.loopnet-dnsmasq": f"dhcp-script={SCRIPT}\n",
         "virbr9.loopnet-leases": "loop clean 127.1.0.0 10.0.8.0 255.255.255.0 /bin/true\n",
@@ -278,7 +278,7 @@ def test_what_other_networks_left(tmp_path: Path) -> None:
     [((), "lacks the dnsmasq option"), ((*OPTIONS, "dhcp-script=/bin/own"), "of its own")],
 )
 def test_definitions_without(tmp_path: Path, options: tuple[str, ...], says: str) -> None:
-    assert says in leases.prepare(NETWORK, "loop", options, str(tmp_path))
+    assert says in str(leases.prepare(NETWORK, "loop", options, str(tmp_path)))
     assert files(tmp_path)["net.loopnet-dnsmasq"] == ""
 
 
@@ -290,15 +290,15 @@ def test_a_script_that_dnsmasq_could_not_run(installed: Callable[[str], None], t
         installed(str(tmp_path / name))
         if os.access(tmp_path / name, os.X_OK) and mode == 0o644:
             continue
-        assert says in leases.prepare(NETWORK, "loop", OPTIONS, str(tmp_path))
+        assert says in str(leases.prepare(NETWORK, "loop", OPTIONS, str(tmp_path)))
         assert files(tmp_path)["net.loopnet-dnsmasq"] == ""
     installed("/nowhere/lease")
-    assert "install libvirt-loopnet anew" in leases.prepare(NETWORK, "loop", OPTIONS, str(tmp_path))
+    assert "reinstall libvirt-loopnet" in str(leases.prepare(NETWORK, "loop", OPTIONS, str(tmp_path)))
 
 
 def test_without_libvirts_helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "HELPERS", ("/nowhere/helper",))
-    assert "/nowhere/helper" in leases.prepare(NETWORK, "loop", OPTIONS, str(tmp_path))
+    assert "/nowhere/helper" in str(leases.prepare(NETWORK, "loop", OPTIONS, str(tmp_path)))
     assert files(tmp_path) == {"net.loopnet-dnsmasq": ""}
 
 
@@ -332,5 +332,5 @@ def test_only_what_differs_is_told(tmp_path: Path) -> None:
 
 def test_native_needs_none(tmp_path: Path) -> None:
     native = NETWORK._replace(mode="native", guest_prefix=NETWORK.loop_prefix)
-    assert leases.prepare(native, "loop", (), str(tmp_path)) == ""
+    assert leases.prepare(native, "loop", (), str(tmp_path)) is None
     assert files(tmp_path) == {"net.loopnet-dnsmasq": ""}

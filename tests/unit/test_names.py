@@ -226,7 +226,7 @@ def test_a_program_that_never_stops_writing(tmp_path: Path, monkeypatch: pytest.
     path = hosts(tmp_path)
     monkeypatch.setattr(names, "_write_temporary", lambda *_: Path(path).write_bytes(os.urandom(9)))
     monkeypatch.setattr(os, "unlink", lambda _: None)
-    with pytest.raises(HostError, match="changed by another program all the time"):
+    with pytest.raises(HostError, match="being changed by another program"):
         put([VM1], path)
 
 
@@ -289,7 +289,7 @@ def test_errors_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(HostError) as caught:
         publish([VM1], missing, str(tmp_path / "lock"))
     assert str(caught.value) == (
-        f"{missing}, for guests' names, can't be written: no such file or directory; mend that, "
+        f"{missing}, for guests' names, can't be written: no such file or directory; fix that, "
         'or set names = "off" in /etc/libvirt-loopnet.conf'
     )
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
@@ -335,7 +335,7 @@ READ_ONLY = 'mount --bind "$1" "$1"; mount -o remount,ro,bind "$1"; '
         (
             READ_ONLY,
             "HostError HOSTS, for guests' names, can't be written: read-only file system; "
-            'mend that, or set names = "off" in /etc/libvirt-loopnet.conf\n0\nFalse\n0\n',
+            'fix that, or set names = "off" in /etc/libvirt-loopnet.conf\n0\nFalse\n0\n',
         ),
     ],
 )

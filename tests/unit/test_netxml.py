@@ -10,6 +10,7 @@ import pytest
 
 from libvirt_loopnet.errors import InputError
 from libvirt_loopnet.model import Network, Port, Reservation
+from libvirt_loopnet.networks.dhcp import Static, static_in
 from libvirt_loopnet.networks.dnsmasq_options import lease_option
 from libvirt_loopnet.networks.parsing import (
     definition_of,
@@ -20,6 +21,7 @@ from libvirt_loopnet.networks.parsing import (
     parse_network,
     parse_port,
 )
+from libvirt_loopnet.validation import check_name
 
 ROOT = Path(__file__).parents[2]
 UUID = "a2a3a4a5-0000-1111-2222-333344445555"
@@ -112,7 +114,7 @@ def test_port_file() -> None:
 def test_defaults(own: str, ip: str, expected: str | None) -> None:
     element = f"<l:network xmlns:l='https://libvirt-loopnet.org/xml/network/1' {own}/>"
     if expected is None:
-        with pytest.raises(InputError, match="gateway and host number are both 1"):
+        with pytest.raises(InputError, match="the gateway and the host both have number 1"):
             parse_network(xml(own=element, ip=ip))
         return
     net = parse_network(xml(own=element, ip=ip))
@@ -163,7 +165,7 @@ BAD = {
     "gateway an address": (xml(own=attribute("gateway='10.1.1.1'")), "'10.1.1.1' must be"),
     "gateway a digit elsewhere": (xml(own=attribute("gateway='²'")), "must be"),
     "gateway huge": (xml(own=attribute("gateway='" + "9" * 5000 + "'")), "must be"),
-    "gateway and host": (xml(own=attribute("gateway='254'")), "both 254"),
+    "gateway and host": (xml(own=attribute("gateway='254'")), "both have number 254"),
     "guest prefix length": (xml(own=OWN.replace("122.0/24", "122.0/25")), "differ in length"),
     "guest prefix no prefix": (xml(own=OWN.replace("122.0/24", "122.0")), "no length"),
     "guest prefix host bits": (xml(own=OWN.replace("122.0/24", "122.1/24")), "host bits"),
@@ -174,9 +176,9 @@ BAD = {
     "too long": (xml(ip="<ip address='127.1.0.1' prefix='30'/>"), "from /9 to /29"),
     "too short": (xml(ip="<ip address='127.1.0.1' prefix='8'/>"), "127.0.0.0/16"),
     "no prefix is class A": (xml(ip="<ip address='127.1.0.1'/>"), "127.0.0.0/16"),
-    "prefix no number": (xml(ip="<ip address='127.1.0.1' prefix='x'/>"), "no IPv4 address with"),
-    "netmask with holes": (xml(ip="<ip address='127.1.0.1' netmask='255.0.255.0'/>"), "no IPv4"),
-    "wildcard mask": (xml(ip="<ip address='127.1.0.1' netmask='0.0.0.255'/>"), "no IPv4 address"),
+    "prefix no number": (xml(ip="<ip address='127.1.0.1' prefix='x'/>"), "not an IPv4 address with"),
+    "netmask with holes": (xml(ip="<ip address='127.1.0.1' netmask='255.0.255.0'/>"), "not an IPv4"),
+    "wildcard mask": (xml(ip="<ip address='127.1.0.1' netmask='0.0.0.255'/>"), "not an IPv4 address"),
     "network address": (xml(ip="<ip address='127.1.0.0' prefix='24'/>"), "host number '0'"),
     "broadcast address": (xml(ip="<ip address='127.1.0.255' prefix='24'/>"), "host number '255'"),
     "no ip": (xml(ip=""), "has 0 IPv4"),
@@ -187,15 +189,15 @@ BAD = {
     "bridge name": (xml().replace(b"virbr1", b"x" * 16), "15 bytes"),
     "bridge name in bytes": (xml().replace(b"virbr1", "ü".encode() * 8), "15 bytes"),
     "bridge name with a slash": (xml().replace(b"virbr1", b"a/b"), "device's name"),
-    "bridge MAC": (xml().replace(b"52:54:00:00:00:0A", b"52:54:00:00:0A"), "no MAC address"),
-    "UUID": (xml().replace(UUID.encode(), b"1234"), "no UUID"),
+    "bridge MAC": (xml().replace(b"52:54:00:00:00:0A", b"52:54:00:00:0A"), "not a MAC address"),
+    "UUID": (xml().replace(UUID.encode(), b"1234"), "not a UUID"),
     "no name": (xml(name=""), "rename"),
     "name with a slash": (xml(name="../etc"), "rename"),
     "name with a comma": (xml(name="a,b"), "rename"),
     "name with a line break": (xml(name="a\nb"), "rename"),
     "long name": (xml(name="n" * 300), "rename"),
-    "domain": (xml(more="<domain name='a b'/>"), "no DNS domain"),
-    "domain with an empty label": (xml(more="<domain name='a..b'/>"), "no DNS domain"),
+    "domain": (xml(more="<domain name='a b'/>"), "not a DNS domain"),
+    "domain with an empty label": (xml(more="<domain name='a..b'/>"), "not a DNS domain"),
     "wrong root": (b"<domain/>", "got <domain>"),
     "wrong root with a long name": (b"<" + b"x" * 9999 + b"/>", "got <xxx"),
     "empty status": (b"<networkstatus/>", "got <networkstatus>"),
@@ -225,6 +227,19 @@ def test_bad_network_is_one_line(data: bytes, says: str) -> None:
 def test_bad_hook_data(data: bytes) -> None:
     with pytest.raises(InputError):
         parse_hook(data)
+
+
+def test_a_host_of_a_live_network_asks_for_its_number() -> None:
+    host = "<dhcp><host mac='52:54:0:0:0:aa' ip='127.1.0.7'/></dhcp>"
+    data = xml(ip=IP[:-2] + f">{host}</ip>")
+    assert static_in(data, EXPECTED).number("52:54:00:00:00:aa") == 7
+    assert static_in(xml(), EXPECTED) == static_in(b"", EXPECTED) == Static()
+
+
+def test_a_name_leaves_room_for_a_suffix_in_a_file_name() -> None:
+    assert check_name("n" * 200) == "n" * 200
+    with pytest.raises(InputError):
+        check_name("n" * 201)
 
 
 def test_declared_hosts() -> None:

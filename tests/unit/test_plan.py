@@ -14,6 +14,7 @@ from libvirt_loopnet.addresses.labels import alias
 from libvirt_loopnet.model import MAPPED, NATIVE, Network, Options, Port, Reservation
 from libvirt_loopnet.planning.plan import NFT, Step, plan
 from libvirt_loopnet.planning.state import Address, HostState, LoAddress, Tap, desire
+from libvirt_loopnet.ruleset.phrases import FEW
 from libvirt_loopnet.ruleset.tables import make_tables
 from tests.unit.fakehost import FakeHost
 
@@ -164,6 +165,20 @@ def test_the_fallback_route_is_added_before_anything_on_lo_goes() -> None:
     assert host.history[-1].startswith("route del local 127.0.0.0/8")
 
 
+def test_only_mapped_networks_have_an_address_for_dhcp_and_hide_its_routes() -> None:
+    """The guest prefix is on the bridge for dnsmasq alone, and must not be the host's to route."""
+    for each in NETWORKS:
+        desired = state([each])
+        inside = {entry.address for entry in desired.addresses if entry.address in each.guest_prefix}
+        hidden = {(route.kind, str(route.prefix)) for route in desired.hidden_routes}
+        if each.mode == NATIVE:
+            assert inside == {each.loop_address(each.host)}
+            assert hidden == set()
+        else:
+            assert inside == {each.guest_address(each.gateway)}
+            assert hidden == {("local", "10.127.1.1/32"), ("broadcast", "10.127.1.255/32")}
+
+
 def test_other_devices_are_left_alone() -> None:
     host = FakeHost()
     neighbour = Address("eth0", IPv4Address("10.127.1.1"), 24, noprefixroute=True)
@@ -204,19 +219,27 @@ def test_a_tap_tells_its_guest_by_alias_or_mac(tap_alias: str, tap_mac: str, bou
     assert alias("vm1", network(1), 5) == "vm1 127.1.0.5"
 
 
-def test_no_guard_ends_with_a_verdict_map() -> None:
-    """For an instant of each replacement the old map is empty: what is not dispatched then is dropped."""
-    text = make_tables(NETWORKS, [], [])
+DISPATCH = re.compile(r" vmap | goto \S+-127\.\d+\.0\.0$")
+"""To a chain of a network's, by a map or one by one."""
+
+
+@pytest.mark.parametrize("count", [FEW, FEW + 1])
+def test_no_guard_ends_with_a_dispatch(count: int) -> None:
+    """For an instant of each replacement an old map is empty: what is not dispatched then is dropped."""
+    text = make_tables(NETWORKS[:count], [], [])
     rests = {}
     for name, body in re.findall(r"^\tchain (\S+) \{\n(.*?)^\t\}", text, re.MULTILINE | re.DOTALL):
         rules = [line.strip() for line in body.splitlines()]
-        dispatches = [number for number, rule in enumerate(rules) if " vmap " in rule]
-        if dispatches:
+        dispatches = [number for number, rule in enumerate(rules) if DISPATCH.search(rule)]
+        if dispatches and "-127." not in name:
             rests[name] = rules[dispatches[-1] + 1 :]
+    assert ("\t\tiifname vmap {" in text) == (count > FEW)
     # Senders that are not in the map are known by their taps and MAC addresses all the same.
     assert rests.pop("prerouting") == ["iifname @taps goto tap", "ether saddr @macs goto mac"]
     assert rests.pop("tap") == ["goto stranger"]
     assert re.search(r"chain stranger \{\n[^}]*\}\n\t\tdrop\n\t\}", text)
     for rewrites in ("to-guest", "to-all", "arp-to-guest"):
         assert rests.pop(rewrites) == []
-    assert rests == {name: ["drop"] for name in ("mac", "from-guest", "outwards", "postrouting")}
+    # What is for no guest of ours, or has an address of theirs, is told before; the rest is dropped there.
+    assert rests.pop("postrouting")[-1] == "goto to-bridge"
+    assert rests == {name: ["drop"] for name in ("mac", "from-guest", "answers", "outwards", "to-bridge")}

@@ -44,24 +44,25 @@ def test_what_is_understood(text: str, meant: Publication) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "is no publication"), ("80", "is no publication"), ("1:2:3:4", "is no publication"),
-        (":80", "'' is no port"), ("80:", "'' is no port"), ("0:80", "'0' is no port"),
-        ("65536:1", "'65536' is no port"), ("1:65536", "'65536' is no port"), ("080:80", "'080' is no port"),
-        ("-1:80", "'-1' is no port"), ("+1:80", "is no port"), ("1 :80", "is no port"), ("٣:80", "is no port"),
-        ("²:80", "is no port"), ("http:80", "'http' is no port"), ("80:80/", "protocol ''"),
+        ("", "does not name a port"), ("80", "does not name a port"), ("1:2:3:4", "does not name a port"),
+        (":80", "'' is not a port"), ("80:", "'' is not a port"), ("0:80", "'0' is not a port"),
+        ("65536:1", "'65536' is not a port"), ("1:65536", "'65536' is not a port"), ("080:80", "'080' is not a port"),
+        ("-1:80", "'-1' is not a port"), ("+1:80", "not a port"), ("1 :80", "not a port"), ("٣:80", "not a port"),
+        ("²:80", "is not a port"), ("http:80", "'http' is not a port"), ("80:80/", "protocol ''"),
         ("80:80/TCP", "'TCP' is neither tcp nor udp"), ("80:80/sctp", "neither"), ("80:80/udp/tcp", "neither"),
-        ("x:80:80", "'x' is no IPv4 address"), ("1.2.3:80:80", "no IPv4 address"), ("[::1]:80:80", "publication"),
-        ("01.2.3.4:80:80", "no IPv4 address"), (":80:80", "'' is no IPv4 address"),
+        ("x:80:80", "'x' is not an IPv4 address"), ("1.2.3:80:80", "not an IPv4 address"),
+        ("[::1]:80:80", "does not name a port"),
+        ("01.2.3.4:80:80", "not an IPv4 address"), (":80:80", "'' is not an IPv4 address"),
         ("127.0.0.1:80:80", "reaches the guest already"), ("247.1.0.1:80:80", "loopnet uses"),
         ("224.0.0.1:80:80", "multicast"), ("255.255.255.255:80:80", "broadcast"), ("0.0.0.1:80:80", "no host can"),
-        ("1-3:1-2", "1-3 has 3, 1-2 has 2"), ("1-3:1", "1-3 has 3"), ("3-1:3-1", "no range"), ("-3:1", "no port"),
-        ("1-1:1-1", "no range"), ("1-:1-", "'' is no port"), ("1-2-3:1-2-3", "'2-3' is no port"),
-        ("1:1@", "no length"), ("1:1@x/8", "no IPv4 prefix"), ("1:1@fd00::/x", "no IPv6 prefix"),
-        ("1:1@fd00::1/64", "did you mean fd00::/64"), ("1:1@fd00::", "no length"), ("1:1@::/129", "no IPv6 prefix"),
+        ("1-3:1-2", "1-3 has 3, 1-2 has 2"), ("1-3:1", "1-3 has 3"), ("3-1:3-1", "not a range"), ("-3:1", "not a port"),
+        ("1-1:1-1", "not a range"), ("1-:1-", "'' is not a port"), ("1-2-3:1-2-3", "'2-3' is not a port"),
+        ("1:1@", "no length"), ("1:1@x/8", "not an IPv4 prefix"), ("1:1@fd00::/x", "not an IPv6 prefix"),
+        ("1:1@fd00::1/64", "did you mean fd00::/64"), ("1:1@fd00::", "no length"), ("1:1@::/129", "not an IPv6 prefix"),
         ("1:1@fe80::/10", "nobody is forwarded"), ("1:1@ff02::/16", "nobody is forwarded"), ("1:1@:", "IPv6 prefix"),
-        ("1:1@fe80::1%eth0/128", "no IPv6 prefix"), ("192.0.2.7:1:1@fd00::/64", "of IPv4, fd00::/64 of IPv6"),
+        ("1:1@fe80::1%eth0/128", "not an IPv6 prefix"), ("192.0.2.7:1:1@fd00::/64", "of IPv4, fd00::/64 of IPv6"),
         ("1:1@10.0.0.1/8", "host bits"), ("1:1@247.1.0.0/24", "inside the host"), ("1:1@1.2.3.4", "no length"),
-        ("8080:80\n", "is no port"), ("x" * 9999, "is no publication"), ("8080:80\x1b[1m", "is no port"),
+        ("8080:80\n", "is not a port"), ("x" * 9999, "does not name a port"), ("8080:80\x1b[1m", "is not a port"),
     ],
 )  # fmt: skip
 def test_what_is_refused(text: str, says: str) -> None:
@@ -107,8 +108,8 @@ def test_what_is_taken() -> None:
     with pytest.raises(ConflictError) as caught:
         check_free(WEB._replace(address=HERE, guest_port=1), kept)
     assert str(caught.value) == (
-        "192.0.2.7:8080:1/tcp can't be published: 8080:80/tcp of vm1 in network net1 is; "
-        "first: loopnet unpublish vm1 8080:80/tcp"
+        "192.0.2.7:8080:1/tcp can't be published: 8080:80/tcp of vm1 in network net1 already is; "
+        "first run: loopnet unpublish vm1 8080:80/tcp"
     )
 
 

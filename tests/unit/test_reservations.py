@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from libvirt_loopnet import process
 from libvirt_loopnet.addresses.publications import clash
 from libvirt_loopnet.addresses.reservations import parse, render
 from libvirt_loopnet.addresses.store import Store
@@ -175,7 +177,7 @@ def test_further_numbers_make_it_version_4(store: Store) -> None:
 )  # fmt: skip
 def test_damaged_further_numbers(right: str, wrong: str) -> None:
     assert right in FURTHER
-    with pytest.raises(StateError, match=r"^x(: |).*(line [234]|stands there twice)"):
+    with pytest.raises(StateError, match=r"^x(: |).*(line [234]|appears twice)"):
         parse(FURTHER.replace(right, wrong, 1), "x")
 
 
@@ -237,6 +239,13 @@ def test_a_stale_temporary_file_is_removed(store: Store) -> None:
     assert store.load("loopnet") == (A,)
 
 
+def test_what_is_there_twice_is_named(store: Store) -> None:
+    save(store, "loopnet", A._replace(number=3, mac="52:54:00:00:00:03"), A, B)
+    text = Path(store._path("loopnet")).read_text().replace("7 52", f"{A.number} 52")
+    with pytest.raises(StateError, match=f"host number {A.number} appears twice"):
+        parse(text, "x")
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
@@ -252,12 +261,13 @@ def test_a_stale_temporary_file_is_removed(store: Store) -> None:
         (lambda text: text.replace("version 1", "version 5"), "has format version 5"),
         (lambda text: text.replace("version 1", "version 99"), "upgrade libvirt-loopnet"),
         (lambda text: text.replace("version 1", "version 2"), "line 2 is not NUMBER MAC UUID NAME PUBLISHED"),
-        (lambda text: text.replace("7 52", "5 52"), "host number 5 stands there twice"),
+        (lambda text: text.replace("7 52", "5 52"), "host number 5 appears twice"),
         (
             lambda text: text.replace("52:54:00:00:00:07", A.mac),
-            f"MAC address {A.mac} stands there twice",
+            f"MAC address {A.mac} appears twice",
         ),
         (lambda text: text.replace("vm1", "vm 1"), "line 2 is not NUMBER MAC UUID NAME"),
+        (lambda text: text.replace("vm1", ""), "line 2 is not NUMBER MAC UUID NAME"),
         (lambda text: text.replace("7 52", "x 52"), "line 3 is not NUMBER MAC UUID NAME"),
         (lambda text: text.replace("7 52", "0 52"), "line 3"),
         (lambda text: text.replace("7 52", "07 52"), "line 3"),
@@ -333,6 +343,25 @@ def test_a_hanging_holder_is_named(store: Store) -> None:
     assert f"locked by process {os.getpid()} for 0.1 seconds" in str(caught.value)
     with Store(store.directory).locked(timeout=0):
         pass
+
+
+def test_a_holder_whose_program_takes_its_time_is_waited_for(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guest that starts is not refused because somebody mends a busy host at the moment."""
+    with ExitStack() as holder:
+        holder.enter_context(store.locked())
+        began, now = 100.0, [100.0]
+
+        def sleep(seconds: float) -> None:
+            now[0] += seconds
+            if now[0] > began + process.TIMEOUT + 5:
+                holder.close()
+
+        monkeypatch.setattr("libvirt_loopnet.files.time.monotonic", lambda: now[0])
+        monkeypatch.setattr("libvirt_loopnet.files.time.sleep", sleep)
+        with Store(store.directory).locked():
+            assert now[0] > began + process.TIMEOUT
 
 
 def test_locked_inside_locked(store: Store) -> None:

@@ -175,6 +175,29 @@ def test_new_network_is_left_alone() -> None:
         assert result.warnings == ()
 
 
+def test_hosts_with_numbers_that_no_guest_can_have_are_dropped_and_told() -> None:
+    numbers = {"01": 0, "02": 255, "03": 7}
+    hosts = "".join(f"<host mac='52:54:00:00:00:{m}' ip='192.168.122.{n}'/>" for m, n in numbers.items())
+    result = rewrite_network(
+        definition(f"<ip address='192.168.122.1' prefix='24'><dhcp>{hosts}</dhcp></ip>"),
+    )
+    assert result.warnings == tuple(
+        f"network net: host number {number} of 52:54:00:00:00:{mac} can't be a guest's in 127.1.0.0/24 and was dropped"
+        for mac, number in list(numbers.items())[:2]
+    )
+    assert b'number="7"' in result.xml
+    assert b'number="255"' not in result.xml
+
+
+def test_new_network_may_have_uuid_and_bridge() -> None:
+    """As a package writes it: what libvirt reads at its start gets nothing added."""
+    prefixes = (net("127.5.0.0/24"), net("10.127.5.0/24"))
+    uuid, bridge, mac = "4dea22b3-1d52-d8f3-2516-782e98ab3fa0", "virbr7", "52:54:00:00:00:fe"
+    network = parse_network(new_network("n", *prefixes, "mapped", uuid=uuid, bridge=bridge, bridge_mac=mac))
+    assert network is not None
+    assert (network.uuid, network.bridge, network.bridge_mac) == (uuid, bridge, mac)
+
+
 def test_what_is_isolated_stays_so() -> None:
     loopnet = rewrite_network(definition()).xml.replace(b'<forward mode="open"/>', b"")
     for xml in (definition(forward=""), loopnet):

@@ -105,5 +105,5 @@ def test_the_attribute() -> None:
     assert rewrite_network(xml, addresses=FREE).network.addresses == FREE
     assert b"addresses" not in rewrite_network(xml, addresses=FREE).xml
     assert rewrite_network(xml, mode="native").network.addresses == OWN
-    with pytest.raises(InputError, match=r"addresses 'all' is unknown; take free or own"):
+    with pytest.raises(InputError, match=r"addresses 'all' is unknown; use free or own"):
         parse_network(xml.replace(b'addresses="own"', b'addresses="all"'))

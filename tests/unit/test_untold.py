@@ -57,7 +57,7 @@ def test_never_at_a_device_that_carries_another() -> None:
         EMPTY._replace(reservations=both, stations=[(OTHER, "veth1"), (BY_HAND, "veth1")])
     )
     assert [nic.mac for nic in welcome] == [BY_HAND]
-    assert (stranger.mac, stranger.why) == (OTHER, f"veth1 is for {BY_HAND} alone")
+    assert (stranger.mac, stranger.why) == (OTHER, f"veth1 is only for {BY_HAND}")
 
 
 def test_reserved_for_a_guest_that_does_not_run() -> None:
@@ -118,7 +118,7 @@ def test_a_guest_fills_no_screens() -> None:
     assert len(strangers) == 21
     shown = few(strangers)
     assert [each.device for each in shown] == ["veth1", *["vnet0"] * FEW]
-    assert shown[-1].why == f"vnet0 is for {OWN} alone; 12 more MAC addresses were heard there"
+    assert shown[-1].why == f"vnet0 is only for {OWN}; 12 more MAC addresses were heard there"
     assert few(shown) == shown
 
 

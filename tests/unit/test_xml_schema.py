@@ -34,8 +34,8 @@ BAD = {
     ("<forward", "<frward"): "line 3: <network> has no element <frward>; expected bandwidth, bridge, ",
     ("<dhcp>", "<dhcp>\n<lease/>"): "line 7: <dhcp> has no element <lease>; expected bootp, host, range",
     ("start=", "strt="): "line 7: <range> has no attribute 'strt'; expected end, start",
-    ("10.0.0.9", "10.0.0.999"): "line 7: /network/ip/dhcp/range: a value can't be as it is",
-    ("52:54", "zz"): "line 4: /network/mac: a value can't be",
+    ("10.0.0.9", "10.0.0.999"): "line 7: /network/ip/dhcp/range: a value is not allowed",
+    ("52:54", "zz"): "line 4: /network/mac: a value is not allowed",
     ("prefix='24'", "prefix='x'"): "line 5: /network/ip: Invalid attribute prefix",
     ("  <name>n</name>\n", ""): "line 1: /network: Expecting an element name, got nothing",
 }

@@ -18,10 +18,12 @@ from .privileges import require_root
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options of both."""
-    parser.add_argument("network", metavar="NETWORK", help="its name in libvirt")
+    parser.add_argument("network", metavar="NETWORK", help="the network's name in libvirt")
     shown = parser.add_mutually_exclusive_group()
-    shown.add_argument("--print-xml", action="store_true", help="print the result, do nothing")
-    shown.add_argument("--print-diff", action="store_true", help="print what would change")
+    shown.add_argument("--print-xml", action="store_true", help="print the result and change nothing")
+    shown.add_argument(
+        "--print-diff", action="store_true", help="print what would change, and change nothing"
+    )
     parser.add_argument(
         "--restart",
         action="store_true",
@@ -69,7 +71,7 @@ def _diff(change: Change) -> Iterable[str]:
 
 def _story(change: Change, verb: str) -> Iterator[str]:
     if change.after == change.before and not change.restarted:
-        yield f"network {change.name} is defined so already"
+        yield f"network {change.name} is already defined like that"
     elif change.network:
         prefixes = f"{change.network.loop_prefix} (they see {change.network.guest_prefix})"
         yield f"network {change.name} is a loopnet network: guests at {prefixes}"

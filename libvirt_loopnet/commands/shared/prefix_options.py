@@ -26,20 +26,20 @@ class Asked(NamedTuple):
 
 def add(parser: ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--loop-prefix", metavar="P", help="the host's view, inside 127.0.0.0/8")
-    parser.add_argument("--guest-prefix", metavar="P", help="the guests' view, of equal length")
+    parser.add_argument("--loop-prefix", metavar="P", help="addresses on the host, in 127.0.0.0/8")
+    parser.add_argument("--guest-prefix", metavar="P", help="addresses in guests, of the same length")
     parser.add_argument(
-        "--mode", choices=MODES, help="mapped: any guest; native: guests have 127.x themselves"
+        "--mode", choices=MODES, help="mapped: for any guest; native: guests themselves have 127.x"
     )
     parser.add_argument(
         "--addresses",
         choices=ADDRESSES,
-        help="free: guests may use what nobody has reserved as well; own: their own alone",
+        help="free: guests may also use addresses that nobody has reserved; own: only their own",
     )
     parser.add_argument(
         "--ipv6",
         metavar="P",
-        help=f"ula: IPv6 of this host's own (what a new network has); a /64 of yours; or {NONE}",
+        help=f"ula: a prefix of this host's own, as new networks have; a /64 of yours; or {NONE}",
     )
 
 
@@ -73,6 +73,6 @@ def _ipv6(text: str | None, option: str) -> Choice | None:
     prefix = parse_ipv6_prefix(text, option)
     if not prefix.subnet_of(ULA) and not is_routed(prefix, ipv6.routes()):
         raise InputError(
-            f"{option} {prefix} is not routed here, so nobody could answer its guests; take ula, or see: ip -6 route"
+            f"{option} {prefix} is not routed here, so nobody could answer its guests; use ula, or see: ip -6 route"
         )
     return Choice(prefix)

@@ -14,7 +14,7 @@ from ...host.admitted import refused
 from ...model import Network, Port, Reservation
 from ...planning.untold import Stranger, few
 
-WAITING = "nobody has told of it yet"
+WAITING = "libvirt has not reported it yet"
 
 
 class Untold(NamedTuple):

@@ -104,7 +104,7 @@ def _convertible(connection: Connection, name: str) -> NetworkInfo:
     check_rewritable(parse(info.xml))
     if not info.persistent:
         raise InputError(
-            f"network {name} is transient; keep it first: virsh net-dumpxml {name} > {name}.xml; "
+            f"network {name} is transient; make it persistent first: virsh net-dumpxml {name} > {name}.xml; "
             f"virsh net-define {name}.xml"
         )
     return info

@@ -21,10 +21,9 @@ from typing import NamedTuple
 
 from ...addresses.store import DIRECTORY
 from ...errors import StateError
-from ...files import file_name, lock_file, make_directory, state_error, sync_directory
+from ...files import PATIENCE, file_name, lock_file, make_directory, state_error, sync_directory
 
 _LINE = "<!-- libvirt-loopnet: autostart={} active={} -->\n"
-_TIMEOUT = 10.0
 _STATES = {
     _LINE.format("yes" if autostart else "no", "yes" if active else "no").encode(): (autostart, active)
     for autostart in (False, True)
@@ -54,7 +53,7 @@ class Originals:
     def locked(self) -> Iterator[None]:
         """One conversion at a time. Not the store's lock: hooks take that while we wait for them."""
         self._make_directory()
-        with lock_file(os.path.join(self.directory, "lock"), _TIMEOUT):
+        with lock_file(os.path.join(self.directory, "lock"), PATIENCE):
             yield
 
     def load(self, name: str) -> Original | None:
@@ -71,7 +70,7 @@ class Originals:
             if data.endswith(line):
                 return Original(data[: -len(line)], autostart, active)
         raise StateError(
-            f"{path} does not end as it was written; see whether it is still the old definition, "
+            f"{path} does not end as it was written; check that it is still the old definition, "
             f"then: virsh net-define {path}"
         )
 

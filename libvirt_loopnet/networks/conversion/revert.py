@@ -34,8 +34,8 @@ def _planned(tools: Tools, name: str) -> tuple[Change, NetworkInfo, Original]:
     if info.xml not in (b"", original.xml) and ours(info.xml) is None:
         path = tools.originals.path(name)
         raise ConflictError(
-            f"network {name} was defined anew since its conversion; to keep it so: rm {path}; "
-            f"else: virsh net-define {path}"
+            f"network {name} was redefined after its conversion; to keep it: rm {path}; "
+            f"to go back: virsh net-define {path}"
         )
     return _change(tools, info, original), info, original
 
@@ -85,4 +85,4 @@ def _restart(tools: Tools, info: NetworkInfo, original: Original, change: Change
 def _warnings(tools: Tools, original: Original, name: str) -> tuple[str, ...]:
     if tools.connection.network(name).xml == original.xml:
         return ()
-    return (f"network {name}: libvirt writes the definition differently by now; see: virsh net-dumpxml",)
+    return (f"network {name}: libvirt now writes the definition differently; see: virsh net-dumpxml",)

@@ -37,20 +37,20 @@ table ip ftp-helper {
 }
 """
 OWN_ADDRESS = (
-    "The server names its own address, which is another one on the host. curl and browsers do well all the same:"
-    " they ask by EPSV, or go where the first connection went."
+    "The server names its own address, which is a different one on the host. curl and browsers work all the same:"
+    " they use EPSV, or connect to the address of the first connection."
 )
 ACTIVE = (
-    "The client names its own address, and the server, who knows it by another, refuses. The kernel's"
-    " nf_conntrack_ftp on the host does not help, as it too looks for the address that it knows."
+    "The client names its own address, and the server, which knows it by another, refuses. The kernel's"
+    " nf_conntrack_ftp on the host does not help: it also looks for the address that it knows."
 )
 BEGINS_TO_HOST = (
-    "The server has to begin the second connection, and guests begin nothing with the host's loop address."
-    " In native mode nf_conntrack_ftp on the host makes it work."
+    "The server has to open the second connection, and guests cannot connect to the host's loop address."
+    " In native mode, nf_conntrack_ftp on the host makes it work."
 )
 CONTACT = (
-    "Contact, Via and SDP have the address that the guest has for itself: in mapped mode one that on the host is"
-    " nobody, or on its LAN somebody else. On the internet, STUN, rport or a proxy help as behind any NAT."
+    "Contact, Via and SDP contain the guest's own address: in mapped mode, that is nobody's on the host, or"
+    " somebody else's on its LAN. On the internet, STUN, rport or a proxy help, as behind any NAT."
 )
 
 

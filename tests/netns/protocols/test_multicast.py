@@ -17,9 +17,9 @@ from .field import Field
 from .table import GUEST_HOST, GUESTS, HOST_GUEST, shows
 
 NOT_TO_HOST = (
-    "What guests send to all does not reach the host itself, DHCP excepted: announcements there are of addresses"
-    " that mean something else to it, or its LAN. Nor do guests' answers to what the host sent to all: nothing tells"
-    " them from what they begin."
+    "Guests' multicast and broadcast do not reach the host itself, except DHCP: they announce addresses that mean"
+    " something else to the host or its LAN. Guests' answers to the host's multicast do not reach it either: nothing"
+    " tells them from connections that guests open."
 )
 GROUP, GROUP_PORT = "239.1.2.3", 7500
 MDNS, MDNS_PORT = "224.0.0.251", 5353

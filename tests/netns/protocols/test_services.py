@@ -22,8 +22,8 @@ from .table import GUEST_HOST, GUESTS, HOST_GUEST, OUT, shows
 
 DHCP_INFORM, PARAMETERS, NTP, VENDOR, DOMAIN_SEARCH = 8, 55, 42, 43, 119
 OWN_OPTION = (
-    "It is dnsmasq's word for itself, and in native mode becomes the host's loop address, with which guests begin"
-    " nothing. Name the gateway's transit address, 247.1.0.1, instead."
+    "dnsmasq puts its own address here: in native mode the host's loop address, to which guests cannot connect."
+    " Write the gateway's transit address, 247.1.0.1, instead."
 )
 SMB_CONF = """\
 [global]

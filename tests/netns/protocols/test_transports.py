@@ -23,24 +23,22 @@ from .field import PORT, Field, raw_socket
 from .table import GUEST_HOST, GUESTS, HOST_GUEST, OUT, shows
 
 NO_PORTS = (
-    "One guest at a time with each peer on the internet: nothing but the two addresses tells connections apart,"
-    " and those of two guests look the same behind the masquerade."
+    "One guest at a time with each peer on the internet: only the two addresses tell connections apart, and after"
+    " masquerading those of two guests look the same."
 )
 UNKNOWN_CHECKSUM = (
-    "Its checksum covers the addresses, and the kernel mends those of TCP, UDP and UDP-Lite only."
+    "Its checksum covers the addresses, and the kernel corrects only those of TCP, UDP and UDP-Lite."
 )
 UDPLITE_TRACKED = (
-    "The kernel's connection tracking takes UDP-Lite's checksums for UDP's, and the packets for broken."
-    " They pass with net.netfilter.nf_conntrack_checksum = 0."
+    "The kernel's connection tracking checks UDP-Lite's checksums as if they were UDP's, and takes the packets for"
+    " invalid. They pass with net.netfilter.nf_conntrack_checksum = 0."
 )
-ADDRESSES_SIGNED = (
-    "Its purpose is that nobody changes addresses; it passes no address translation of any kind."
-)
+ADDRESSES_SIGNED = "Its purpose is to detect changed addresses; it passes no address translation of any kind."
 INNER_CHECKSUM = (
-    "The checksum of TCP or UDP inside covers addresses that only the sender knows. Tunnel mode has none of it,"
-    " nor has UDP on port 4500, which IKE finds by itself."
+    "The encrypted TCP or UDP checksum covers addresses that only the sender knows. Tunnel mode does not have this"
+    " problem, nor does UDP on port 4500, to which IKE switches by itself."
 )
-SCTP_ADDRESSES = "Further addresses that an end lists for multihoming stay as that end has them."
+SCTP_ADDRESSES = "Additional addresses that an endpoint lists for multihoming are not translated."
 
 Make = Callable[[bytes, bytes], bytes]
 """(source and destination as the sender knows them, data) to the payload of a packet."""

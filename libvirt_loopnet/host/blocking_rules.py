@@ -16,7 +16,7 @@ from ..firewalls.walk import Rules
 from ..firewalls.ways import EVERYWHERE, of_iptables, ways
 from ..model import Network
 from ..planning.ipv6 import uplinks
-from . import firewall, ipv6
+from . import ipv6, other_firewalls
 
 if TYPE_CHECKING:
     from ..firewalls.walk import Place
@@ -27,7 +27,7 @@ def find(networks: Sequence[Network], published: Collection[str] = ()) -> Foreig
     those that have published ports. Raises HostError."""
     ruleset, unread = _ruleset()
     seen = ipv6.observe((), None, first=True)
-    observed = firewall.observe()
+    observed = other_firewalls.observe()
     with suppress(HostError):  # what ip6tables can't read is judged as nft lists it
         observed = ipv6.with_ip6tables(observed, seen, networks)
     known = _spoken_to(observed, ruleset)
@@ -39,13 +39,17 @@ def find(networks: Sequence[Network], published: Collection[str] = ()) -> Foreig
     filters = [Rules(rest, without_ours=True), *(of_iptables(saved) for _, saved in observed.iptables)]
     filters += [of_iptables(saved, six=True) for _, saved in observed.ip6tables]
     out, out6 = ways(filters, bridges), ways(filters, bridges, six=True)
-    uplink, uplinks6 = firewall.uplink_device(), uplinks(seen.routes)
-    needed = packets(networks, uplink, firewall.is_bridged(), published, out)
+    uplink, uplinks6 = other_firewalls.uplink_device(), uplinks(seen.routes)
+    needed = packets(networks, uplink, other_firewalls.is_bridged(), published, out)
     needed += packets6(
-        networks, next(iter(uplinks6), ""), firewall.is_bridged(firewall.BRIDGED6), published, out6
+        networks,
+        next(iter(uplinks6), ""),
+        other_firewalls.is_bridged(other_firewalls.BRIDGED6),
+        published,
+        out6,
     )
     found = [drop.obstacle(_rule_text(drop)) for drop in drops(Rules(ruleset), needed, known)]
-    owned = {each.table for each in found if firewall.is_owned(each.table)}
+    owned = {each.table for each in found if other_firewalls.is_owned(each.table)}
     tables = [entry["table"] for entry in ruleset if "table" in entry]
     return Foreign(
         tuple(found),
@@ -85,7 +89,7 @@ def _table(entry: dict[str, Any]) -> tuple[str, str]:
 
 
 def _spoken_to(observed: Firewalls, ruleset: Sequence[dict[str, Any]]) -> set[Place]:
-    """Chains of the firewalls that firewall.apply() speaks to."""
+    """Chains of the firewalls that other_firewalls.apply() speaks to."""
     known: set[Place] = set()
     used = {tool for tool, _ in (*observed.iptables, *observed.ip6tables)}
     known |= {(family, "filter", name) for family, tool in _TELLS if tool in used for name in BUILTINS}

@@ -303,7 +303,7 @@ def _change_zone(text: str) -> None:
     except HostError as error:
         if "INVALID_ZONE" in str(error):
             raise HostError(
-                f"firewalld knows no zone {zone}, which comes with libvirt; make it look again: "
+                f"firewalld does not know zone {zone}, which comes with libvirt; reload it: "
                 "firewall-cmd --reload"
             ) from None
         if "UNKNOWN_INTERFACE" not in str(error):  # it was taken out meanwhile
