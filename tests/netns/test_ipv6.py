@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from libvirt_loopnet.networks.parsing import parse_network
+from tests import schema
 from tests.sandbox import Namespace
 
 from . import frames, frames6
@@ -570,6 +571,10 @@ def test_published_for_some(plain: Lab) -> None:
         loopnet(plain, "publish", guest.name, "8084:80", "--from", lan4)
         loopnet(plain, "publish", guest.name, "8084:80", "--from", f"{INTERNET6}/128")
         assert "2001:db8:7::/64" in loopnet(plain, "list")
+        schema.check("list", json.loads(loopnet(plain, "list", "--json")))
+        schema.check(
+            "status", json.loads(plain.host.run(["loopnet", "status", "--json"], check=False).stdout)
+        )
         assert who(8081) == {"LAN", "host"}
         assert who(8082) == {"guest", "host"}
         assert who(8083) == {"LAN", "beyond", "guest", "host"}
