@@ -105,8 +105,14 @@ def _forwards(network: Network) -> bool:
 
 
 def _others_may_forward(observed: Observed6, ours: Container[str]) -> bool:
-    """Who forwards has two sides. One interface with IPv6 addresses, beside ours, is the host's own way out."""
+    """What is forwarded leaves by a route, and so does what is answered: who forwards for others than us has routes by
+    two devices, be it with addresses there or without. One, beside ours, is the host's own way out.
+
+    A router between hosts on one and the same device is taken for none; it has to switch forwarding on itself, not
+    look whether it is on.
+    """
     sides = {dev for dev, address in observed.addresses if not address.is_link_local}
+    sides |= {r.dev for r in observed.routes if not (r.prefix.is_link_local or r.prefix.is_multicast)}
     return len({dev for dev in sides if dev != "lo" and dev not in ours}) > 1
 
 

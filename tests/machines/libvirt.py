@@ -6,16 +6,13 @@ whichever system this is; the packages to build it with are in tests/install-dep
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
-import tempfile
 from pathlib import Path
 
-from tests.sandbox.image import ImageError, cache_directory, command, locked
+from tests.sandbox.image import ImageError, command
 
 from .bootstrap import DEBIAN, mirror
-from .source import tarball
+from .source import built_once, libraries, tarball
 
 SUITE, VERSION = "trixie", "11.3.0"
 ON = ("driver_remote", "driver_libvirtd", "driver_qemu", "driver_network", "libnl", "capng", "attr", "json_c")
@@ -29,21 +26,7 @@ BUILD_SECONDS = 1200.0
 
 def built() -> Path:
     """Its /usr, made when the cache has none; to be laid over a sandbox's. Raises ImageError."""
-    cache = cache_directory()
-    digest = hashlib.sha256(repr((SETTINGS, _libraries())).encode()).hexdigest()[:12]
-    tree = cache / f"libvirt-{VERSION}-{digest}"
-    cache.mkdir(parents=True, exist_ok=True)
-    # A lock of its own: whoever wants a guest image need not wait for this.
-    with locked(cache / "libvirt.lock"):
-        if not tree.is_dir():
-            with tempfile.TemporaryDirectory(prefix="build-", dir=cache) as name:
-                _build(Path(name)).rename(tree)
-    return tree
-
-
-def _libraries() -> str:
-    """Where this machine has its libraries; the C library's version, as a program may be too new for one."""
-    return " ".join([command(["gcc", "-print-multiarch"]).strip(), os.confstr("CS_GNU_LIBC_VERSION") or ""])
+    return built_once(f"libvirt-{VERSION}", (SETTINGS, libraries()), _build)
 
 
 def _build(directory: Path) -> Path:
@@ -55,8 +38,8 @@ def _build(directory: Path) -> Path:
     shutil.unpack_archive(archive, directory)
     source, build = directory / f"libvirt-{VERSION}", directory / "build"
     (source / "po/LINGUAS").write_text("")  # what it says in 50 languages
-    libraries = f"--libdir=lib/{_libraries().split()[0]}"
-    command(["meson", "setup", *SETTINGS, libraries, str(build), str(source)], timeout=BUILD_SECONDS)
+    place = f"--libdir=lib/{libraries().split()[0]}"
+    command(["meson", "setup", *SETTINGS, place, str(build), str(source)], timeout=BUILD_SECONDS)
     command(["ninja", "-C", str(build)], timeout=BUILD_SECONDS)
     install = ["meson", "install", "-C", str(build), "--no-rebuild", "--quiet"]
     command(["env", f"DESTDIR={directory}/installed", *install], timeout=BUILD_SECONDS)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
+import tempfile
 from pathlib import Path
-from typing import Sequence
+from typing import Callable, Sequence
 
-from tests.sandbox.image import command
+from tests.sandbox.image import cache_directory, command, locked
 
 KEYRINGS = (
     "/usr/share/keyrings/debian-archive-keyring.gpg",
@@ -38,6 +41,25 @@ def tarball(package: str, repositories: Sequence[str], directory: Path) -> Path:
     fetch = ["source", "--download-only", "--tar-only", package]
     command(["apt-get", *options, *fetch], str(directory), timeout=FETCH_SECONDS)
     return next(directory.glob(f"{package}_*.orig.tar.*[!c]"))
+
+
+def built_once(name: str, recipe: object, build: Callable[[Path], Path]) -> Path:
+    """What ``build`` makes in a directory that it is given, kept in the cache while ``recipe`` is the same. Raises
+    ImageError."""
+    cache = cache_directory()
+    result = cache / f"{name}-{hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]}"
+    cache.mkdir(parents=True, exist_ok=True)
+    # A lock of its own: whoever wants a guest image need not wait for this.
+    with locked(cache / f"{name.partition('-')[0]}.lock"):
+        if not result.exists():
+            with tempfile.TemporaryDirectory(prefix="build-", dir=cache) as directory:
+                build(Path(directory)).rename(result)
+    return result
+
+
+def libraries() -> str:
+    """Where this machine has its libraries; the C library's version, as a program may be too new for one."""
+    return " ".join([command(["gcc", "-print-multiarch"]).strip(), os.confstr("CS_GNU_LIBC_VERSION") or ""])
 
 
 def _signed_by() -> str:

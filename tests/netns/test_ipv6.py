@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from libvirt_loopnet.networks.parsing import parse_network
+from tests import schema
 from tests.sandbox import Namespace
 
 from . import frames, frames6
@@ -336,8 +337,14 @@ def test_forwarding_that_others_may_need_stays(plain: Lab) -> None:
     plain.host.sh("ip link add docker0 type bridge; ip address add fd44::1/64 dev docker0 nodad")
     plain.stop(network)
     assert plain.host.sh(forwarding) == on
-    plain.host.sh("ip link delete docker0")
+    # So does a tunnel, which needs no address for that.
+    plain.host.sh("ip link delete docker0; ip link add tunnel0 type bridge; ip link set tunnel0 up")
+    plain.host.sh("ip -6 route add 2001:db8:66::/48 dev tunnel0")
     start(plain, 2)
+    loopnet(plain, "cleanup")
+    assert plain.host.sh(forwarding) == on
+    plain.host.sh("ip link delete tunnel0")
+    loopnet(plain, "sync")
     loopnet(plain, "cleanup")
     assert plain.host.sh(forwarding) == off
     loopnet(plain, "sync")
@@ -564,6 +571,10 @@ def test_published_for_some(plain: Lab) -> None:
         loopnet(plain, "publish", guest.name, "8084:80", "--from", lan4)
         loopnet(plain, "publish", guest.name, "8084:80", "--from", f"{INTERNET6}/128")
         assert "2001:db8:7::/64" in loopnet(plain, "list")
+        schema.check("list", json.loads(loopnet(plain, "list", "--json")))
+        schema.check(
+            "status", json.loads(plain.host.run(["loopnet", "status", "--json"], check=False).stdout)
+        )
         assert who(8081) == {"LAN", "host"}
         assert who(8082) == {"guest", "host"}
         assert who(8083) == {"LAN", "beyond", "guest", "host"}

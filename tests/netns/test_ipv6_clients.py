@@ -4,26 +4,72 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 
 import pytest
 
+from tests.machines import busybox
 from tests.sandbox.packages import provide
 
 from .arena import PREFIX6
 from .lab import Lab, LabGuest, eventually
 
+pytestmark = pytest.mark.timeout(900)  # one of them is built
+
 NETIF, FILES = "/run/systemd/netif", "/run/systemd/network"
 NETWORKD = "[Match]\nName=eth0\n[Network]\nDHCP=ipv6\nIPv6AcceptRA=yes\n"
 # Its own /etc/resolv.conf: what a client writes there is no business of the host's.
 OWN_RESOLVER = "touch /run/resolv.guest; mount --bind /run/resolv.guest /etc/resolv.conf; "
+# As it boots: NetworkManager takes over no NIC that has addresses already.
+NETWORKMANAGER = """
+ip address flush dev eth0; ip link set eth0 down
+for directory in /run/dbus /run/NetworkManager /var/lib/NetworkManager; do
+    mkdir -p $directory; mount -t tmpfs none $directory
+done
+mount -o remount,bind,ro /sys; mkdir -m 700 /run/NetworkManager/profiles
+cat >/run/NetworkManager/profiles/eth0.nmconnection <<END
+[connection]
+id=eth0
+type=ethernet
+interface-name=eth0
+[ipv4]
+method=disabled
+[ipv6]
+method=auto
+END
+chmod 600 /run/NetworkManager/profiles/*
+cat >/run/NetworkManager.conf <<END
+[main]
+plugins=keyfile
+dns=none
+auth-polkit=false
+[keyfile]
+path=/run/NetworkManager/profiles
+END
+dbus-daemon --system --nofork --nopidfile --address=unix:path=/run/dbus/system_bus_socket &
+bus=$!
+NetworkManager --no-daemon --config /run/NetworkManager.conf &
+trap "kill $! $bus" TERM
+wait; wait
+"""
+# Its example script does as much with the address.
+UDHCPC6 = """
+cat >/run/udhcpc6.script <<'END'
+#!/bin/sh
+case $1 in bound|renew) ip -6 address replace $ipv6/128 dev $interface;; esac
+END
+chmod +x /run/udhcpc6.script; exec /run/udhcpc6 -f -i eth0 -s /run/udhcpc6.script
+"""
 CLIENTS = {
     "dhclient": "mkdir -p /var/lib/dhcp; exec dhclient -6 -d eth0",
     "dhcpcd": "mkdir -p /var/lib/dhcpcd /run/dhcpcd; exec dhcpcd --nobackground --ipv6only eth0",
     "networkd": "mount -o remount,bind,ro /sys; exec /lib/systemd/systemd-networkd",
+    "NetworkManager": NETWORKMANAGER,
+    "udhcpc6": UDHCPC6,
 }
-PACKAGES = ("isc-dhcp-client", "dhcpcd-base")
+PACKAGES = ("isc-dhcp-client", "dhcpcd-base", "network-manager")
 
 
 @pytest.fixture(scope="module", params=["free", "own"])
@@ -34,6 +80,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
             f"mkdir -p {FILES} {NETIF}/links {NETIF}/leases {NETIF}/lldp; chown -R systemd-network: {NETIF}"
         )
         made.path(f"{FILES}/guest.network").write_text(NETWORKD)
+        shutil.copy(busybox.udhcpc6(), made.path("/run/udhcpc6"))
         made.start(made.network(1, ipv6=PREFIX6), dnsmasq=True)
         yield made
 

@@ -285,6 +285,10 @@ def test_forwarding_goes_where_it_came_from() -> None:
     assert off not in ipv6.remove(on, [network()], {"virbr1"})
     assert ipv6.remove(on._replace(settings=frozenset({FORWARDING})), [], {"virbr1"}) == []
     assert ipv6.remove(on._replace(addresses=on.addresses | {docker}), [], {"virbr1"}) == []
+    tunnel = Route6(IPv6Network("2001:db8:66::/48"), "wg0", 1024)
+    links = [Route6(IPv6Network(each), "wg0", 256) for each in ("fe80::/64", "ff00::/8", "fe80::1/128")]
+    assert ipv6.remove(on._replace(routes=(ROUTER, tunnel)), [], {"virbr1"}) == []
+    assert ipv6.remove(on._replace(routes=(ROUTER, *links)), [], {"virbr1"}) == [off]
     # What single devices had would go as well: it is not marked as ours.
     sysctls, _ = ipv6.add(on._replace(settings=frozenset(), forwarding=frozenset({"eth0"})), [network()])
     assert FORWARDING in sysctls
