@@ -23,6 +23,7 @@ from ..reports.doctor import rival
 from ..reports.findings import Listener
 from ..validation import shown
 from .shared.inventory import Entry, entries, find, networks_of_files
+from .shared.ipv6 import has_leased
 from .shared.output import note
 from .shared.privileges import require_root
 
@@ -62,7 +63,7 @@ def run(arguments: Namespace) -> int:
         )
     if wanted not in entry.reservation.published:
         check_unused(wanted)
-    for line in doubts(wanted):
+    for line in doubts(wanted, entry):
         note(f"warning: {line}")
     store = Store()
     with store.locked():
@@ -137,7 +138,7 @@ def line_of(publication: Publication, kept: Reservation, entry: Entry) -> str:
     return f"{port} {guest}/{protocol} of {name} ({address}) at {port} {host} of {where}{who}"
 
 
-def doubts(wanted: Publication) -> Iterator[str]:
+def doubts(wanted: Publication, entry: Entry) -> Iterator[str]:
     """What makes one wonder about it."""
     if wanted.address != ANY_ADDRESS and str(wanted.address) not in _own_addresses():
         yield f"{wanted.address} is not an address of this host now; the port can be reached once it is"
@@ -145,6 +146,8 @@ def doubts(wanted: Publication) -> Iterator[str]:
         for (protocol, port), socket in sorted(sockets.at_localhost().items()):
             if protocol == wanted.protocol and port in wanted.ports:
                 yield f"{socket}, and keeps it: this host reaches the guest at its other addresses"
+    if not wanted.is_ipv4 and not has_leased(entry):
+        yield f"the guest has not leased {entry.ipv6_address} (DHCPv6); the port can be reached once it has"
 
 
 def _own_addresses() -> frozenset[str]:

@@ -94,7 +94,8 @@ class Drop(NamedTuple):
         """``rule`` is the rule's text."""
         where = " ".join(self.place)
         mend = tuple(f"nft {self.insert} {match} accept" for match in self.matches)
-        breaks = tuple(dict.fromkeys(packet.what for packet in self.packets))
+        family = " by IPv6" if self.six else ""
+        breaks = tuple(dict.fromkeys(f"{packet.what}{family}" for packet in self.packets))
         return Obstacle(where, rule, breaks, mend, " ".join(self.place[:2]))
 
 

@@ -106,7 +106,7 @@ def _of_ways(facts: Facts, kept: _Kept) -> Iterator[Finding]:
             "firewall-closed",
             NOTE,
             f"{', '.join(ways.by)}: it seems that the host's own {family}traffic gets out by no interface",
-            "so guests are let out by none either",
+            "guests are let out by none either",
             rules,
         )
     elif facts.published:

@@ -565,7 +565,12 @@ def test_published_for_some(plain: Lab) -> None:
         return {name for name, reached in reach(port).items() if reached}
 
     with answering(guest):
-        loopnet(plain, "publish", guest.name, "8081:80", "--from", "2001:db8:7::/64")
+        # A guest that never asked for its address is told of: its port is reached by nobody.
+        said = loopnet(plain, "publish", peer.name, "8090:80", "--from", "::/0")
+        assert f"the guest has not leased {peer.ipv6}" in said
+        loopnet(plain, "unpublish", peer.name, "--all")
+        told = loopnet(plain, "publish", guest.name, "8081:80", "--from", "2001:db8:7::/64")
+        assert "warning" not in told
         loopnet(plain, "publish", guest.name, "8082:80", "--from", PREFIX6)
         loopnet(plain, "publish", guest.name, "8083:80", "--from", "::/0")
         loopnet(plain, "publish", guest.name, "8084:80", "--from", lan4)

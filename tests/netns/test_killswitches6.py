@@ -332,6 +332,7 @@ def test_what_the_doctor_advises_does_not_leak(clean: Stage) -> None:
     """Its lines as they stand, while the tunnel is up, and while it is not."""
     stage = clean
     stage.load(switches.hand_written(""))
+    assert "the host doesn't reach guests by IPv6" in str(stage.doctor())
     follow(stage)
     assert stage.works() == LOCAL
     assert quiet(stage)

@@ -27,6 +27,11 @@ def whereabouts(listed: Sequence[Entry]) -> list[list[IPv6Address]]:
     return [_leased(entry, leased) or _of(entry, seen.get(entry.network_name, [])) for entry in listed]
 
 
+def has_leased(entry: Entry) -> bool:
+    """Its address by number, which published ports lead to."""
+    return bool(entry.network and _leased(entry, ipv6_leases([entry.network])))
+
+
 def _leased(entry: Entry, leased: frozenset[IPv6Address]) -> list[IPv6Address]:
     address = entry.ipv6_address
     return [address] if address and address in leased else []
