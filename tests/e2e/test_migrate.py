@@ -40,7 +40,7 @@ def test_guest_keeps_its_address(hosts: TwoHosts) -> None:
     refused = hosts.migrate("vm1", "--live", check=False)
     line = re.search(r"libvirt-loopnet: (.*)", refused)
     assert line, refused
-    assert f"vm1 brings {guest.macs[0]} to network loopnet" in line.group(1)
+    assert f"vm1 comes with {guest.macs[0]} on network loopnet" in line.group(1)
     assert line.group(1).endswith(f"loopnet reserve {guest.macs[0]} ADDRESS")
     assert source.page(where) == "hello from vm1\n"
     assert target.published() == {}
