@@ -122,14 +122,19 @@ def network_xml(
     loop = ipaddress.IPv4Network(f"127.{index}.0.0/{length}")
     guest = ipaddress.IPv4Network(guest_prefix or f"10.127.{index}.0/{length}")
     own = loop if mode == NATIVE else guest
-    text = (
-        new_network(name, loop, own, mode, addresses, internet, ipaddress.IPv6Network(ipv6) if ipv6 else None)
-        .decode()
-        .replace('"', "'")
-    )  # as libvirt writes
-    head = f"<name>{name}</name><uuid>{guest_uuid(name)}</uuid>"
-    bridge = f"<bridge name='virbr{index}' stp='off' delay='0'/><mac address='{bridge_mac(index)}'/>"
-    return text.replace(f"<name>{name}</name>", head).replace("<bridge stp='off' delay='0'/>", bridge)
+    text = new_network(
+        name,
+        loop,
+        own,
+        mode,
+        addresses,
+        internet,
+        ipaddress.IPv6Network(ipv6) if ipv6 else None,
+        uuid=guest_uuid(name),
+        bridge=f"virbr{index}",
+        bridge_mac=bridge_mac(index),
+    )
+    return text.decode().replace('"', "'")  # as libvirt writes
 
 
 def bridge_mac(index: int) -> str:
