@@ -1,4 +1,4 @@
-"""What guests are called: DNS labels, names in /etc/hosts, aliases of taps."""
+"""What guests are called: DNS labels, the names that host/hosts_file.py writes, aliases of taps."""
 
 from __future__ import annotations
 

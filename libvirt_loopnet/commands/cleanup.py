@@ -16,7 +16,7 @@ from ..converge.drift import brief, settled
 from ..daemon import runstate
 from ..errors import HostError, LoopnetError
 from ..files import network_name
-from ..host import dnsmasq, leases, linux, names
+from ..host import dnsmasq, hosts_file, leases, linux
 from ..planning.plan import Step
 from ..planning.state import HostState
 from ..plugging import bridge_ports
@@ -51,7 +51,7 @@ def _clean_host(errors: list[str]) -> list[str]:
     before = _steps(host, nothing, errors)
     errors += apply.force(host, nothing)
     try:
-        names.publish([])  # also where the rest could not even be observed
+        hosts_file.publish([])  # also where the rest could not even be observed
     except LoopnetError as error:
         errors.append(str(error))
     left = _steps(host, nothing, errors)

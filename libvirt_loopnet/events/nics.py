@@ -17,7 +17,7 @@ from ..addresses.store import Store
 from ..converge.evict import evict
 from ..daemon import runstate
 from ..errors import ConflictError, HostError, LoopnetError, attempts
-from ..host import dnsmasq, names
+from ..host import dnsmasq, hosts_file
 from ..host.kernel.nftables import nft
 from ..host.kernel.taps import is_plugged
 from ..log import warn
@@ -161,12 +161,12 @@ def _forget_in_rules(network: Network, before: Sequence[Reservation], new: Guest
         nft(delete_elements([network], [new], [], spare))
 
 
-def _publish(entries: Callable[[], list[names.Entry] | None]) -> None:
+def _publish(entries: Callable[[], list[hosts_file.Entry] | None]) -> None:
     """Publish names, None to leave them: no guest is refused for what they are called."""
     try:
         wanted = entries()
         if wanted is not None:
-            names.publish(wanted)
+            hosts_file.publish(wanted)
     except LoopnetError as error:
         warn(str(error))
 
@@ -231,9 +231,9 @@ def _has_clone(network: Network, mac: str, store: Store) -> bool:
     return any(kept.mac == mac for other in others for kept in store.load(other.name))
 
 
-def _names_with(network: Network, reservations: Iterable[Reservation], new: Guest) -> list[names.Entry]:
+def _names_with(network: Network, reservations: Iterable[Reservation], new: Guest) -> list[hosts_file.Entry]:
     """The names published now and those of ``new``; a name may have gone to it from another."""
-    present = {entry[0] for entry in names.published()}
+    present = {entry[0] for entry in hosts_file.published()}
     live = [
         Guest(network.name, kept.mac, kept.number, kept.name)
         for kept in reservations
@@ -241,13 +241,13 @@ def _names_with(network: Network, reservations: Iterable[Reservation], new: Gues
     ]
     foreign = [
         entry
-        for entry in names.published()
+        for entry in hosts_file.published()
         if entry[0] not in network.loop_prefix and not (network.ipv6 and entry[0] in network.ipv6)
     ]
     return [*foreign, *host_names([network], live), *_names6(network, live)]
 
 
-def _names6(network: Network, live: Iterable[Guest]) -> Iterable[names.Entry]:
+def _names6(network: Network, live: Iterable[Guest]) -> Iterable[hosts_file.Entry]:
     if not network.ipv6:
         return ()
     from ..addresses.labels import host_names6
@@ -256,10 +256,10 @@ def _names6(network: Network, live: Iterable[Guest]) -> Iterable[names.Entry]:
     return host_names6([network], live, ipv6_leases([network]))
 
 
-def _names_but(network: Network, gone: Guest) -> list[names.Entry]:
+def _names_but(network: Network, gone: Guest) -> list[hosts_file.Entry]:
     """The names published now, but for those of ``gone``."""
     addresses = (network.loop_address(gone.number), network.ipv6_address(gone.number))
-    return [entry for entry in names.published() if entry[0] not in addresses]
+    return [entry for entry in hosts_file.published() if entry[0] not in addresses]
 
 
 def change_elements(script: str, store: Store) -> None:

@@ -1,7 +1,7 @@
 """Tables of others in nft that would drop what our networks need, and what to do about it. Pure.
 
 openings.py speaks to iptables and firewalld. A table written by hand or by a VPN's client belongs to
-whoever wrote it: nothing is put into it unless the user says so (tables.py), but ``loopnet doctor`` names the
+whoever wrote it: nothing is put into it unless the user says so (opened_tables.py), but ``loopnet doctor`` names the
 chain, the rule and a command. Found by walking sample packets through the rules. What isn't understood counts
 as not matching: better a drop that is missed than one that is made up.
 """

@@ -9,7 +9,7 @@ the same for its nat networks (LIBVIRT_INP and others; zone ``libvirt``), and no
   the first rule that could drop what is ours. Not earlier: what keeps Docker's and libvirt's networks
   apart from others stays ahead of it. ``iptables-restore --noflush`` does all in one transaction.
 * firewalld: our bridges go into a zone, in the runtime configuration only.
-* nft: tables that the user names, see tables.py.
+* nft: tables that the user names, see opened_tables.py.
 
 Opened is what guests and host need of each other, and no service of the host but DHCP, DNS and ICMP.
 """
@@ -24,7 +24,7 @@ from ..records import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .tables import Table
+    from .opened_tables import Table
     from .ways import Ways
 
 IPTABLES = ("iptables-nft", "iptables-legacy")
@@ -134,7 +134,7 @@ def _ways(observed: Firewalls, networks: Sequence[Network]) -> tuple[Ways | None
     six = any(network.ipv6_prefixes for network in networks)
     if not networks or not (told4 or (told6 and six)):
         return None, None
-    from .tables import ways_out  # what most hosts don't need
+    from .opened_tables import ways_out  # what most hosts don't need
 
     return (
         ways_out(observed.tables, observed.iptables, networks) if told4 else None,
@@ -149,12 +149,12 @@ def _table_scripts(
     ways: Ways | None,
     ways6: Ways | None,
 ) -> list[tuple[str, str]]:
-    from . import tables
+    from . import opened_tables
     from .ways import EVERYWHERE
 
-    needed = tables.needed(observed, networks, ways or EVERYWHERE, ways6 or EVERYWHERE)
+    needed = opened_tables.needed(observed, networks, ways or EVERYWHERE, ways6 or EVERYWHERE)
     return [
-        (NFT_TABLE, tables.script(table, needed if str(table) in trusted else ()))
+        (NFT_TABLE, opened_tables.script(table, needed if str(table) in trusted else ()))
         for table in observed.tables
     ]
 

@@ -39,7 +39,7 @@ from ..files import state_error
 from ..log import warn
 from ..model import Network, Reservation
 from ..networks.elements import place
-from . import names
+from . import hosts_file
 
 ROOT = "/var/lib/libvirt/dnsmasq"
 """Here, as libvirt's AppArmor profile and SELinux labels let dnsmasq read it."""
@@ -78,7 +78,7 @@ def sync_hosts(network: Network, reservations: Iterable[Reservation], root: str 
 def hosts_names(network_name: str, root: str = ROOT) -> bytes:
     """What the copy of the host's names should hold: what it holds, when the host's can't be read. Raises OSError."""
     try:
-        return names.foreign()
+        return hosts_file.foreign()
     except HostError as error:
         warn(f"network {network_name}: {error}")
         return read(f"{hosts_directory(network_name, root)}-hosts") or b""

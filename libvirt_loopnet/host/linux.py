@@ -20,7 +20,7 @@ from ..planning.plan import CONNTRACK, HOSTS, IP, NETLINK, NFT, SYSCTL, Step, in
 from ..planning.state import Observed, Tap
 from ..ruleset.moves import batch, parse
 from ..ruleset.tables import IPV6_TABLE, TABLES
-from . import ipv6, names, other_firewalls
+from . import hosts_file, ipv6, other_firewalls
 from .kernel import conntrack, iproute, nfnetlink
 from .kernel.nftables import nft
 
@@ -163,7 +163,7 @@ def _run_sysctl(texts: list[str]) -> None:
 def _run_hosts(texts: list[str]) -> None:
     for text in texts:
         entries = [entry.split() for entry in text.split(";") if entry.strip()]
-        names.publish([(ip_address(address), tuple(labels)) for address, *labels in entries])
+        hosts_file.publish([(ip_address(address), tuple(labels)) for address, *labels in entries])
 
 
 def _run_firewall(tool: str, texts: list[str]) -> None:
@@ -204,10 +204,10 @@ def _route_localnet(dev: str) -> bool:
         return False
 
 
-def _published_names() -> tuple[names.Entry, ...]:
+def _published_names() -> tuple[hosts_file.Entry, ...]:
     """None where they can't be read: who then writes what is missing says so."""
     with suppress(HostError):
-        return names.published()
+        return hosts_file.published()
     return ()
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-    from ..firewalls.tables import Table
+    from ..firewalls.opened_tables import Table
 
 LEGACY_TABLES, LEGACY_TABLES6 = "/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"
 """Tables of iptables-legacy that are in use in this network namespace; no such file without it."""
@@ -228,7 +228,7 @@ def _by_table(chains: str) -> Iterable[tuple[str, list[str]]]:
 def _table(table: str, problems: list[str]) -> Iterable[Table]:
     import json  # 7 ms that hosts without such tables don't pay
 
-    from ..firewalls.tables import Table
+    from ..firewalls.opened_tables import Table
 
     family, name = table.split(" ", 1)
     try:

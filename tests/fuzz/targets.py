@@ -19,7 +19,7 @@ from libvirt_loopnet.addresses import pool, reservations
 from libvirt_loopnet.addresses.labels import host_names
 from libvirt_loopnet.errors import LoopnetError
 from libvirt_loopnet.guests.domains import move_networks, parse_domain
-from libvirt_loopnet.host import names
+from libvirt_loopnet.host import hosts_file
 from libvirt_loopnet.model import Guest, Network, Port, Reservation
 from libvirt_loopnet.networks.dnsmasq_options import dnsmasq_options
 from libvirt_loopnet.networks.parsing import (
@@ -101,7 +101,7 @@ def check_hook(data: bytes) -> bool:
     assert list(reservations.parse(reservations.render(kept), "x")) == kept
     _check_network(network)
     _check_nft(network, guests)
-    names.render_hosts(b"", host_names([network], guests))
+    hosts_file.render_hosts(b"", host_names([network], guests))
     files.file_name(network.name)
     return True
 
@@ -230,11 +230,11 @@ def check_reservations(data: bytes) -> bool:
 def check_names(data: bytes) -> bool:
     """/etc/hosts, whatever stands in it: our block comes, stays and goes, all else is kept."""
     entries = [(IPv4Address("127.1.0.5"), ("vm1.loopnet",)), (IPv4Address("127.1.0.4"), ("b.x", "b"))]
-    foreign = names.render_hosts(data, [])
-    new = names.render_hosts(data, entries)
-    assert names.render_hosts(new, entries) == new
-    assert names.render_hosts(new, []) == foreign
-    assert names.render_hosts(foreign, []) == foreign
+    foreign = hosts_file.render_hosts(data, [])
+    new = hosts_file.render_hosts(data, entries)
+    assert hosts_file.render_hosts(new, entries) == new
+    assert hosts_file.render_hosts(new, []) == foreign
+    assert hosts_file.render_hosts(foreign, []) == foreign
     assert _foreign_lines(foreign) == _foreign_lines(data)
     return True
 

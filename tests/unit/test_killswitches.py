@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libvirt_loopnet.firewalls import tables
+from libvirt_loopnet.firewalls import opened_tables
 from libvirt_loopnet.firewalls.obstacles import around
+from libvirt_loopnet.firewalls.opened_tables import Table
 from libvirt_loopnet.firewalls.openings import NFT_TABLE, Firewalls, orders, script
-from libvirt_loopnet.firewalls.tables import Table
 from libvirt_loopnet.firewalls.walk import Rules
 from libvirt_loopnet.firewalls.ways import EVERYWHERE, Ways, of_iptables, ways
 from tests.unit.test_firewalls import (
@@ -344,7 +344,9 @@ def after(ruleset: tuple[Any, ...], text: str) -> tuple[Any, ...]:
 
 def told(ruleset: tuple[Any, ...], networks: Any, ways: Ways = WG0, bridged: bool = False) -> str:
     seen = Firewalls(uplink="eth0", bridged=bridged)
-    return tables.script(Table("inet", "t", ruleset), tables.needed(seen, networks, ways, EVERYWHERE))
+    return opened_tables.script(
+        Table("inet", "t", ruleset), opened_tables.needed(seen, networks, ways, EVERYWHERE)
+    )
 
 
 def test_what_a_table_is_told() -> None:
@@ -407,9 +409,9 @@ def test_what_needs_no_accept_gets_none() -> None:
 
 
 def test_what_is_not_ours_to_change() -> None:
-    needed = tables.needed(Firewalls(), [ONE], WG0, WG0)
-    assert tables.script(Table("inet", "t", TABLE), needed)
-    assert tables.script(Table("inet", "t", TABLE, owned=True), needed) == ""
+    needed = opened_tables.needed(Firewalls(), [ONE], WG0, WG0)
+    assert opened_tables.script(Table("inet", "t", TABLE), needed)
+    assert opened_tables.script(Table("inet", "t", TABLE, owned=True), needed) == ""
     strange = chain("a; flush ruleset", "input", "drop")
     assert told((strange,), [ONE]) == ""
 

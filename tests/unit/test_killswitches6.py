@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from libvirt_loopnet.firewalls import tables
+from libvirt_loopnet.firewalls import opened_tables
 from libvirt_loopnet.firewalls.obstacles import Foreign, drops
+from libvirt_loopnet.firewalls.opened_tables import Table
 from libvirt_loopnet.firewalls.openings import Firewalls, orders
 from libvirt_loopnet.firewalls.packets6 import around6, packets6
-from libvirt_loopnet.firewalls.tables import Table
 from libvirt_loopnet.firewalls.walk import Rules
 from libvirt_loopnet.firewalls.ways import EVERYWHERE, Ways, of_iptables, ways
 from libvirt_loopnet.model import NAT, NONE, ROUTE
@@ -84,7 +84,9 @@ def test_ip6tables() -> None:
 
 def told(ruleset: tuple[Any, ...], networks: Any, ways6: Ways = WG0, bridged: bool = False) -> str:
     seen = Firewalls(uplink6="eth0", bridged6=bridged)
-    return tables.script(Table("inet", "t", ruleset), tables.needed(seen, networks, EVERYWHERE, ways6))
+    return opened_tables.script(
+        Table("inet", "t", ruleset), opened_tables.needed(seen, networks, EVERYWHERE, ways6)
+    )
 
 
 TABLE = (

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libvirt_loopnet.addresses.labels import dns_label, with_suffix
+from libvirt_loopnet.addresses.labels import dns_label, host_names, with_suffix
+from libvirt_loopnet.model import Guest
+from tests.unit.test_plan import NETWORKS
 
 
 @pytest.mark.parametrize(
@@ -72,3 +74,10 @@ def test_numbered(label: str, numbered: str) -> None:
 def test_any_label_is_numbered(name: str, number: int) -> None:
     label = with_suffix(dns_label(name) or "x", f"-{number}")
     assert re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", label)
+
+
+def test_names_for_the_hosts_file() -> None:
+    network = NETWORKS[0]
+    named = Guest(network.name, "52:54:00:00:00:02", 2, "vm2")
+    guests = [named, named._replace(mac="52:54:00:00:00:03", number=3, name="")]
+    assert host_names([network], guests) == ((network.loop_address(2), (f"vm2.{network.domain}",)),)

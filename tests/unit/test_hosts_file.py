@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from libvirt_loopnet.errors import HostError, InputError, PrivilegeError, StateError
 from libvirt_loopnet.files import lock_file
-from libvirt_loopnet.host import names
-from libvirt_loopnet.host.names import publish, published, render_hosts
+from libvirt_loopnet.host import hosts_file
+from libvirt_loopnet.host.hosts_file import publish, published, render_hosts
 
 ROOT = Path(__file__).resolve().parents[2]
 VM1 = (IPv4Address("127.1.0.5"), ("vm1.loopnet",))
@@ -59,7 +59,7 @@ def hosts(directory: Path, data: bytes = b"127.0.0.1 localhost\n") -> str:
     return str(directory / "hosts")
 
 
-def put(entries: Sequence[names.Entry], path: str) -> bool:
+def put(entries: Sequence[hosts_file.Entry], path: str) -> bool:
     return publish(entries, path, os.path.dirname(path) + "/lock")
 
 
@@ -75,7 +75,7 @@ def test_the_block_reads_as_documented() -> None:
 @example(b"no newline", [VM1], [VM2])
 @example(b"\n", [VM1], [VM1])
 def test_foreign_bytes_stay_and_come_back_exactly(
-    foreign: bytes, first: list[names.Entry], second: list[names.Entry]
+    foreign: bytes, first: list[hosts_file.Entry], second: list[hosts_file.Entry]
 ) -> None:
     with_first = render_hosts(foreign, first)
     assert with_first.startswith(foreign)
@@ -88,7 +88,9 @@ any_lines = st.sampled_from(OURS) | foreign_lines.map(lambda line: line + b"\n")
 
 
 @given(st.lists(any_lines, max_size=8), entry_lists)
-def test_damaged_blocks_lose_our_lines_and_no_others(pieces: list[bytes], entries: list[names.Entry]) -> None:
+def test_damaged_blocks_lose_our_lines_and_no_others(
+    pieces: list[bytes], entries: list[hosts_file.Entry]
+) -> None:
     theirs = b"".join(piece for piece in pieces if piece not in OURS)
     cleaned = render_hosts(b"".join(pieces), [])
     # the newline before a block that says so is ours
@@ -209,14 +211,14 @@ def test_mode_owner_and_attributes_are_kept(tmp_path: Path) -> None:
 
 def test_a_change_by_another_program_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = hosts(tmp_path)
-    real, edits = names._write_temporary, [b"one\n", b"two\n"]
+    real, edits = hosts_file._write_temporary, [b"one\n", b"two\n"]
 
     def interrupted(*arguments: object) -> None:
         real(*arguments)  # type: ignore[arg-type]
         if edits:
             Path(path).write_bytes(Path(path).read_bytes() + edits.pop(0))
 
-    monkeypatch.setattr(names, "_write_temporary", interrupted)
+    monkeypatch.setattr(hosts_file, "_write_temporary", interrupted)
     assert put([VM1], path)
     assert Path(path).read_bytes() == b"127.0.0.1 localhost\none\ntwo\n" + BEGIN + LINE1 + END
     assert sorted(os.listdir(tmp_path)) == ["hosts", "lock"]
@@ -224,7 +226,7 @@ def test_a_change_by_another_program_is_not_lost(tmp_path: Path, monkeypatch: py
 
 def test_a_program_that_never_stops_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = hosts(tmp_path)
-    monkeypatch.setattr(names, "_write_temporary", lambda *_: Path(path).write_bytes(os.urandom(9)))
+    monkeypatch.setattr(hosts_file, "_write_temporary", lambda *_: Path(path).write_bytes(os.urandom(9)))
     monkeypatch.setattr(os, "unlink", lambda _: None)
     with pytest.raises(HostError, match="being changed by another program"):
         put([VM1], path)
@@ -293,13 +295,13 @@ def test_errors_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         'or set names = "off" in /etc/libvirt-loopnet.conf'
     )
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    error = names._error("/etc/hosts", PermissionError(errno.EACCES, "denied"), "read")
+    error = hosts_file._error("/etc/hosts", PermissionError(errno.EACCES, "denied"), "read")
     assert isinstance(error, PrivilegeError)
 
 
 def test_a_hanging_lock_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = hosts(tmp_path)
-    monkeypatch.setattr(names, "_LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(hosts_file, "_LOCK_SECONDS", 0.05)
     with lock_file(str(tmp_path / "lock"), 1), pytest.raises(StateError, match="locked by process"):
         put([VM1], path)
 
@@ -312,7 +314,7 @@ def can_mount() -> bool:
 PUBLISH = """
 import sys
 from ipaddress import IPv4Address
-from libvirt_loopnet.host.names import publish
+from libvirt_loopnet.host.hosts_file import publish
 for entries in ([(IPv4Address("127.1.0.5"), ("vm1.loopnet",))], []):
     try:
         print(publish(entries, sys.argv[1], sys.argv[2]))
