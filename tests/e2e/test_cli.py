@@ -489,7 +489,7 @@ def test_what_can_not_be_published(world: World) -> None:
             2,
             "8080:80/tcp of vm1 in network loopnet already is; first run: loopnet unpublish vm1",
         ),
-        (("two-4", "192.0.2.1:8080:80"), 2, "8080:80/tcp of vm1 in network loopnet is"),
+        (("two-4", "192.0.2.1:8080:80"), 2, "8080:80/tcp of vm1 in network loopnet already is"),
         (("vm1", "127.0.0.1:80:80"), 2, "reaches the guest already"),
     ):
         done = run(world, "publish", *arguments)
