@@ -190,7 +190,7 @@ def test_a_port_of_a_program_is_refused(stage: Stage, address: str) -> None:
     ("arguments", "says"),
     [
         (("1-3:1-2",), "1-3 has 3, 1-2 has 2"), (("3-1:3-1",), "not a range"),
-        (("1:1", "--from", "fd00::/64"), "not an IPv4 prefix"), (("1:1", "--from", "10.0.0.1/8"), "host bits"),
+        (("1:1", "--from", "fd00::/64"), "has no IPv6 prefix"), (("1:1", "--from", "10.0.0.1/8"), "host bits"),
         (("1:1", "--from", "10.0.0.1"), "no length"), (("1:1", "--from", ""), "no length"),
     ],
 )  # fmt: skip
