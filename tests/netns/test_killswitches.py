@@ -20,9 +20,9 @@ from . import killswitches as switches
 from .frames import ipv4_addresses
 from .lab import Lab, eventually
 from .test_firewalls import AMONG, CHECKS, DHCP, DNS, IN, OUT, PING, World, answers, findings, made
+from .vpn import CONFIG, Leaks, VpnHost, leaks_beside, listed, watching
 from .wire import Capture, Flood, Servers, ask_tcp, ask_udp, datagram_socket
 
-CONFIG = "/etc/libvirt-loopnet.conf"
 PORT = 7009
 FAR = "198.18.7.7"
 """Where the floods go; nobody else sends there (RFC 2544)."""
@@ -33,30 +33,12 @@ LOCAL = {DHCP, DNS, PING, IN, AMONG}
 SOON = 0.3
 
 
-class Stage:
-    """A host with a guest's world and a VPN, whose tunnel isn't up yet."""
+class Stage(VpnHost):
+    """A host with a guest's world and a VPN."""
 
     def __init__(self, world: World, vpn: Namespace) -> None:
-        self.world, self.lab, self.vpn = world, world.lab, vpn
-        self.up = ""
-
-    def connect(self, device: str) -> None:
-        switches.tunnel_up(self.lab, device)
-        self.up = device
-
-    def disconnect(self) -> None:
-        switches.tunnel_down(self.lab, self.up)
-        self.up = ""
-
-    def load(self, script: str) -> None:
-        self.lab.host.run(["nft", "-f", "-"], input=script)
-
-    def trust(self, *tables: str) -> None:
-        names = ", ".join(f'"{table}"' for table in tables)
-        self.lab.path(CONFIG).write_text(f"open-firewalls = [ {names} ]\n")
-
-    def sync(self) -> str:
-        return self.lab.host.run(["loopnet", "sync"]).stdout
+        super().__init__(world.lab, vpn)
+        self.world = world
 
     def works(self, patience: float = 2.5) -> set[str]:
         """What works of all that guests and host need; by the tunnel, for what leaves."""
@@ -126,10 +108,6 @@ def test_a_table_that_is_named_is_opened(clean: Stage, name: str) -> None:
     assert listed(stage.lab, switches.NAMES[name]) == before
 
 
-def listed(lab: Lab, table: str) -> str:
-    return lab.host.run(["nft", "list", "table", *table.split()]).stdout
-
-
 def test_sync_is_what_starts_and_stops_of_networks_do(clean: Stage) -> None:
     stage = clean
     stage.connect("wg0")
@@ -149,17 +127,6 @@ def test_sync_is_what_starts_and_stops_of_networks_do(clean: Stage) -> None:
 
 
 # --- watched -----------------------------------------------------------------------------------------
-
-
-@contextmanager
-def watching(lab: Lab) -> Iterator[None]:
-    process = lab.host.popen(["loopnet", "watch"])
-    try:
-        yield
-        assert process.poll() is None
-    finally:
-        process.terminate()
-        assert process.wait(10) == 0
 
 
 def opened(lab: Lab, table: str) -> bool:
@@ -183,33 +150,6 @@ def test_watch_opens_it_each_time_it_is_made_anew(clean: Stage) -> None:
 
 
 # --- leaks -------------------------------------------------------------------------------------------
-
-
-class Leaks:
-    """Counts the frames of guests on a wire, by what they are."""
-
-    def __init__(self, namespace: Namespace, device: str) -> None:
-        self.seen: dict[str, int] = {}
-        self._capture = Capture(namespace, device)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> Leaks:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        time.sleep(0.2)
-        self._stop.set()
-        self._thread.join()
-        self._capture.__exit__()
-
-    def _watch(self) -> None:
-        while not self._stop.is_set():
-            frame = self._capture.next(0.05)
-            kind = kind_of(frame) if frame else ""
-            if kind:
-                self.seen[kind] = self.seen.get(kind, 0) + 1
 
 
 def kind_of(frame: bytes) -> str:
@@ -284,57 +224,14 @@ def ipv6(stage: Stage) -> Iterator[None]:
 
 def test_without_a_kill_switch_all_of_it_is_on_the_lan(clean: Stage, ipv6: None) -> None:
     """Else nothing below would mean anything."""
-    with Leaks(clean.lab.lan, "lan0") as leaks, flood(clean):
+    with Leaks(clean.lab.lan, "lan0", kind_of) as leaks, flood(clean):
         eventually(lambda: set(leaks.seen) == ALL_KINDS, 5)
-
-
-ROUNDS = 50
 
 
 @pytest.mark.parametrize("name", switches.TABLES)
 def test_not_one_packet_of_guests_leaves_by_the_lan(clean: Stage, ipv6: None, name: str) -> None:
-    """The tunnel goes up and down, the table is made anew 50 times, and once the VPN just dies.
-
-    Of a table that relies on the policies of its chains, and ends none of them by a rule, the kernel itself lets
-    packets pass in the moment that it is made anew, without loopnet as with it: a new chain's policy becomes drop
-    after the old chain is gone (nft_chain_commit_drop_policy() in the kernel's nf_tables_api.c). There the guest
-    holds its breath.
-    """
-    stage, make, device = clean, switches.TABLES[name], switches.DEVICES[name]
-    stage.trust(switches.NAMES[name])
-    stage.load(make(""))
-    gate = threading.Event()
-    gate.set()
-
-    def load(script: str) -> None:
-        if name not in switches.ENDED_BY_RULES:
-            gate.clear()
-            time.sleep(0.05)
-        stage.load(script)
-        gate.set()
-
-    with watching(stage.lab), Leaks(stage.lab.lan, "lan0") as leaks:
-        time.sleep(0.5)
-        with flood(stage, gate) as flooding:
-            for number in range(ROUNDS // 2):
-                stage.connect(device)
-                load(make(device))
-                if number == 0:
-                    with Leaks(stage.vpn, "eth0") as tunnelled:
-                        eventually(lambda: {"TCP", "UDP", "ICMP"} <= set(tunnelled.seen), 10)
-                if number % 2:
-                    load(make(""))
-                    stage.disconnect()
-                else:
-                    stage.disconnect()
-                    load(make(""))
-            stage.connect(device)
-            load(make(device))
-            eventually(lambda: opened(stage.lab, switches.NAMES[name]), 10)
-            stage.disconnect()  # and the table stays as it is
-            time.sleep(1)
-        assert flooding.rounds > 200
-    assert leaks.seen == {}
+    through = {"TCP", "UDP", "ICMP"}
+    assert leaks_beside(clean, name, lambda gate: flood(clean, gate), kind_of, through) == {}
 
 
 @pytest.mark.parametrize("name", switches.TABLES)
@@ -363,7 +260,7 @@ def follow(stage: Stage) -> None:
 
 
 def quiet(stage: Stage) -> bool:
-    with Leaks(stage.lab.lan, "lan0") as leaks, flood(stage):
+    with Leaks(stage.lab.lan, "lan0", kind_of) as leaks, flood(stage):
         time.sleep(0.7)
     return leaks.seen == {}
 
@@ -464,7 +361,7 @@ def test_proton(clean: Stage) -> None:
     )
     try:
         assert findings(lab) == []
-        with Leaks(lab.lan, "lan0") as leaks, flood(stage):
+        with Leaks(lab.lan, "lan0", kind_of) as leaks, flood(stage):
             time.sleep(0.7)
         assert set(leaks.seen) <= {"DNS"}  # to the router itself, which is on the LAN, as the host's own
     finally:

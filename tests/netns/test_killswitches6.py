@@ -10,6 +10,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import pytest
 
@@ -20,7 +21,7 @@ from . import killswitches as switches
 from .arena import INTERNET6, LAN6, PREFIX6
 from .lab import Lab, LabGuest, eventually
 from .test_ipv6 import GATEWAY, add_uplink, asks, own_address, pings, slaac
-from .test_killswitches import CONFIG, ROUNDS, listed, watching
+from .vpn import CONFIG, ROUNDS, Leaks, VpnHost, leaks_beside, listed
 from .wire import Capture, Flood
 
 FAR = "2001:db8:77::7"
@@ -33,32 +34,20 @@ LOCAL = {DNS, LEASE, PING, IN, AMONG}
 LIMIT = 2.5
 
 
-class Stage:
-    """A host with IPv6 in its LAN, two guests, and a VPN whose tunnel isn't up yet."""
+class Stage(VpnHost):
+    """A host with IPv6 in its LAN and in its VPN, and two guests."""
 
-    def __init__(self, lab: Lab, one: LabGuest, two: LabGuest) -> None:
-        self.lab, self.one, self.two = lab, one, two
-        self.up = ""
+    def __init__(self, lab: Lab, vpn: Namespace, one: LabGuest, two: LabGuest) -> None:
+        super().__init__(lab, vpn)
+        self.one, self.two = one, two
 
     def connect(self, device: str) -> None:
-        switches.tunnel_up(self.lab, device)
+        super().connect(device)
         switches.tunnel_has_ipv6(self.lab, device)
-        self.up = device
 
     def disconnect(self) -> None:
         switches.ipv6_down(self.lab)
-        switches.tunnel_down(self.lab, self.up)
-        self.up = ""
-
-    def load(self, script: str) -> None:
-        self.lab.host.run(["nft", "-f", "-"], input=script)
-
-    def trust(self, *tables: str) -> None:
-        names = ", ".join(f'"{table}"' for table in tables)
-        self.lab.path(CONFIG).write_text(f"open-firewalls = [ {names} ]\n")
-
-    def sync(self) -> str:
-        return self.lab.host.run(["loopnet", "sync"]).stdout
+        super().disconnect()
 
     def works(self) -> set[str]:
         """What works of all that guests and host need, each found out anew."""
@@ -119,9 +108,8 @@ def stage() -> Iterator[Stage]:
         lab.host.sh("echo 1 >/proc/sys/net/bridge/bridge-nf-call-ip6tables")
         add_uplink(lab)
         lab.path("/etc/resolv.conf").write_text(f"nameserver {lab.router_address}\n")
-        router = lab.lan.sh("ip -br link show lan0").split()[
-            2
-        ]  # a kill switch may stop neighbour discovery, too
+        # a kill switch may stop neighbour discovery, too
+        router = lab.lan.sh("ip -br link show lan0").split()[2]
         lab.host.sh(
             f"ip -6 neighbour replace {LAN6} lladdr {router} dev uplink0 nud permanent; ip netns add vpn"
         )
@@ -135,7 +123,7 @@ def stage() -> Iterator[Stage]:
             slaac(guest)
             guest.namespace.sh(f"ip -6 route replace default via {GATEWAY}")
         with telling(vpn, INTERNET6):
-            yield Stage(lab, one, two)
+            yield Stage(lab, vpn, one, two)
 
 
 @contextlib.contextmanager
@@ -225,34 +213,14 @@ def test_a_table_for_ipv6_alone(clean: Stage) -> None:
 # --- leaks -------------------------------------------------------------------------------------------
 
 
-class Leaks:
-    """Counts the packets of guests on a wire, by protocol."""
-
-    def __init__(self, namespace: Namespace, device: str) -> None:
-        self.seen: dict[int, int] = {}
-        self._capture = Capture(namespace, device)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> Leaks:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        time.sleep(0.2)
-        self._stop.set()
-        self._thread.join(10)
-        self._capture.__exit__()
-
-    def _watch(self) -> None:
-        far = socket.inet_pton(socket.AF_INET6, FAR)
-        while not self._stop.is_set():
-            frame = self._capture.next(0.05) or b""
-            if frame[12:14] == b"\x86\xdd" and (frame[38:54] == far or TOKEN in frame):
-                self.seen[frame[20]] = self.seen.get(frame[20], 0) + 1
+def kind_of(frame: bytes) -> str:
+    """The number of the protocol of a guest's packet, '' of others'."""
+    far = socket.inet_pton(socket.AF_INET6, FAR)
+    is_guests = frame[12:14] == b"\x86\xdd" and (frame[38:54] == far or TOKEN in frame)
+    return str(frame[20]) if is_guests else ""
 
 
-ALL_KINDS = {frames.TCP, frames.UDP, frames.ICMP6, 253}
+ALL_KINDS = {str(kind) for kind in (frames.TCP, frames.UDP, frames.ICMP6, 253)}
 
 
 @contextlib.contextmanager
@@ -280,52 +248,23 @@ def flood(stage: Stage, gate: threading.Event | None = None) -> Iterator[Flood]:
 
 
 def quiet(stage: Stage) -> bool:
-    with Leaks(stage.lab.lan, "lan0") as leaks, flood(stage):
+    with Leaks(stage.lab.lan, "lan0", kind_of) as leaks, flood(stage):
         time.sleep(0.7)
     return leaks.seen == {}
 
 
 def test_without_a_kill_switch_all_of_it_is_on_the_lan(clean: Stage) -> None:
     """Else nothing below would mean anything."""
-    with Leaks(clean.lab.lan, "lan0") as leaks, flood(clean):
+    with Leaks(clean.lab.lan, "lan0", kind_of) as leaks, flood(clean):
         eventually(lambda: set(leaks.seen) == ALL_KINDS, 5)
 
 
 @pytest.mark.parametrize("name", switches.TABLES)
 def test_not_one_packet_of_guests_leaves_by_the_lan(clean: Stage, name: str) -> None:
-    """The tunnel goes up and down, the table is made anew, and once the VPN just dies; see test_killswitches.py."""
-    stage, make, device = clean, switches.TABLES[name], switches.DEVICES[name]
-    stage.trust(switches.NAMES[name])
-    stage.load(make(""))
-    gate = threading.Event()
-    gate.set()
+    def flooding(gate: threading.Event) -> AbstractContextManager[Flood]:
+        return flood(clean, gate)
 
-    def load(script: str) -> None:
-        if name not in switches.ENDED_BY_RULES:
-            gate.clear()
-            time.sleep(0.05)
-        stage.load(script)
-        gate.set()
-
-    with watching(stage.lab), Leaks(stage.lab.lan, "lan0") as leaks:
-        time.sleep(0.5)
-        with flood(stage, gate) as flooding:
-            for number in range(ROUNDS // 4):
-                stage.connect(device)
-                load(make(device))
-                if number == 0:
-                    with Leaks(stage.lab.namespace("vpn"), "eth0") as tunnelled:
-                        eventually(lambda: set(tunnelled.seen) >= ALL_KINDS, 10)
-                steps: list[Callable[[], None]] = [lambda: load(make("")), stage.disconnect]
-                for step in steps if number % 2 else reversed(steps):
-                    step()
-            stage.connect(device)
-            load(make(device))
-            eventually(lambda: "loopnet-" in listed(stage.lab, switches.NAMES[name]), 10)
-            stage.disconnect()  # and the table stays as it is
-            time.sleep(1)
-        assert flooding.rounds > 100
-    assert leaks.seen == {}
+    assert leaks_beside(clean, name, flooding, kind_of, ALL_KINDS, ROUNDS // 2) == {}
 
 
 def test_what_the_doctor_advises_does_not_leak(clean: Stage) -> None:
