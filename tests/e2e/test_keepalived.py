@@ -82,7 +82,7 @@ def moved(world: World, to: str) -> float:
 
 def test_the_address_moves(world: World, archive: str) -> None:
     world.start()
-    guests: List[Guest] = world.boot("vm1", "vm2")
+    guests: List[Guest] = world.boot("vm1", "vm2", memory_mib=256)
     one, two = guests
     for guest in guests:
         keepalived(guest, archive)

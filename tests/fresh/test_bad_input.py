@@ -102,7 +102,7 @@ def test_fresh_systems_without_apt(tmp_path: Path) -> None:
     argv = ["unshare", "--mount", "sh", "-euc", script, str(tmp_path / "os-release")]
     done = subprocess.run(
         [*argv, sys.executable, "-m", "tests.fresh", "sid"], cwd=CHECKOUT, capture_output=True, text=True,
-        timeout=60, check=False,
+        env={name: value for name, value in os.environ.items() if name != INSIDE}, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 4
     assert done.stderr == (

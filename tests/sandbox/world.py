@@ -137,9 +137,12 @@ class World:
         listed = self.sandbox.virsh(*arguments, "--name").splitlines()
         return [line.strip() for line in listed if line.strip()]
 
-    def boot(self, *names: str, kind: Kind = MAPPED) -> List[Guest]:
+    def boot(self, *names: str, kind: Kind = MAPPED, memory_mib: int = 128) -> List[Guest]:
         """Defines and starts guests on a network, all at once; waits for their leases."""
-        guests = [self.sandbox.guest(name, [kind.name], cmdline=kind.cmdline) for name in names]
+        guests = [
+            self.sandbox.guest(name, [kind.name], cmdline=kind.cmdline, memory_mib=memory_mib)
+            for name in names
+        ]
         for guest in guests:
             guest.start()
         for guest in guests:
