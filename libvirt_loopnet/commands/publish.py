@@ -146,7 +146,7 @@ def doubts(wanted: Publication, entry: Entry) -> Iterator[str]:
         for (protocol, port), socket in sorted(sockets.at_localhost().items()):
             if protocol == wanted.protocol and port in wanted.ports:
                 yield f"{socket}, and keeps it: this host reaches the guest at its other addresses"
-    if not wanted.is_ipv4 and not has_leased(entry):
+    if entry.network and not wanted.is_ipv4 and not has_leased(entry):
         yield f"the guest has not leased {entry.ipv6_address} (DHCPv6); the port can be reached once it has"
 
 

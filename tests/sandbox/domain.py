@@ -12,7 +12,7 @@ KERNEL_ARGUMENTS = (
     "console=ttyS0 quiet nokaslr mitigations=off random.trust_cpu=on panic=-1"
     " init_on_alloc=0 rcupdate.rcu_expedited=1 nowatchdog cryptomgr.notests numa=off pci=lastbus=0"
 )
-"""Most are for a start in less processor time: a tenth less, of the emulated kernel's three to four seconds."""
+"""Most are for a start in less processor time, which is emulated."""
 
 DOMAIN = """\
 <domain type='qemu'>
