@@ -17,8 +17,8 @@ INTERVAL = 1
 PRIORITY = {"vm1": 150, "vm2": 100}
 MASTER_DOWN = 3 * INTERVAL + (256 - PRIORITY["vm2"]) / 256 * INTERVAL
 """Seconds after the last advertisement in which the backup takes over: Master_Down_Interval of RFC 5798, 6.1."""
-SLACK = 3.0
-"""Seconds; emulated guests on a busy machine."""
+SLACK = 20.0
+"""Seconds; emulated guests on a busy machine, one of which fetches and starts keepalived in between."""
 PORT = 8080
 CONFIGURATION = f"""\
 vrrp_instance shared {{
