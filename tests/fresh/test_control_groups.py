@@ -23,6 +23,10 @@ def test_control_groups() -> None:
     with Machine(bootstrap.root(OTHER.get(codename(), "trixie"), PACKAGES), boot=False) as machine:
         mounts = [line.split() for line in machine.run("cat /proc/mounts").splitlines()]
         assert [place for _, place, kind, *_ in mounts if kind.startswith("cgroup")] == places
+        joined = [
+            line.split(":", 2)[2] for line in machine.run("cat /proc/1/cgroup /proc/self/cgroup").splitlines()
+        ]
+        assert set(joined) <= {"/", "/init"}
         for place in places:
             machine.run(f"mkdir {place}/{name}")
             if "cpuset" not in place:  # which would have to be told of processors first

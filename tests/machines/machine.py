@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Iterator, List, Optional, Type
 
-from tests.sandbox.cgroups import Hierarchy, hierarchies, lines, remove
+from tests.sandbox.cgroups import Hierarchy, as_lines, hierarchies, remove
 
 HERE = Path(__file__).resolve().parent
 UNWANTED = ("systemd-udevd.service", "systemd-udevd-control.socket", "systemd-udevd-kernel.socket",
@@ -153,7 +153,10 @@ class Machine:
 
     def _command(self, script: str) -> List[str]:
         chroot = ["chroot", str(self._disk / "root")] if self._chroot else []
-        return ["nsenter", f"--target={self._pid}", "--all", "--root", "--wd", *chroot, "sh", "-euc", script]
+        enter = ["nsenter", f"--target={self._pid}", "--all", "--root", "--wd", *chroot]
+        # systemd puts processes into groups itself
+        join = _join([] if self._boot else [_for_processes(group) for group in self._groups])
+        return [*join, *enter, "sh", "-euc", script]
 
     def _connect(self) -> None:
         """A user-mode router: nothing of this machine's own network is changed for it."""
@@ -184,7 +187,7 @@ class Machine:
         if self._boot:
             mounted = [hierarchy._replace(place="/sys/fs/cgroup") for hierarchy in mounted]
         environment = {
-            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LOWER": str(self._lower), "HIERARCHIES": lines(mounted),
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LOWER": str(self._lower), "HIERARCHIES": as_lines(mounted),
             "BOOT": str(int(self._boot)), "CHROOT": str(int(self._chroot)),
             "UPPER": str(self._disk / "upper"), "WORK": str(self._disk / "work"), "ROOT": str(self._disk / "root"),
         }  # fmt: skip
@@ -197,11 +200,10 @@ class Machine:
             "-eu",
             str(HERE / "machine.sh"),
         ]
-        enter = "".join(f"echo $$ >{group}/cgroup.procs\n" for group in self._groups)
         with self._log().open("wb") as log:
             # dies with us, too
             self._process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "SIGKILL", "sh", "-euc", enter + 'exec "$@"', "enter", *argv],
+                ["setpriv", "--pdeathsig", "SIGKILL", *_join(self._groups), *argv],
                 env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         for _ in _polls(10):
@@ -227,12 +229,13 @@ class Machine:
                     (group / file).write_text((group.parent / file).read_text())
 
     def _let_groups_be_made(self) -> None:
-        """With all controllers: a group of the second version has either processes or such groups."""
+        """With all controllers."""
         for group in self._groups:
-            if (group / "cgroup.subtree_control").exists():
-                (group / "init").mkdir()
+            processes = _for_processes(group)
+            if processes != group:
+                processes.mkdir()
                 for pid in (group / "cgroup.procs").read_text().split():
-                    (group / "init/cgroup.procs").write_text(pid)
+                    (processes / "cgroup.procs").write_text(pid)
                 controllers = (group / "cgroup.controllers").read_text().split()
                 (group / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in controllers))
 
@@ -251,6 +254,17 @@ class Machine:
 def _hierarchies() -> List[Hierarchy]:
     """Those of control groups, of either version, in which groups can be made."""
     return [hierarchy for hierarchy in hierarchies() if os.access(hierarchy.place, os.W_OK)]
+
+
+def _join(groups: List[Path]) -> List[str]:
+    """What a command begins with that is to run in these."""
+    lines = "".join(f"echo $$ >{group}/cgroup.procs\n" for group in groups)
+    return ["sh", "-euc", lines + 'exec "$@"', "join"]
+
+
+def _for_processes(group: Path) -> Path:
+    """Where a machine's processes are; a group of the second version has either these or groups with controllers."""
+    return group / "init" if (group / "cgroup.subtree_control").exists() else group
 
 
 def _remove_left_groups(place: Path) -> None:

@@ -69,10 +69,10 @@ class ControlGroups:
 
     def start_libvirtd(self, sandbox: Sandbox) -> None:
         """Starts libvirtd, which must not run, in them."""
-        sandbox.host.run(["sh", "-euc", ENTER, "enter", self._name], input=lines(self._hierarchies))
+        sandbox.host.run(["sh", "-euc", ENTER, "enter", self._name], input=as_lines(self._hierarchies))
 
 
-def lines(hierarchies: Sequence[Hierarchy]) -> str:
+def as_lines(hierarchies: Sequence[Hierarchy]) -> str:
     """For a shell that reads them."""
     return "".join(" ".join(hierarchy) + "\n" for hierarchy in hierarchies)
 

@@ -115,11 +115,11 @@ class Guest:
         except FileNotFoundError:
             return ""
 
-    def wait_boot(self, timeout: float = 90.0) -> None:
+    def wait_boot(self, timeout: float = 180.0) -> None:
         """Waits until the guest takes commands. Raises GuestError after `timeout` seconds."""
         self._wait_console(r"guest: \[[\d.]+\] ready", timeout)
 
-    def wait_lease(self, nic: int = 0, timeout: float = 90.0) -> str:
+    def wait_lease(self, nic: int = 0, timeout: float = 180.0) -> str:
         """Waits until NIC ethN has had a lease since `start`; the address of the latest."""
         found = self._wait_console(rf"guest: \[[\d.]+\] lease eth{nic} ([\d.]+)/", timeout)
         return found[-1]

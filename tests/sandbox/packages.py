@@ -1,7 +1,8 @@
 """Debian packages that a sandbox has and the machine need not: daemons to test with.
 
 Installing them would start their services on the machine, on all its addresses. They are downloaded,
-unpacked into the cache and laid over /usr of the sandbox; nothing runs before a test starts it.
+unpacked into the cache and laid over /usr of the sandbox, and /etc gets what it lacks; nothing runs before a
+test starts it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ def provide(sandbox: Sandbox, *names: str) -> None:
     if not wanted:
         return
     tree = _unpacked(names, wanted)
-    sandbox.host.sh(f"mount -t overlay -o lowerdir={shlex.quote(f'{tree}:/usr')} overlay /usr")
+    sandbox.host.sh(
+        f"mount -t overlay -o lowerdir={shlex.quote(f'{tree}/usr:/usr')} overlay /usr\n"
+        f"tar -C {shlex.quote(f'{tree}/etc')} -c . | tar -C /etc -x --skip-old-files"
+    )
 
 
 @functools.cache
@@ -39,22 +43,23 @@ def _missing(names: Tuple[str, ...]) -> List[str]:
 
 
 def _unpacked(names: Tuple[str, ...], wanted: Sequence[str]) -> Path:
-    """Their /usr, in the cache."""
+    """Their usr and etc, in the cache."""
     cache = cache_directory()
     digest = hashlib.sha256("\n".join(wanted).encode()).hexdigest()[:12]
-    tree = cache / f"packages-{digest}"
+    tree = cache / f"unpacked-{digest}"
     cache.mkdir(parents=True, exist_ok=True)
     with locked(cache / "lock"):
         if not tree.is_dir():
-            with tempfile.TemporaryDirectory(prefix="build-", dir=cache) as name:
-                build = Path(name)
+            with tempfile.TemporaryDirectory(prefix="build-", dir=cache) as directory:
+                build = Path(directory)
                 (build / "archives/partial").mkdir(parents=True)
-                (build / "root/usr").mkdir(parents=True)
+                for name in ("usr", "etc"):
+                    (build / "root" / name).mkdir(parents=True)
                 _download(f"-oDir::Cache::archives={build}/archives", *names)
                 for package in sorted((build / "archives").glob("*.deb")):
                     command(["dpkg-deb", "--extract", str(package), str(build / "root")])
                 _merge(build / "root")
-                (build / "root/usr").rename(tree)
+                (build / "root").rename(tree)
     return tree
 
 
