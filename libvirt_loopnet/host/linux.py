@@ -229,7 +229,8 @@ def _list_table(family: str, table: str) -> str:
 
 
 def without_seen(listing: str) -> str:
-    """What nft lists, less what packets have put into sets (ruleset.phrases.seen()): no rules, those."""
+    """What nft lists, less what packets have put into sets (ruleset.phrases.seen()), and less how many elements
+    nft 1.1.7 says a set has: no rules, those."""
     kept: list[str] = []
     in_set = in_elements = False
     for line in listing.splitlines(keepends=True):
@@ -237,7 +238,8 @@ def without_seen(listing: str) -> str:
             in_set = line.startswith("\tset seen-")
         in_elements = in_elements or (in_set and line.startswith("\t\telements = {"))
         if not in_elements:
-            kept.append(line)
+            rest, count, _ = line.partition("\t# count ")
+            kept.append(f"{rest}\n" if count else line)
         in_elements = in_elements and not line.endswith("}\n")
     return "".join(kept)
 

@@ -22,7 +22,7 @@ MERGE_USR = "--hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr"
 OF_MIRRORS = ("Acquire::http::", "Acquire::https::", "Acquire::Check-")
 """Settings of this machine's apt that say how mirrors are reached, and are meant for other systems' as well."""
 KEYS = ("debian-archive-keyring", "ubuntu-keyring")
-KEYS_SUITE = "trixie"
+KEYS_SUITE = "bookworm"
 
 
 class Family(NamedTuple):

@@ -89,3 +89,5 @@ def test_what_packets_put_into_a_set_is_no_rule() -> None:
     tail = "\t}\n\tset taps {\n\t\telements = { a }\n\t}\n}\n"
     for elements in ("", one, two):
         assert without_seen(head + empty + elements + tail) == head + empty + tail
+        counted = empty.replace("size 1024", "size 1024\t# count 2")  # as nft 1.1.7 does
+        assert without_seen(head + counted + elements + tail) == head + empty + tail
