@@ -23,7 +23,16 @@ MAC = "52:54:00:00:00:05"
 NETWORK = Network(
     "net", "", "virbr9", "", "mapped", IPv4Network("127.1.0.0/24"), IPv4Network("10.0.8.0/24"), 1, 254, "net"
 )
-SHELLS = [shell for shell in ("dash", "bash", "busybox") if shutil.which(shell)]
+
+
+def works(shell: str) -> bool:
+    """It is there; busybox has programs of its own, of which Ubuntu 22.04's timeout doesn't know -k yet. There as
+    elsewhere the script is run by dash and has coreutils' timeout."""
+    known = ["busybox", "timeout", "-k", "1", "1", "true"] if shell == "busybox" else [shell, "-c", "true"]
+    return shutil.which(shell) is not None and subprocess.run(known, capture_output=True).returncode == 0
+
+
+SHELLS = [shell for shell in ("dash", "bash", "busybox") if works(shell)]
 
 HELPER = """#!/bin/sh
 echo "$DNSMASQ_INTERFACE: $*" >>calls
