@@ -17,8 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.machines.bootstrap import DEBIAN, mirror
-from tests.machines.libvirt import SUITE
+from tests.machines.libvirt import fetched
 from tests.machines.source import tarball
 from tests.sandbox.image import ImageError, command
 
@@ -49,11 +48,11 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def _fetch(directory: Path) -> Path:
-    """This system's libvirt; where the mirror has not got what its list names, as happens with sid, a release's."""
+    """This system's libvirt; where the mirror lacks what its list names, as happens with sid, Debian 13's."""
     told: list[str] = []
-    for repositories in (_repositories, _released):
+    for fetch in (_own, fetched):
         try:
-            return tarball("libvirt", repositories(), directory)
+            return fetch(directory)
         except ImageError as error:
             told.append(str(error).splitlines()[-1])
     raise CorpusError(f"libvirt's source: {'; '.join(told)}; offline? LOOPNET_OFFLINE=1 skips this")
@@ -68,8 +67,8 @@ def _repositories() -> list[str]:
     return sorted(set(lines))
 
 
-def _released() -> list[str]:
-    return [f"{mirror(DEBIAN, SUITE)} {SUITE}"]
+def _own(directory: Path) -> Path:
+    return tarball("libvirt", _repositories(), directory)
 
 
 def _unpack(archive: Path, target: Path) -> None:

@@ -22,7 +22,6 @@ MERGE_USR = "--hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr"
 OF_MIRRORS = ("Acquire::http::", "Acquire::https::", "Acquire::Check-")
 """Settings of this machine's apt that say how mirrors are reached, and are meant for other systems' as well."""
 KEYS = ("debian-archive-keyring", "ubuntu-keyring")
-KEYS_SUITE = "bookworm"
 
 
 class Family(NamedTuple):
@@ -36,6 +35,7 @@ class Family(NamedTuple):
 
 DEBIAN = Family("debian", ("{suite} main",), ("bullseye", "bookworm"))
 UBUNTU = Family("ubuntu", ("{suite} main universe", "{suite}-updates main universe"), ("jammy",))
+KEYS_FROM = ((DEBIAN, "trixie"), (UBUNTU, "noble"))
 SUITES: Dict[str, Family] = {
     "bookworm": DEBIAN,
     "trixie": DEBIAN,
@@ -73,7 +73,7 @@ def bootstrap(suite: str, packages: Sequence[str], target: Path, *options: str) 
     family = SUITES.get(suite, DEBIAN)
     url = mirror(family, suite)
     sources = [f"deb {url} {line.format(suite=suite)}" for line in family.lines]
-    own = [*_apt_settings(), *([f"--keyring={_keys()}"] if family is UBUNTU else [])]
+    own = [*_apt_settings(), *([f"--keyring={keys()}"] if family is UBUNTU else [])]
     own += [MERGE_USR] if suite in family.older else []
     try:
         command(
@@ -89,23 +89,33 @@ def bootstrap(suite: str, packages: Sequence[str], target: Path, *options: str) 
     (target / "etc/apt/sources.list").write_text("".join(f"{line}\n" for line in sources))
 
 
-def _keys() -> Path:
-    """The keys that both distributions' archives are signed with, from Debian's, whose key a machine has."""
+def keys() -> Path:
+    """The keys that both distributions' archives are signed with, from the one whose key a machine has."""
     place = cache_directory() / "machines/keys"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    told: List[str] = []
+    with locked(place.with_suffix(".lock")):
+        for family, suite in KEYS_FROM:
+            if not place.is_dir():
+                try:
+                    _fetch_keys(family, suite, place)
+                except ImageError as error:
+                    told.append(reason(str(error)))
     if not place.is_dir():
-        with tempfile.TemporaryDirectory(prefix="build-", dir=place.parent) as build:
-            tree = Path(build) / "root"
-            url = mirror(DEBIAN, KEYS_SUITE)
-            try:
-                command(
-                    ["mmdebstrap", "--mode=root", "--variant=extract", f"--include={','.join(KEYS)}",
-                     *_apt_settings(), KEYS_SUITE, str(tree), f"deb {url} {KEYS_SUITE} main"],
-                    timeout=BUILD_SECONDS,
-                )  # fmt: skip
-            except ImageError as error:
-                raise ImageError(f"the archives' keys: {reason(str(error))}") from error
-            (tree / "usr/share/keyrings").rename(place)
+        raise ImageError(f"the archives' keys: {'; '.join(told)}")
     return place
+
+
+def _fetch_keys(family: Family, suite: str, place: Path) -> None:
+    url = mirror(family, suite)
+    with tempfile.TemporaryDirectory(prefix="build-", dir=place.parent) as build:
+        tree = Path(build) / "root"
+        command(
+            ["mmdebstrap", "--mode=root", "--variant=extract", f"--include={','.join(KEYS)}", *_apt_settings(),
+             suite, str(tree), f"deb {url} {family.lines[0].format(suite=suite)}"],
+            timeout=BUILD_SECONDS,
+        )  # fmt: skip
+        (tree / "usr/share/keyrings").rename(place)
 
 
 def mirror(family: Family, suite: str) -> str:

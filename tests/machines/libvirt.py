@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.sandbox.image import ImageError, command
 
-from .bootstrap import DEBIAN, mirror
+from .bootstrap import DEBIAN, keys, mirror
 from .source import built_once, libraries, tarball
 
 SUITE, VERSION = "trixie", "11.3.0"
@@ -29,8 +29,15 @@ def built() -> Path:
     return built_once(f"libvirt-{VERSION}", (SETTINGS, libraries()), _build)
 
 
+def fetched(directory: Path) -> Path:
+    """The tarball that its source came in. Raises ImageError."""
+    # An older Ubuntu has no key of Debian's latest.
+    keyrings = [str(path) for path in sorted(keys().glob("*.gpg"))]
+    return tarball("libvirt", [f"{mirror(DEBIAN, SUITE)} {SUITE}"], directory, keyrings)
+
+
 def _build(directory: Path) -> Path:
-    archive = tarball("libvirt", [f"{mirror(DEBIAN, SUITE)} {SUITE}"], directory / "fetched")
+    archive = fetched(directory / "fetched")
     if f"_{VERSION}.orig" not in archive.name:
         raise ImageError(
             f"{SUITE} has {archive.name}, not libvirt {VERSION}; change tests/machines/libvirt.py"

@@ -18,7 +18,9 @@ KEYRINGS = (
 FETCH_SECONDS = 600.0
 
 
-def tarball(package: str, repositories: Sequence[str], directory: Path) -> Path:
+def tarball(
+    package: str, repositories: Sequence[str], directory: Path, keyrings: Sequence[str] = KEYRINGS
+) -> Path:
     """A package's original tarball, into ``directory``, which is emptied first; apt checks its signature.
 
     ``repositories`` are 'ADDRESS SUITE' each. By an apt configuration of its own: nothing of the machine's
@@ -27,7 +29,7 @@ def tarball(package: str, repositories: Sequence[str], directory: Path) -> Path:
     shutil.rmtree(directory, ignore_errors=True)
     (directory / "lists/partial").mkdir(parents=True)
     sources = directory / "sources.list"
-    sources.write_text("".join(f"deb-src {_signed_by()}{line} main\n" for line in repositories))
+    sources.write_text("".join(f"deb-src {_signed_by(keyrings)}{line} main\n" for line in repositories))
     own = {
         "Dir::Etc::sourcelist": sources,
         "Dir::Etc::sourceparts": "-",
@@ -62,6 +64,6 @@ def libraries() -> str:
     return " ".join([command(["gcc", "-print-multiarch"]).strip(), os.confstr("CS_GNU_LIBC_VERSION") or ""])
 
 
-def _signed_by() -> str:
-    there = [path for path in KEYRINGS if Path(path).exists()]
+def _signed_by(keyrings: Sequence[str]) -> str:
+    there = [path for path in keyrings if Path(path).exists()]
     return f"[signed-by={','.join(there)}] " if there else ""
