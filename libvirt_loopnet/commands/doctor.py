@@ -31,7 +31,7 @@ from ..networks.parsing import definition_of, given_options
 from ..reports import doctor
 from ..reports.findings import Facts, Finding
 from .shared import plugging
-from .shared.inventory import DEFINITIONS, entries, most_dropped, networks_of_files, read_or_nothing
+from .shared.inventory import DEFINITIONS, down, entries, most_dropped, networks_of_files, read_or_nothing
 from .shared.output import print_json
 from .shared.privileges import require_root
 from .shared.untold import untold
@@ -65,6 +65,7 @@ def look_around() -> Facts:
     networks = runstate.active_networks()
     broken, drift = _state(bool(missing))
     ports = _published(networks)
+    listed = () if broken else entries(networks_of_files(), Store())
     return Facts(
         networks=tuple(networks),
         problems=_problems(),
@@ -92,7 +93,8 @@ def look_around() -> Facts:
         untold=() if broken else tuple((str(each), each.command) for each in untold(Store())),
         published=tuple((guest, publication) for _, guest, publication in ports),
         broken_state=broken,
-        dropped=() if broken else tuple(most_dropped(entries(networks_of_files(), Store()))),
+        links_down=tuple(down(listed)),
+        dropped=tuple(most_dropped(listed)),
     )
 
 

@@ -226,6 +226,14 @@ def _guests(facts: Facts) -> Iterator[Finding]:
             "it can't be reached there, and reaches nobody",
             command,
         )
+    for what, command in facts.links_down:
+        yield Finding(
+            "link-down",
+            NOTE,
+            what,
+            "the guest sees no carrier: it can't be reached there, and reaches nobody",
+            command,
+        )
 
 
 def _untold(facts: Facts) -> Iterator[Finding]:

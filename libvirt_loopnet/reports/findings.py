@@ -82,6 +82,8 @@ class Facts(NamedTuple):
     drift: tuple[str, ...] = ()
     unplugged: tuple[tuple[str, str], ...] = ()
     """(what is said of a running guest that is not plugged into its network, the command)."""
+    links_down: tuple[tuple[str, str], ...] = ()
+    """(what is said of a NIC whose link libvirt has down, the command)."""
     untold: tuple[tuple[str, str], ...] = ()
     """(what is said of a NIC on a bridge of ours that is not let in, the command)."""
     published: tuple[tuple[str, Publication], ...] = ()

@@ -87,7 +87,7 @@ def test_from_define_to_an_address(world: World) -> None:
     row = ["vm1", "vm1.loopnet", "loopnet", guest.macs[0], "127.1.0.2", "10.127.1.2", "vnet0", "up"]
     assert loopnet(world, "list").split() == names + row
     none: dict[str, list[str]] = {key: [] for key in ("also", "shared", "seen", "dropped", "published")}
-    rest = {"name": "vm1", "ipv6_address": f"{told[1]}2", **none, "why": None, "command": None}
+    rest = {"name": "vm1", "ipv6_address": f"{told[1]}2", "link": None, **none, "why": None, "command": None}
     assert rows(world) == [{**dict(zip(names, row)), **rest}]
     for who in ("vm1", "VM1", "vm1.loopnet", guest.macs[0]):
         assert loopnet(world, "ip", who) == "127.1.0.2\n"

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from itertools import groupby
+from shlex import quote
 from typing import NamedTuple
 
 from ...addresses.behind import is_behind
@@ -18,7 +19,7 @@ from ...addresses.seen import Seen, judge
 from ...addresses.store import Store
 from ...daemon import runstate
 from ...daemon.definitions import DIRECTORY, guest_names
-from ...daemon.domains import LiveNic, live_nics
+from ...daemon.domains import LiveNic, live_nics, nics_with_link_down
 from ...errors import HostError, InputError, PrivilegeError
 from ...guests.interfaces import is_of, spare_name
 from ...host import admitted, linux
@@ -29,6 +30,7 @@ from ...model import Network, Options, Port, Reservation
 from ...networks.parsing import NAMESPACE, parse_network
 from ...planning.state import desire
 from ...plugging import bridge_ports
+from ...plugging.replug import called, virsh
 from ...reports.dropped import Dropped, explain
 
 DEFINITIONS = "/etc/libvirt/qemu/networks"
@@ -49,7 +51,8 @@ class Networks(NamedTuple):
     """Defined, but not active."""
     ports: tuple[Port, ...]
     nics: tuple[LiveNic, ...] = ()
-    """Of running guests, all that may be plugged into the active ones and are not seen to be at first sight."""
+    """Of running guests, all that may be plugged into the active ones and are not seen to be at first sight, and all
+    whose link is down."""
     guests: tuple[tuple[str, str], ...] = ()
     """(UUID, libvirt's name) of those it has definitions of."""
 
@@ -75,6 +78,8 @@ class Entry(NamedTuple):
     """Loop addresses that it was seen to use, and that nobody has reserved."""
     dropped: tuple[IPv4Address, ...] = ()
     """What it sends from and is not let in, as it calls that itself; root alone is told."""
+    down: LiveNic | None = None
+    """The NIC, if libvirt has its link down."""
 
     @property
     def loop_address(self) -> IPv4Address | None:
@@ -129,7 +134,7 @@ def networks_of_files(
         active=tuple(active),
         inactive=tuple(inactive),
         ports=tuple(port for each in ports.values() for port in each),
-        nics=tuple(live_nics(bridge_ports.suspects(expected))),
+        nics=(*live_nics(bridge_ports.suspects(expected)), *nics_with_link_down()),
         guests=tuple(guest_names(guests).items()),
     )
 
@@ -186,6 +191,7 @@ def entries(found: Networks, store: Store) -> list[Entry]:
     owners = {port.owner_uuid: port.owner for port in found.ports if port.owner_uuid}
     guests = {**dict(found.guests), **owners}
     seen = {network.name: _seen(network, kept[network.name]) for network in found.active}
+    down = {nic.interface.tap: nic for nic in found.nics if nic.interface.link_down}
     none = Seen()
 
     def is_up(tap: str, mac: str, bridge: str) -> bool:
@@ -204,7 +210,7 @@ def entries(found: Networks, store: Store) -> list[Entry]:
             state = UP if is_here and is_up(tap, reservation.mac, network.bridge) else RESERVED
         used, dropped = seen.get(name, {}).get(reservation.mac, none)
         guest = guests.get(reservation.uuid, "")
-        return Entry(name, reservation, network, port, tap, state, guest, used, dropped)
+        return Entry(name, reservation, network, port, tap, state, guest, used, dropped, down.get(tap))
 
     return [entry(name, reservation) for name in names for reservation in kept[name]]
 
@@ -232,6 +238,15 @@ def most_dropped(listed: Sequence[Entry]) -> Iterator[Dropped]:
         if more:
             told[-1] = told[-1]._replace(what=f"{told[-1].what}; from {more} others as well")
         yield from told
+
+
+def down(listed: Iterable[Entry]) -> Iterator[tuple[str, str]]:
+    """(what is said of a NIC whose link libvirt has down, the command that brings it up)."""
+    for entry in listed:
+        if entry.down:
+            nic = entry.down
+            what = f"libvirt has the link of {called(nic)} down, on network {entry.network_name}"
+            yield what, f"{virsh(nic.driver)} domif-setlink {quote(nic.guest)} {nic.interface.mac} up"
 
 
 def _taps(found: Networks, kept: dict[str, tuple[Reservation, ...]]) -> dict[tuple[str, str], str]:
