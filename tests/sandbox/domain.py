@@ -12,8 +12,8 @@ KERNEL_ARGUMENTS = (
     "console=ttyS0 quiet nokaslr mitigations=off random.trust_cpu=on no_timer_check panic=-1"
     " init_on_alloc=0 rcupdate.rcu_expedited=1 nowatchdog cryptomgr.notests numa=off pci=lastbus=0"
 )
-"""Most are for a start in less processor time, which is emulated. On a busy machine the emulated timer may be late, and a
-kernel that checks it (all but Debian's for clouds) would panic."""
+"""Most are for a start in less processor time, which is emulated. On a busy machine the emulated timer may be late,
+and a kernel that checks it, as Ubuntu's, would panic."""
 
 DOMAIN = """\
 <domain type='qemu'>
