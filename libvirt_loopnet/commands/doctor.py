@@ -85,13 +85,15 @@ def look_around() -> Facts:
         selinux_hooks=facts.selinux_hooks(map(hookfiles.path, hookfiles.DRIVERS)),
         listeners=facts.listeners(),
         addresses=() if missing else _addresses({network.bridge for network in networks}),
-        foreign=Foreign() if missing else blocking_rules.find(networks, {network for network, _, _ in ports}),
+        foreign=Foreign()
+        if missing
+        else blocking_rules.find(networks, {network.name for network, _, _ in ports}),
         open_firewalls=_open_firewalls(),
         firewall_problems=() if missing else other_firewalls.observe().problems,
         drift=drift,
         unplugged=tuple((plugging.lacking(out), plugging.command(out)) for out in plugging.out_of_place()),
         untold=() if broken else tuple((str(each), each.command) for each in untold(Store())),
-        published=tuple((guest, publication) for _, guest, publication in ports),
+        published=tuple((guest, each, bool(network.ipv6_prefixes)) for network, guest, each in ports),
         broken_state=broken,
         links_down=tuple(down(listed)),
         dropped=tuple(most_dropped(listed)),
@@ -145,12 +147,12 @@ def _state(blind: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return broken, () if broken or blind else tuple(gather().mended_alone)
 
 
-def _published(networks: Sequence[Network]) -> list[tuple[str, str, Publication]]:
+def _published(networks: Sequence[Network]) -> list[tuple[Network, str, Publication]]:
     """(network, guest, what of it)"""
     store = Store()
     with suppress(LoopnetError):  # told of already
-        kept = [(network.name, each) for network in networks for each in store.load(network.name)]
-        return [(name, each.name or each.mac, port) for name, each in kept for port in each.published]
+        kept = [(network, each) for network in networks for each in store.load(network.name)]
+        return [(network, each.name or each.mac, port) for network, each in kept for port in each.published]
     return []
 
 

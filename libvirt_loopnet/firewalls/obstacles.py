@@ -12,12 +12,13 @@ from collections.abc import Iterable, Sequence
 
 from ..records import NamedTuple
 from ..ruleset.tables import IPV6_TABLE, TABLES
-from .walk import Fate, Packet, Rules
+from .needs import REPLY
+from .walk import Fate, Packet, Rules, is_early
 from .ways import EVERYWHERE, Ways
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .walk import Place
+    from .walk import Json, Place
 
 
 class Obstacle(NamedTuple):
@@ -28,7 +29,8 @@ class Obstacle(NamedTuple):
     rule: str
     breaks: tuple[str, ...]
     mend: tuple[str, ...]
-    """Commands that put it right until the table is loaded anew; they open no more than ``ways`` do."""
+    """Commands that put it right until the table is loaded anew; they open no more than ``ways`` do. None where the
+    chain runs too early to tell answers from new connections."""
     table: str = ""
     """Family and table, if the user may name it in ``open-firewalls``."""
 
@@ -65,6 +67,8 @@ class Drop(NamedTuple):
     """The handle of the chain's own rule that leads there; 0: the policy."""
     six: bool = False
     """These are of IPv6."""
+    early: bool = False
+    """The chain sees packets before conntrack."""
 
     @property
     def late(self) -> bool:
@@ -82,7 +86,9 @@ class Drop(NamedTuple):
 
     @property
     def matches(self) -> list[str]:
-        return [*dict.fromkeys(packet.match for packet in self.packets)]
+        """nft's words for all that an accept can tell from others there."""
+        told = (packet.match for packet in self.packets if not (self.early and REPLY in packet.match))
+        return [*dict.fromkeys(told)]
 
     def obstacle(self, rule: str) -> Obstacle:
         """``rule`` is the rule's text."""
@@ -122,18 +128,18 @@ def drops(rules: Rules, packets: Sequence[Packet], known: Iterable[Place] = ()) 
     """Base chains that would drop some of ``packets``, but for ours and those ``known``."""
     skipped = {*known}
     found: dict[tuple[Place, Fate, bool], list[Packet]] = {}
-    hooks: dict[Place, str] = {}
+    chains: dict[Place, Json] = {}
     both = [(six, *each) for six in (False, True) for each in rules.base_chains(six)]
     for six, place, chain in both:
         if place in skipped or place[:2] in (*TABLES, IPV6_TABLE):
             continue
-        hooks[place] = chain["hook"]
+        chains[place] = chain
         for packet in packets:
             passing = packet.six == six and chain["hook"] in packet.hooks
             fate = rules.dropping(place, chain, packet) if passing else None
             if fate is not None:
                 found.setdefault((place, fate, six), []).append(packet)
     return [
-        Drop(place, fate.handle, tuple(hit), hooks[place], fate.entry, six)
+        Drop(place, fate.handle, tuple(hit), chains[place]["hook"], fate.entry, six, is_early(chains[place]))
         for (place, fate, six), hit in found.items()
     ]

@@ -117,7 +117,7 @@ class _Opening(NamedTuple):
 def _openings(rules: Rules, found: Iterable[Drop]) -> Iterable[_Opening]:
     by_place: dict[tuple[Place, bool], list[Drop]] = {}
     for drop in found:
-        if _is_identifier(drop.place[2]):
+        if drop.matches and _is_identifier(drop.place[2]):
             by_place.setdefault((drop.place, drop.six), []).append(drop)
     for (place, six), same in by_place.items():
         order = [*rules.handles(place), 0]

@@ -85,8 +85,8 @@ def selinux_hooks(hooks: Iterable[str]) -> bool:
 
 
 def listeners() -> tuple[Listener, ...]:
-    """TCP and UDP sockets that wait on an IPv4 address; :: is all of these, too."""
-    return tuple(sorted({Listener(each.protocol, each.address, each.port) for each in sockets.waiting()}))
+    """TCP and UDP sockets that wait."""
+    return tuple({Listener(*each[:3]): None for each in sockets.waiting()})
 
 
 def _stat(path: str) -> list[os.stat_result]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
 from ..errors import Hindrance
@@ -28,7 +28,7 @@ class Listener(NamedTuple):
     """A local socket that waits for others."""
 
     protocol: str
-    address: IPv4Address
+    address: IPv4Address | IPv6Address
     port: int
 
 
@@ -86,8 +86,8 @@ class Facts(NamedTuple):
     """(what is said of a NIC whose link libvirt has down, the command)."""
     untold: tuple[tuple[str, str], ...] = ()
     """(what is said of a NIC on a bridge of ours that is not let in, the command)."""
-    published: tuple[tuple[str, Publication], ...] = ()
-    """(guest, what of it) of active networks."""
+    published: tuple[tuple[str, Publication, bool], ...] = ()
+    """(guest, what of it, whether its network has IPv6) of active networks."""
     broken_state: tuple[str, ...] = ()
     """One line for each file of ours that can't be read."""
     dropped: tuple[Dropped, ...] = ()

@@ -530,6 +530,68 @@ def test_what_can_not_be_published(world: World) -> None:
     assert loopnet(world, "plan") == "nothing to do\n"
 
 
+@pytest.mark.parametrize(
+    ("address", "free"),
+    [
+        ("0.0.0.0", ["six for six"]),
+        ("::", []),
+        ("2001:db8:9::7", ["six for four", "four"]),
+        ("::1", ["six", "six for six", "six for four", "four"]),
+        ("127.0.0.1", ["six", "six for six", "six for four", "four"]),
+    ],
+)
+def test_a_program_has_a_port_in_its_family_alone(world: World, address: str, free: List[str]) -> None:
+    loopnet(world, "define", "six")
+    loopnet(world, "define", "four", "--ipv6", "none")
+    for name in ("six", "four"):
+        world.sandbox.virsh("net-start", name)
+        world.still(name, [name])
+    given = {
+        "six": (),
+        "six for six": ("--from", "2001:db8:1::/64"),
+        "six for four": ("--from", "192.0.2.0/24"),
+    }
+    world.host.sh("ip address replace 2001:db8:9::7/64 dev uplink0 nodad")
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    dual = address == "::"
+    server = lambda: socket.create_server((address, 8090), family=family, dualstack_ipv6=dual)  # noqa: E731
+    published = []
+    with world.host.call(server):
+        for what in ("six", "six for six", "six for four", "four"):
+            done = run(world, "publish", what.split()[0], "8090:80", *given.get(what, ()))
+            if done.returncode == 0:
+                published.append(what)
+                assert loopnet(world, "doctor") == "nothing is in the way\n"
+                loopnet(world, "unpublish", what.split()[0], "--all")
+            else:
+                six_alone = what == "six for six"
+                where = "::" if dual and six_alone else "0.0.0.0" if dual else address
+                assert f" can't be published: a program has {where} port 8090/tcp; stop " in done.stderr
+                assert done.stderr.endswith("use another port\n") == six_alone
+    assert published == free
+    loopnet(world, "publish", "six", "8090:80")
+    with world.host.call(server):
+        told = {finding["id"] for finding in json.loads(run(world, "doctor", "--json").stdout)}
+    told -= {"drift"}  # what a program has at localhost is left to it
+    assert told == (set() if "six" in free else {"published-listener"})
+    world.host.sh("ip address del 2001:db8:9::7/64 dev uplink0")
+
+
+def test_a_guest_that_was_moved_to_another_network(world: World) -> None:
+    """It keeps its MAC address, and what it has in the first network."""
+    for name in ("one", "two"):
+        loopnet(world, "define", name)
+        world.sandbox.virsh("net-start", name)
+    for name in ("one", "two"):
+        guest = world.still("vm1", [name])
+        guest.destroy()
+    said = error(world, "publish", "vm1", "8090:80", status=2)
+    assert "say which: vm1.one, vm1.two" in said
+    assert "say which: vm1.one, vm1.two" in error(world, "publish", guest.macs[0], "8090:80", status=2)
+    assert loopnet(world, "ip", f"{guest.macs[0]}.two") == "127.2.0.2\n"
+    assert "(127.2.0.2)" in loopnet(world, "publish", "vm1.two", "8090:80")
+
+
 def test_graph(world: World) -> None:
     """The picture shows what list shows, and how the host is connected."""
     empty = words(loopnet(world, "graph"))

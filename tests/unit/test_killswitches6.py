@@ -128,6 +128,26 @@ def test_what_a_table_is_told_beside_ipv4() -> None:
     assert "{ fd00:0:0:1::/64, fe80::/10, :: }" in told(TABLE, [SIX], bridged=True)
 
 
+def test_before_conntrack_nothing_is_an_answer() -> None:
+    """There a rule for answers does nothing, be it theirs or ours; and there is no mark and no status."""
+    early = chain("early", "prerouting", "drop")
+    answers = rule("early", 1, match({"ct": {"key": "state"}}, "established"), ACCEPT)
+    marked = rule("early", 1, match({"ct": {"key": "mark"}}, 7, "!="), ACCEPT)
+    needed = packets6([SIX], "eth0", False, (), WG0)
+    for before, priority in ((False, -150), (True, -300)):
+        early["chain"]["prio"] = priority
+        found = drops(Rules((early, answers)), needed)
+        assert ("tcp" in {packet.protocol for drop in found for packet in drop.packets}) == before
+        assert bool(drops(Rules((early, marked)), needed)) == before
+    assert "established" not in told((early, answers), [SIX])
+    opened = (early, rule("early", 1, match(meta("l4proto"), "tcp", "!="), ACCEPT))
+    assert "loopnet-6-" not in told(opened, [SIX])
+    (obstacle,) = (drop.obstacle("policy drop") for drop in drops(Rules(opened), needed))
+    assert (obstacle.breaks, obstacle.mend) == (("the host doesn't reach guests by IPv6",), ())
+    (finding,) = findings(Facts(foreign=Foreign((obstacle,)), open_firewalls=("inet t",)))[:1]
+    assert "priority above -200" in finding.command
+
+
 def test_once_is_enough_and_all_goes_again() -> None:
     """Both of one family's and the other's stand before the same policy."""
     plain = (chain("output", "output", "drop"), chain("forward", "forward", "drop"))

@@ -269,8 +269,12 @@ def find(everything: Sequence[Entry], who: str) -> list[Entry]:
     The name is the domain's in libvirt or its DNS label. A second NIC's own name (vm1-7) stands
     for that NIC alone, its guest's name for all.
     """
+    return _unqualified(everything, who) or _qualified(everything, who)
+
+
+def _unqualified(everything: Sequence[Entry], who: str) -> list[Entry]:
     found = [entry for entry in everything if entry.reservation.mac == who.lower()]
-    return found or _named(everything, who) or _qualified(everything, who)
+    return found or _named(everything, who)
 
 
 def _named(everything: Sequence[Entry], name: str) -> list[Entry]:
@@ -304,5 +308,5 @@ def _qualified(everything: Sequence[Entry], name: str) -> list[Entry]:
         network = inside[0].network
         suffixes = {f".{network_name}", f".{network.domain}" if network else ""} - {""}
         guests = {name[: -len(suffix)] for suffix in suffixes if name.endswith(suffix)}
-        found += [entry for guest in sorted(guests) for entry in _named(inside, guest)]
+        found += [entry for guest in sorted(guests) for entry in _unqualified(inside, guest)]
     return found
