@@ -22,7 +22,7 @@ from typing import Iterator, List, Optional, Sequence
 
 from tests.machines.bootstrap import SUITES, root
 from tests.machines.machine import CommandError, Machine
-from tests.sandbox.image import ImageError, command, reason
+from tests.sandbox.cache import BuildError, command, reason
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PACKAGES = ("git", "make", "ca-certificates")
@@ -132,9 +132,9 @@ def main(arguments: Optional[List[str]] = None) -> int:
         except KeyboardInterrupt:
             print("\nfresh: interrupted; nothing of it is left", file=sys.stderr)
             return 130
-        except (CommandError, ImageError, OSError, subprocess.SubprocessError) as error:
+        except (CommandError, BuildError, OSError, subprocess.SubprocessError) as error:
             status = 1
-            why = reason(str(error)) if isinstance(error, ImageError) else str(error)
+            why = reason(str(error)) if isinstance(error, BuildError) else str(error)
             told.append(f"{suite}: {why}")
             print(f"fresh: {suite}: {why}", file=sys.stderr, flush=True)
     print("\n".join(told))

@@ -13,7 +13,7 @@ import pytest
 from tests.fresh.__main__ import INSIDE, PACKAGES, fresh
 from tests.machines import bootstrap
 from tests.sandbox import CHECKOUT
-from tests.sandbox.image import ImageError
+from tests.sandbox.cache import BuildError
 
 pytestmark = pytest.mark.skipif(INSIDE in os.environ, reason="this is a fresh system already")
 
@@ -89,5 +89,5 @@ def test_a_root_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     place = bootstrap.root(other, PACKAGES)
     monkeypatch.setenv("DEBIAN_MIRROR", "http://127.0.0.1:9/debian")
     assert bootstrap.root(other, PACKAGES) == place
-    with pytest.raises(ImageError, match="no mirror"):
+    with pytest.raises(BuildError, match="no mirror"):
         bootstrap.root(other, [*PACKAGES, "hello"])

@@ -238,7 +238,7 @@ def test_a_chain_that_runs_before_conntrack(clean: Stage) -> None:
     assert connects(stage)
     stage.lab.host.run(["nft", "-f", "-"], input=EARLY.format(priority=-300))
     stage.sync()
-    assert not connects(stage)
+    assert not connects(stage, SOON)
     (finding,) = (each for each in stage.doctor() if each["id"] == "firewall")
     assert finding["what"] == "another firewall, inet killswitch early: policy drop"
     assert "the host doesn't reach guests by IPv6" in str(finding["consequence"])
@@ -252,12 +252,12 @@ def test_a_chain_that_runs_before_conntrack(clean: Stage) -> None:
     stage.lab.host.sh("echo 1 >/proc/sys/net/bridge/bridge-nf-call-ip6tables")
 
 
-def connects(stage: Stage) -> bool:
+def connects(stage: Stage, patience: float = PATIENCE) -> bool:
     """The host, to a guest, by TCP."""
     with stage.one.namespace.call(
         lambda: socket.create_server((stage.one.ipv6, PORT), family=socket.AF_INET6)
     ), contextlib.suppress(OSError):  # fmt: skip
-        stage.lab.host.call(lambda: socket.create_connection((stage.one.ipv6, PORT), LIMIT)).close()
+        stage.lab.host.call(lambda: socket.create_connection((stage.one.ipv6, PORT), patience)).close()
         return True
     return False
 

@@ -133,7 +133,7 @@ def test_before_conntrack_nothing_is_an_answer() -> None:
     early = chain("early", "prerouting", "drop")
     answers = rule("early", 1, match({"ct": {"key": "state"}}, "established"), ACCEPT)
     marked = rule("early", 1, match({"ct": {"key": "mark"}}, 7, "!="), ACCEPT)
-    needed = packets6([SIX], "eth0", False, (), WG0)
+    needed = needs_ipv6.packets([SIX], "eth0", False, (), WG0)
     for before, priority in ((False, -150), (True, -300)):
         early["chain"]["prio"] = priority
         found = drops(Rules((early, answers)), needed)
