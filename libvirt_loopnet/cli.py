@@ -93,6 +93,7 @@ class _MainParser(_Parser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv``, by default this process's; the exit status."""
     try:
+        _open_streams()
         _harden_output()
         status = _run(sys.argv[1:] if argv is None else list(argv))
         sys.stdout.flush()
@@ -176,6 +177,13 @@ def _find(name: str) -> Verb:
     close = get_close_matches(name, [verb.name for verb in VERBS], 1)
     hint = f"did you mean: loopnet {close[0]}?" if close else "see: loopnet --help"
     raise InputError(f"there is no command {name[:40]!r}; {hint}")
+
+
+def _open_streams() -> None:
+    """What is closed (``loopnet sync >&-``) goes nowhere, and no file of ours gets its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w" if number else "r"))  # noqa: SIM115
 
 
 def _harden_output() -> None:

@@ -132,7 +132,8 @@ def _wait_for_lock(descriptor: int, path: str, timeout: float) -> None:
                 raise StateError(_held(descriptor, path, timeout)) from None
             if waited >= NOTICE and not noticed:
                 noticed = True
-                _tell(f"still waiting: {_held(descriptor, path, NOTICE)}")
+                who, how = _holder(descriptor, path)
+                _tell(f"waiting for {path}, which {who} has locked; {how}")
         except OSError as error:
             raise state_error(path, error) from None
         time.sleep(_POLL)
@@ -152,11 +153,16 @@ def _tell(line: str) -> None:
 
 
 def _held(descriptor: int, path: str, timeout: float) -> str:
+    who, how = _holder(descriptor, path)
+    return f"{path} has been locked by {who} for {timeout:g} seconds; {how}"
+
+
+def _holder(descriptor: int, path: str) -> tuple[str, str]:
+    """(who, the command that shows more)"""
     holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
-    who, mend = "another process", f"see which: fuser -v {path}"
     if holder.isdigit() and os.path.exists(f"/proc/{holder}"):
-        who, mend = f"process {holder}", f"see what it does with: ps -fp {holder}"
-    return f"{path} has been locked by {who} for {timeout:g} seconds; {mend}"
+        return f"process {holder}", f"see what it does with: ps -fp {holder}"
+    return "another process", f"see which: fuser -v {path}"
 
 
 def state_error(path: str, error: OSError) -> LoopnetError:

@@ -31,7 +31,16 @@ from ..networks.parsing import definition_of, given_options
 from ..reports import doctor
 from ..reports.findings import Facts, Finding
 from .shared import plugging
-from .shared.inventory import DEFINITIONS, down, entries, most_dropped, networks_of_files, read_or_nothing
+from .shared.inventory import (
+    DEFINITIONS,
+    PLACES,
+    down,
+    entries,
+    most_dropped,
+    networks_of_files,
+    read_or_nothing,
+    stranded,
+)
 from .shared.output import print_json
 from .shared.privileges import require_root
 from .shared.untold import untold
@@ -60,16 +69,18 @@ def _text(finding: Finding) -> str:
 
 def look_around() -> Facts:
     """Everything that doctor.py judges."""
-    missing = facts.missing_programs()
+    missing = facts.missing(facts.DATA_PLANE)
     hooks = {driver: hookfiles.state(driver) for driver in hookfiles.DRIVERS}
     networks = runstate.active_networks()
     broken, drift = _state(bool(missing))
     ports = _published(networks)
-    listed = () if broken else entries(networks_of_files(), Store())
+    found = networks_of_files()
+    listed = () if broken else entries(found, Store())
+    out = [(plugging.lacking(each), plugging.command(each)) for each in plugging.out_of_place()]
     return Facts(
         networks=tuple(networks),
         problems=_problems(),
-        missing_programs=missing,
+        missing_programs=(*missing, *facts.missing(facts.BY_LIBVIRT)),
         old=tuple((each.program, str(each)) for each in versions.old()),
         nft_refusal="" if missing else facts.nft_refusal(),
         hooks=tuple(item for item in hooks.items() if item[1] != hookfiles.INSTALLED),
@@ -91,7 +102,7 @@ def look_around() -> Facts:
         open_firewalls=_open_firewalls(),
         firewall_problems=() if missing else other_firewalls.observe().problems,
         drift=drift,
-        unplugged=tuple((plugging.lacking(out), plugging.command(out)) for out in plugging.out_of_place()),
+        unplugged=(*out, *stranded(found, listed)),
         untold=() if broken else tuple((str(each), each.command) for each in untold(Store())),
         published=tuple((guest, each, bool(network.ipv6_prefixes)) for network, guest, each in ports),
         broken_state=broken,
@@ -101,13 +112,14 @@ def look_around() -> Facts:
 
 
 def _problems() -> tuple[Problem, ...]:
-    """Of networks as they are defined, and as they run."""
-    found: list[Problem] = []
-    for directory in (DEFINITIONS, runstate.RUN):
+    """Of networks as they run, and as they are defined: the command takes it out where it is."""
+    found: dict[Problem, list[str]] = {}
+    for directory, flag in PLACES:
         for network in runstate.active_networks(directory):
             data = read_or_nothing(f"{directory}/{network.name}.xml")
-            found += static_in(data, network).problems
-    return tuple(dict.fromkeys(found))
+            for problem in static_in(data, network).problems:
+                found.setdefault(problem, []).append(flag)
+    return tuple(it._replace(command=" ".join([it.command, *flags])) for it, flags in found.items())
 
 
 def _rivals(active: set[str]) -> tuple[tuple[str, str], ...]:

@@ -15,7 +15,7 @@ from ..addresses.publications import check_free, limited, parse_clients, parse_p
 from ..addresses.store import Store
 from ..converge.enact import enact
 from ..daemon import runstate
-from ..errors import ConflictError, InputError, NotFoundError
+from ..errors import ConflictError, HostError, InputError, NotFoundError
 from ..host import sockets
 from ..model import ANY_ADDRESS, EVERYBODY, NONE, Publication, Reservation
 from ..reports.doctor import rival
@@ -70,7 +70,11 @@ def run(arguments: Namespace) -> int:
         if wanted not in kept.published:
             check_free(wanted, {name: store.load(name) for name in store.networks()})
             save(store, entry, kept, (*kept.published, wanted))
-            enact(store)
+            try:
+                enact(store)
+            except HostError:  # what this host can't do now no start of a network is to try again
+                save(store, entry, kept, kept.published)
+                raise
     print(f"published {line_of(wanted, kept, entry)}")
     if not runstate.is_active(entry.network_name):
         note(

@@ -21,9 +21,15 @@ NETWORKD_LINKS = "/run/systemd/netif/links"
 SELINUX = "/sys/fs/selinux"
 
 
-def missing_programs() -> tuple[str, ...]:
-    """Programs the data plane needs that aren't there."""
-    return tuple(program for program in ("nft", "ip", "unshare") if not _is_there(program))
+DATA_PLANE = ("nft", "ip", "unshare")
+"""Programs without which nothing can be looked at or changed."""
+BY_LIBVIRT = ("dnsmasq",)
+"""Programs that libvirt runs for a network."""
+
+
+def missing(programs: Iterable[str]) -> tuple[str, ...]:
+    """Those that aren't there."""
+    return tuple(program for program in programs if not _is_there(program))
 
 
 def _is_there(program: str) -> bool:

@@ -49,7 +49,7 @@ def _programs(facts: Facts) -> Iterator[Finding]:
         )
 
 
-_PACKAGES = {"nft": "nftables", "ip": "iproute2", "unshare": "util-linux"}
+_PACKAGES = {"nft": "nftables", "ip": "iproute2", "unshare": "util-linux", "dnsmasq": "dnsmasq-base"}
 
 
 def _hooks(facts: Facts) -> Iterator[Finding]:
@@ -221,10 +221,11 @@ def _state(facts: Facts) -> Iterator[Finding]:
     for line in facts.broken_state:
         yield Finding("state-broken", ERROR, line, "its network's guests can't start", "see the message")
     if facts.drift:
+        count = "one thing is" if len(facts.drift) == 1 else f"{len(facts.drift)} things are"
         yield Finding(
             "drift",
             WARNING,
-            f"{len(facts.drift)} things are not as they should be: {facts.drift[0]}",
+            f"{count} different from what should be: {facts.drift[0]}",
             "guests may be cut off, or not be guarded",
             "loopnet sync",
         )

@@ -339,13 +339,17 @@ def test_others_than_root_may_look(world: World) -> None:
 
 def test_what_the_host_lacks(world: World) -> None:
     world.start()
+    world.still("vm1")
     for tool, package in (("nft", "nftables"), ("ip", "iproute2")):
         path = world.host.sh(f"readlink -f $(command -v {tool})").strip()
         world.host.sh(f"mount --bind /dev/null {path}")
         try:
-            for verb in ("status", "plan", "sync"):
-                said = error(world, verb, status=4)
+            for verb in ("status", "plan", "sync", "publish vm1 8080:80"):
+                said = error(world, *verb.split(), status=4)
                 assert f"{tool} is not installed; install the package {package}" in said
+            assert [row["published"] for row in rows(world)] == [
+                []
+            ]  # what failed is not tried by others later
             done = run(world, "cleanup")
             assert done.returncode == 4
             assert f"{tool} is not installed" in done.stderr
@@ -353,6 +357,13 @@ def test_what_the_host_lacks(world: World) -> None:
             world.host.sh(f"umount {path}")
     loopnet(world, "sync")
     assert status_json(world, 0)["ok"] is True
+    path = world.host.sh("readlink -f $(command -v dnsmasq)").strip()
+    world.host.sh(f"mount --bind /dev/null {path}")
+    try:
+        (finding,) = json.loads(loopnet(world, "doctor", "--json", status=1))
+        assert (finding["what"], finding["id"]) == ("dnsmasq is not installed", "program-missing")
+    finally:
+        world.host.sh(f"umount {path}")
 
 
 def test_what_is_damaged(world: World) -> None:

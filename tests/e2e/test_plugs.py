@@ -100,6 +100,23 @@ def test_doctor_and_status_name_them_and_sync_plugs_them_in(world: World, guests
     assert world.host.sh("loopnet sync") == "nothing to do\n"
 
 
+def test_guests_of_a_network_that_is_stopped(world: World, guests: List[Guest]) -> None:
+    world.sandbox.virsh("net-destroy", "loopnet")
+    assert states(world) == {"vm1": "off", "vm2": "off"}
+    assert (
+        world.host.sh("setpriv --reuid 65534 --regid 65534 --clear-groups loopnet list").count(" off\n") == 2
+    )
+    lines = [f"guest {g.name} ({g.macs[0]}) runs, and its network loopnet does not" for g in guests]
+    assert findings(world) == dict.fromkeys(lines, "virsh net-start loopnet; loopnet sync")
+    definition = world.sandbox.virsh("net-dumpxml", "loopnet")
+    world.sandbox.virsh("net-undefine", "loopnet")
+    assert states(world) == {"vm1": "off", "vm2": "off"}
+    assert findings(world) == dict.fromkeys(lines, "define it again, as: loopnet define loopnet")
+    world.define(definition)
+    for command in findings(world).values():
+        world.host.run(["sh", "-c", command], check=False)  # the second finds it active
+
+
 def test_who_is_not_root_sees_the_same(world: World) -> None:
     nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups loopnet list"
     assert world.host.sh(nobody).count(" up\n") == 2

@@ -367,9 +367,7 @@ def test_a_holder_whose_program_takes_its_time_is_waited_for(
             assert now[0] > began + process.TIMEOUT
     ((when, line),) = told  # so that who looks why virsh hangs finds it soon, and once
     assert when < began + 5
-    assert line.startswith(
-        f"still waiting: {store.directory}/lock has been locked by process {os.getpid()} for"
-    )
+    assert line.startswith(f"waiting for {store.directory}/lock, which process {os.getpid()} has locked; see")
 
 
 def test_a_holder_that_did_not_sign_is_not_mistaken_for_the_last_that_did(store: Store) -> None:

@@ -36,6 +36,9 @@ from ...reports.dropped import Dropped, explain
 DEFINITIONS = "/etc/libvirt/qemu/networks"
 """Where libvirt keeps the definitions of networks (virNetworkObjLoadAllConfigs); qemu's or not."""
 
+PLACES = ((runstate.RUN, "--live"), (DEFINITIONS, "--config"))
+"""Where a network's XML is, and how virsh net-update is told to change it there."""
+
 FEW = 5
 """So many addresses of one NIC are told at once, of those that it has not been given: it may have made up thousands."""
 
@@ -51,8 +54,8 @@ class Networks(NamedTuple):
     """Defined, but not active."""
     ports: tuple[Port, ...]
     nics: tuple[LiveNic, ...] = ()
-    """Of running guests, all that may be plugged into the active ones and are not seen to be at first sight, and all
-    whose link is down."""
+    """Of running guests, all that may belong to ours and are not seen at first sight to be plugged into active ones,
+    and all whose link is down."""
     guests: tuple[tuple[str, str], ...] = ()
     """(UUID, libvirt's name) of those it has definitions of."""
 
@@ -240,6 +243,18 @@ def most_dropped(listed: Sequence[Entry]) -> Iterator[Dropped]:
         yield from told
 
 
+def stranded(found: Networks, listed: Iterable[Entry]) -> Iterator[tuple[str, str]]:
+    """(what is said of a guest that runs while its network does not, the command that helps)."""
+    active = {network.name for network in found.active}
+    for entry in listed:
+        name = entry.network_name
+        if entry.state == OFF and name not in active:
+            start = f"virsh net-start {quote(name)}; loopnet sync"
+            start = start if entry.network else f"define it again, as: loopnet define {quote(name)}"
+            who = entry.guest or entry.reservation.mac
+            yield f"guest {who} ({entry.reservation.mac}) runs, and its network {name} does not", start
+
+
 def down(listed: Iterable[Entry]) -> Iterator[tuple[str, str]]:
     """(what is said of a NIC whose link libvirt has down, the command that brings it up)."""
     for entry in listed:
@@ -254,11 +269,12 @@ def _taps(found: Networks, kept: dict[str, tuple[Reservation, ...]]) -> dict[tup
     taps = linux.Linux().taps(network.bridge for network in found.active)
     state = desire(found.active, kept, found.ports, taps, Options())
     bound = {(binding.network, binding.mac): binding.tap for binding in state.bindings}
+    spare = {network.name: spare_name(network.uuid) for network in found.known}
     told = {
-        (network.name, nic.interface.mac): nic.interface.tap
-        for network in found.active
+        (name, nic.interface.mac): nic.interface.tap
+        for name in {*kept, *spare}  # be it active or not: its guests run all the same
         for nic in found.nics
-        if is_of(nic.interface, network.name, spare_name(network.uuid))
+        if is_of(nic.interface, name, spare.get(name, ""))
     }
     return {**told, **bound}
 
