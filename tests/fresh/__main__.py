@@ -15,12 +15,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Iterator, List, Optional, Sequence
 
-from tests.machines.bootstrap import SUITES, root
+from tests.machines.bootstrap import SUITES, os_release, root
 from tests.machines.machine import CommandError, Machine
 from tests.sandbox.cache import BuildError, command, reason
 
@@ -82,15 +82,6 @@ def _clone(machine: Machine, disk: Path) -> None:
         print(f"fresh: a clone has HEAD, without what is not committed ({len(changed)} files)", flush=True)
 
 
-def _name() -> str:
-    """What this system calls itself."""
-    with suppress(OSError):
-        for line in Path("/etc/os-release").read_text().splitlines():
-            if line.startswith("PRETTY_NAME="):
-                return line.partition("=")[2].strip("'\"")
-    return "this machine"
-
-
 def _stop(number: int, frame: Optional[FrameType]) -> None:
     """SIGTERM as Ctrl-C: everything is taken away on the way out."""
     raise KeyboardInterrupt
@@ -116,7 +107,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
         return 0
     lacking = next((tool for tool in ("apt-get", "mmdebstrap", "slirp4netns") if not shutil.which(tool)), "")
     if lacking == "apt-get":
-        print(f"fresh: {_name()} has no {lacking}; try on Debian or one of its relatives", file=sys.stderr)
+        name = os_release("PRETTY_NAME") or "this machine"
+        print(f"fresh: {name} has no {lacking}; try on Debian or one of its relatives", file=sys.stderr)
         return 4
     if lacking:
         print(f"fresh: {lacking} is missing; try: make check-fresh, which installs it", file=sys.stderr)

@@ -11,7 +11,7 @@ from typing import Iterator, List
 import pytest
 
 from tests.fresh.__main__ import INSIDE, PACKAGES
-from tests.fresh.test_fresh import OTHER, codename
+from tests.fresh.test_fresh import other_release
 from tests.machines import bootstrap
 from tests.machines.machine import Machine
 from tests.sandbox import CHECKOUT
@@ -25,7 +25,7 @@ ALPINE = 'NAME="Alpine Linux"\nID=alpine\nPRETTY_NAME="Alpine Linux v3.22"\n'
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Machine]:
     """Another release, with the checkout's Makefile and what that runs first, and no network."""
-    tree = bootstrap.root(OTHER.get(codename(), "trixie"), PACKAGES)
+    tree = bootstrap.root(other_release(), PACKAGES)
     with Machine(tree, boot=False) as made:
         for name in ("Makefile", "packaging/packages.mk", "tests/install-deps", "tests/install-packages"):
             made.copy(CHECKOUT / name, f"{CLONE}/{name}")

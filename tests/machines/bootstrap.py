@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Dict, Iterator, List, NamedTuple, Sequence
 
@@ -41,6 +42,15 @@ SUITES: Dict[str, Family] = {
     "jammy": UBUNTU,
     "noble": UBUNTU,
 }
+
+
+def os_release(key: str) -> str:
+    """What this machine's /etc/os-release says, '' where it says nothing."""
+    with suppress(OSError):
+        for line in Path("/etc/os-release").read_text().splitlines():
+            if line.startswith(f"{key}="):
+                return line.partition("=")[2].strip("'\"")
+    return ""
 
 
 def root(suite: str, packages: Sequence[str], *options: str) -> Path:

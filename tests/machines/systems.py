@@ -21,7 +21,7 @@ from tests.sandbox.image import (
     write_modules,
 )
 
-from .bootstrap import bootstrap
+from .bootstrap import bootstrap, os_release
 from .stacks import SYSTEMS, Stack
 
 DISK_SECONDS = 1200.0
@@ -146,18 +146,14 @@ def make_disk(tree: Path, disk: Path, size: str) -> None:
 
 
 def _bootstrap(stack: Stack, tree: Path) -> None:
+    suite = stack.suite or os_release("VERSION_CODENAME")
+    if not suite:
+        raise BuildError("/etc/os-release has no VERSION_CODENAME; is this Debian?")
     bootstrap(
-        stack.suite or _codename(), COMMON + stack.packages, tree,
+        suite, COMMON + stack.packages, tree,
         *(f"--dpkgopt=path-exclude=/usr/share/{what}/*" for what in LEAN),
     )  # fmt: skip
     shutil.rmtree(tree / "var/lib/apt/lists", ignore_errors=True)
-
-
-def _codename() -> str:
-    for line in Path("/etc/os-release").read_text().splitlines():
-        if line.startswith("VERSION_CODENAME="):
-            return line.partition("=")[2].strip('"')
-    raise BuildError("/etc/os-release has no VERSION_CODENAME; is this Debian?")
 
 
 def _write_initramfs(target: Path, unpacked: Path, tree: Path) -> None:
