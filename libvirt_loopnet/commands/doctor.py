@@ -87,6 +87,7 @@ def look_around() -> Facts:
         daemons=facts.daemons(map(hookfiles.path, hookfiles.DRIVERS)),
         ip_forward=facts.ip_forward(),
         ipv6_off=not ipv6.is_enabled(),
+        ipv6_built_in=ipv6.has_ipv6(),
         ipv6_learned=ipv6.endangered(),
         lo_managers=facts.lo_managers(),
         networkd_bridges=tuple((n.bridge, f) for n in networks if (f := facts.networkd_file(n.bridge))),
