@@ -23,7 +23,7 @@ from ..addresses.store import Store
 from ..daemon import hookfiles, runstate
 from ..errors import Hindrance, LoopnetError
 from ..firewalls.obstacles import Foreign
-from ..host import blocking_rules, facts, ipv6, leases, linux, other_firewalls, sockets
+from ..host import blocking_rules, dnsmasq, facts, ipv6, leases, linux, other_firewalls, sockets
 from ..host.kernel import versions
 from ..model import Network, Publication
 from ..networks.dhcp import Problem, static_in
@@ -87,6 +87,7 @@ def look_around() -> Facts:
         daemons=facts.daemons(map(hookfiles.path, hookfiles.DRIVERS)),
         ip_forward=facts.ip_forward(),
         ipv6_off=not ipv6.is_enabled(),
+        ipv6_built_in=ipv6.has_ipv6(),
         ipv6_learned=ipv6.endangered(),
         lo_managers=facts.lo_managers(),
         networkd_bridges=tuple((n.bridge, f) for n in networks if (f := facts.networkd_file(n.bridge))),
@@ -124,7 +125,9 @@ def _problems() -> tuple[Problem, ...]:
 
 def _rivals(active: set[str]) -> tuple[tuple[str, str], ...]:
     """Of networks that are defined and not up: (network, who has a port that its dnsmasq needs)."""
-    waiting = [network for network in runstate.active_networks(DEFINITIONS) if network.name not in active]
+    defined = [network for network in runstate.active_networks(DEFINITIONS) if network.name not in active]
+    # its own, left by a start that failed, goes with the next one
+    waiting = [network for network in defined if not dnsmasq.is_running(network.name)]
     return tuple(
         (network.name, str(rival))
         for network in waiting

@@ -96,6 +96,11 @@ def is_device(name: str) -> bool:
     return os.path.exists(f"{SYSFS_NET}/{name}")
 
 
+def is_bridge(name: str, mac: str) -> bool:
+    """Is there a bridge called so, with this MAC address?"""
+    return os.path.isdir(f"{SYSFS_NET}/{name}/bridge") and _sysfs(name, "address") == mac
+
+
 def routes_loopback(dev: str) -> bool:
     """Does the kernel take 127/8 on device ``dev`` for ordinary addresses? (IN_DEV_ROUTE_LOCALNET)"""
     return _route_localnet("all") or _route_localnet(dev)

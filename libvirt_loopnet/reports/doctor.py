@@ -276,12 +276,19 @@ def _ipv6(facts: Facts) -> Iterator[Finding]:
     ours = [network for network in facts.networks if network.ipv6]
     if ours and facts.ipv6_off:
         name = ours[0].name
+        on = (
+            "sysctl -w net.ipv6.conf.all.disable_ipv6=0"
+            if facts.ipv6_built_in
+            else "boot without ipv6.disable=1"
+        )
         yield Finding(
             "ipv6-off",
             NOTE,
-            "IPv6 is switched off on this host",
+            "IPv6 is switched off on this host"
+            if facts.ipv6_built_in
+            else "the kernel of this host has no IPv6",
             f"network {name} has none either",
-            f"sysctl -w net.ipv6.conf.all.disable_ipv6=0; virsh net-destroy {name}; virsh net-start {name}",
+            f"{on}; virsh net-destroy {name}; virsh net-start {name}",
         )
     for device in facts.ipv6_learned if any(network.internet != NONE for network in ours) else ():
         yield Finding(

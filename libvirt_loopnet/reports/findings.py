@@ -58,6 +58,8 @@ class Facts(NamedTuple):
     ip_forward: bool = True
     ipv6_off: bool = False
     """The host has no IPv6, or it is switched off."""
+    ipv6_built_in: bool = True
+    """The kernel has IPv6, be it switched off; not so with ipv6.disable=1."""
     ipv6_learned: tuple[str, ...] = ()
     """Devices by which the kernel has learned a default route that it would lose if it forwarded."""
     lo_managers: tuple[str, ...] = ()

@@ -49,6 +49,11 @@ def test_a_sound_host() -> None:
         (Facts(selinux_hooks=False), "selinux-hooks", "libvirt-loopnet-selinux"),
         (Facts(networks=(network(1),), ip_forward=False), "ip-forward", "sysctl"),
         (Facts(networks=(SIX,), ipv6_off=True), "ipv6-off", "disable_ipv6=0"),
+        (
+            Facts(networks=(SIX,), ipv6_off=True, ipv6_built_in=False),
+            "ipv6-off",
+            "boot without ipv6.disable=1",
+        ),
         (Facts(networks=(SIX,), ipv6_learned=("eth0",)), "ipv6-router", "net.ipv6.conf.eth0.accept_ra=2"),
         (Facts(lo_managers=("NetworkManager",)), "lo-managed", "keep"),
         (Facts(networkd_bridges=(("virbr1", "/etc/x.network"),)), "bridge-managed", "/etc/x.network"),
