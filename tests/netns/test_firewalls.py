@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, cast
 import pytest
 
 from tests.sandbox import CHECKOUT, INTERNET, Namespace
-from tests.sandbox.image import cache_directory
+from tests.sandbox.cache import cache_directory
 
 from . import frames
 from .lab import Lab, LabGuest, LabNetwork, eventually

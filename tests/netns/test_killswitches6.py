@@ -214,6 +214,54 @@ def test_a_table_for_ipv6_alone(clean: Stage) -> None:
     assert listed(stage.lab, "ip6 killswitch") == before
 
 
+EARLY = """\
+table inet killswitch {{
+	chain early {{
+		type filter hook prerouting priority {priority}; policy drop;
+		iif lo accept
+		iifname {{ "uplink0", "wg0" }} accept
+		ct state established accept
+	}}
+}}
+"""
+
+
+def test_a_chain_that_runs_before_conntrack(clean: Stage) -> None:
+    """An accept of answers does nothing there, and of more there is none; doctor says so, and what helps does help."""
+    stage = clean
+    # With it, all that guests send is let in there, as it may be for each other.
+    stage.lab.host.sh("echo 0 >/proc/sys/net/bridge/bridge-nf-call-ip6tables")
+    stage.connect("wg0")
+    stage.load(switches.hand_written("wg0"))
+    stage.trust("inet killswitch")
+    stage.sync()
+    assert connects(stage)
+    stage.lab.host.run(["nft", "-f", "-"], input=EARLY.format(priority=-300))
+    stage.sync()
+    assert not connects(stage, SOON)
+    (finding,) = (each for each in stage.doctor() if each["id"] == "firewall")
+    assert finding["what"] == "another firewall, inet killswitch early: policy drop"
+    assert "the host doesn't reach guests by IPv6" in str(finding["consequence"])
+    assert "priority above -200" in str(finding["command"])
+    assert stage.sync() == "nothing to do\n"
+    stage.lab.host.sh("nft flush chain inet killswitch early; nft delete chain inet killswitch early")
+    stage.lab.host.run(["nft", "-f", "-"], input=EARLY.format(priority=-150))
+    stage.sync()
+    assert connects(stage)
+    assert stage.doctor() == []
+    stage.lab.host.sh("echo 1 >/proc/sys/net/bridge/bridge-nf-call-ip6tables")
+
+
+def connects(stage: Stage, patience: float = PATIENCE) -> bool:
+    """The host, to a guest, by TCP."""
+    with stage.one.namespace.call(
+        lambda: socket.create_server((stage.one.ipv6, PORT), family=socket.AF_INET6)
+    ), contextlib.suppress(OSError):  # fmt: skip
+        stage.lab.host.call(lambda: socket.create_connection((stage.one.ipv6, PORT), patience)).close()
+        return True
+    return False
+
+
 # --- leaks -------------------------------------------------------------------------------------------
 
 
