@@ -1,4 +1,4 @@
-"""The running machine: iproute2, nft, nfnetlink, /proc/sys, /sys.
+"""The running machine: iproute2, nft, netlink, /proc/sys, /sys.
 
 iproute2's batch mode, not pyroute2: it starts in 2 ms where importing pyroute2 takes 150, and the lines
 it runs are the very lines ``loopnet plan`` prints.
@@ -21,7 +21,7 @@ from ..planning.state import Observed, Tap
 from ..ruleset.moves import batch, parse
 from ..ruleset.tables import IPV6_TABLE, TABLES
 from . import hosts_file, ipv6, other_firewalls
-from .kernel import conntrack, iproute, nfnetlink
+from .kernel import conntrack, iproute, netlink
 from .kernel.nftables import nft
 
 SYSCTL_ROOT = "/proc/sys"
@@ -143,7 +143,7 @@ def _run_nft(scripts: list[str]) -> None:
 
 
 def _run_netlink(texts: list[str]) -> None:
-    nfnetlink.transact(*batch(map(parse, texts)))
+    netlink.transact(*batch(map(parse, texts)))
 
 
 def _run_conntrack(texts: list[str]) -> None:

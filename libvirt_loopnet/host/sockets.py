@@ -6,7 +6,7 @@ for 127.1.0.254: Address already in use", and not by whom. So the same is tried 
 
 from __future__ import annotations
 
-import _socket  # what socket is made of; see nfnetlink.py
+import _socket  # what socket is made of; see kernel/netlink.py
 import os
 import sys
 from collections.abc import Iterator

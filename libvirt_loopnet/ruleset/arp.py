@@ -30,7 +30,7 @@ table arp loopnet {{
 	set nics {{
 		type ifname . ether_addr
 	}}
-	set reserved {{
+	set reserved_addresses {{
 		type ipv4_addr
 {f"		elements = {braces(never)}{chr(10)}" if never else ""}	}}
 	chain input {{
@@ -53,5 +53,5 @@ def _to_loop(network: Network) -> list[str]:
 
 
 def _free(network: Network) -> str:
-    free = unreserved("arp saddr ip", network.loop_prefix, "reserved")
+    free = unreserved("arp saddr ip", network.loop_prefix, "reserved_addresses")
     return f'iifname "{network.bridge}" {free} iifname . arp saddr ether @nics accept'

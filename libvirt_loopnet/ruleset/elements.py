@@ -86,6 +86,6 @@ def _elements(
             put(f"bridge loopnet {chain('reserved6', network)}", str(network.ipv6_address(number)))
         if is_free(network) and number not in host_numbers(network):
             put(f"bridge loopnet {chain('reserved', network)}", str(network.guest_address(number)))
-            put("arp loopnet reserved", str(network.loop_address(number)))
+            put("arp loopnet reserved_addresses", str(network.loop_address(number)))
     for where, elements in grouped.items():
         yield f"{where} {{ {', '.join(elements)} }}"

@@ -49,7 +49,8 @@ def archive(world: World) -> Iterator[str]:
     assert any("/libc.so.6" in library for library in libraries)
     world.host.sh(
         "mkdir -p /run/sandbox/www/k; cd /run/sandbox/www/k\n"
-        f"cp -L {program} {' '.join(libraries)} .; tar -czf ../keepalived.tgz ."
+        f"cp -L {program} {' '.join(libraries)} .; mkdir etc; cp -r /etc/keepalived etc\n"
+        "tar -czf ../keepalived.tgz ."
     )
     with world.host.popen(["busybox", "httpd", "-f", "-p", str(PORT), "-h", "/run/sandbox/www"]) as server:
         try:
@@ -59,7 +60,7 @@ def archive(world: World) -> Iterator[str]:
 
 
 def keepalived(guest: Guest, url: str) -> None:
-    guest.run(f"mkdir -p /k /etc/keepalived /var/run; cd /k; wget -qO- {url} | tar xz", timeout=60)
+    guest.run(f"mkdir -p /k /var/run; cd /k; wget -qO- {url} | tar xz; cp -r etc /", timeout=60)
     guest.run(f"cat >/etc/keepalived.conf <<END\n{CONFIGURATION % PRIORITY[guest.name]}END")
     guest.run(
         "cd /k; ./ld-linux-x86-64.so.2 --library-path /k ./keepalived --vrrp --dont-fork --log-console"

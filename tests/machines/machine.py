@@ -13,8 +13,9 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Iterator, List, Optional, Type
+from typing import Iterator, List, Optional
+
+from tests.sandbox.cgroups import Hierarchy, as_lines, hierarchies, remove
 
 HERE = Path(__file__).resolve().parent
 UNWANTED = ("systemd-udevd.service", "systemd-udevd-control.socket", "systemd-udevd-kernel.socket",
@@ -31,6 +32,8 @@ ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8",
     "HOME": "/root", "DEBIAN_FRONTEND": "noninteractive", "TERM": "dumb",
 }  # fmt: skip
+GROUP = "loopnet-machine-"
+"""What the names of machines' control groups begin with."""
 READY = b"machine: ready\n"
 NAMESPACES = ("--mount", "--net", "--pid", "--uts", "--ipc", "--cgroup")
 
@@ -41,7 +44,7 @@ class CommandError(Exception):
 
 def can_boot() -> bool:
     """Whether systemd would find what it needs: a cgroup2 file system that can be written to."""
-    return _cgroups() is not None
+    return any(hierarchy.kind == "cgroup2" for hierarchy in _hierarchies())
 
 
 class Machine:
@@ -70,7 +73,7 @@ class Machine:
         self._disk = disk or Path(self._own_disk or "")
         self._process: Optional[subprocess.Popen[bytes]] = None
         self._pid = 0
-        self._cgroup: Optional[Path] = None
+        self._groups: List[Path] = []
 
     def __enter__(self) -> Machine:
         try:
@@ -84,12 +87,7 @@ class Machine:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
+    def __exit__(self, _: object, error: object, *__: object) -> None:
         if isinstance(error, Exception) and self._boot and self._pid:
             with suppress(CommandError):
                 print(self.run("journalctl --no-pager -q -n 80 -o short-monotonic"))
@@ -101,8 +99,9 @@ class Machine:
             self._process.kill()  # unshare takes its child, and so the whole namespace, along
             self._process.wait()
             _wait_gone(self._pid)
-        if self._cgroup:
-            _remove_cgroup(self._cgroup)
+        for group in self._groups:
+            with suppress(OSError):  # a process is in it that this machine can't end
+                remove(group)
         if self._own_disk:
             shutil.rmtree(self._own_disk, ignore_errors=True)
 
@@ -148,7 +147,10 @@ class Machine:
 
     def _command(self, script: str) -> List[str]:
         chroot = ["chroot", str(self._disk / "root")] if self._chroot else []
-        return ["nsenter", f"--target={self._pid}", "--all", "--root", "--wd", *chroot, "sh", "-euc", script]
+        enter = ["nsenter", f"--target={self._pid}", "--all", "--root", "--wd", *chroot]
+        # systemd puts processes into groups itself
+        join = _join([] if self._boot else [_for_processes(group) for group in self._groups])
+        return [*join, *enter, "sh", "-euc", script]
 
     def _connect(self) -> None:
         """A user-mode router: nothing of this machine's own network is changed for it."""
@@ -172,9 +174,14 @@ class Machine:
     def _start(self) -> None:
         for name in ("upper", "work", "root"):
             (self._disk / name).mkdir(exist_ok=True)
-        self._cgroup = _make_cgroup()
+        mounted = _hierarchies()
+        if self._boot:  # systemd's own way
+            mounted = [hierarchy for hierarchy in mounted if hierarchy.kind == "cgroup2"][:1]
+        self._make_groups(mounted)
+        if self._boot:
+            mounted = [hierarchy._replace(place="/sys/fs/cgroup") for hierarchy in mounted]
         environment = {
-            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LOWER": str(self._lower),
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LOWER": str(self._lower), "HIERARCHIES": as_lines(mounted),
             "BOOT": str(int(self._boot)), "CHROOT": str(int(self._chroot)),
             "UPPER": str(self._disk / "upper"), "WORK": str(self._disk / "work"), "ROOT": str(self._disk / "root"),
         }  # fmt: skip
@@ -187,20 +194,44 @@ class Machine:
             "-eu",
             str(HERE / "machine.sh"),
         ]
-        enter = 'echo $$ >"$0/cgroup.procs"; ' if self._cgroup else ""
         with self._log().open("wb") as log:
             # dies with us, too
             self._process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "SIGKILL", "sh", "-euc", enter + 'exec "$@"', str(self._cgroup), *argv],
+                ["setpriv", "--pdeathsig", "SIGKILL", *_join(self._groups), *argv],
                 env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         for _ in _polls(10):
             self._pid = _child(self._process.pid)
             if self._pid and READY in self._log().read_bytes():
+                if not self._boot:
+                    self._let_groups_be_made()
                 return
             if self._process.poll() is not None:
                 break
         raise CommandError(f"no machine:\n{self._log().read_text(errors='replace')}")
+
+    def _make_groups(self, places: List[Hierarchy]) -> None:
+        """A control group in each hierarchy, which the machine sees as if it were all there is."""
+        name = GROUP + os.urandom(4).hex()
+        for hierarchy in places:
+            _remove_left_groups(Path(hierarchy.place))
+            group = Path(hierarchy.place) / name
+            group.mkdir()
+            self._groups.append(group)
+            for file in ("cpuset.cpus", "cpuset.mems"):
+                if hierarchy.kind == "cgroup" and (group / file).exists():
+                    (group / file).write_text((group.parent / file).read_text())
+
+    def _let_groups_be_made(self) -> None:
+        """With all controllers."""
+        for group in self._groups:
+            processes = _for_processes(group)
+            if processes != group:
+                processes.mkdir()
+                for pid in (group / "cgroup.procs").read_text().split():
+                    (processes / "cgroup.procs").write_text(pid)
+                controllers = (group / "cgroup.controllers").read_text().split()
+                (group / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in controllers))
 
     def _wait_booted(self) -> None:
         for _ in _polls(60):
@@ -214,36 +245,32 @@ class Machine:
 # --- bits ----------------------------------------------------------------------------------------
 
 
-def _cgroups() -> Optional[Path]:
-    """Where a cgroup2 file system is."""
-    for line in Path("/proc/self/mounts").read_text().splitlines():
-        _, place, kind, *_ = line.split()
-        if kind == "cgroup2" and os.access(place, os.W_OK):
-            return Path(place)
-    return None
+def _hierarchies() -> List[Hierarchy]:
+    """Those of control groups, of either version, in which groups can be made."""
+    return [hierarchy for hierarchy in hierarchies() if os.access(hierarchy.place, os.W_OK)]
 
 
-def _make_cgroup() -> Optional[Path]:
-    place = _cgroups()
-    if place is None:
-        return None
-    _remove_left_cgroups(place)
-    return Path(tempfile.mkdtemp(prefix="loopnet-machine-", dir=place))
+def _join(groups: List[Path]) -> List[str]:
+    """What a command begins with that is to run in these."""
+    lines = "".join(f"echo $$ >{group}/cgroup.procs\n" for group in groups)
+    return ["sh", "-euc", lines + 'exec "$@"', "join"]
 
 
-def _remove_left_cgroups(place: Path) -> None:
+def _for_processes(group: Path) -> Path:
+    """Where a machine's processes are; a group of the second version has either these or groups with controllers."""
+    return group / "init" if (group / "cgroup.subtree_control").exists() else group
+
+
+def _remove_left_groups(place: Path) -> None:
     """Those of tests that were killed."""
-    for group in place.glob("loopnet-machine-*"):
+    for group in place.glob(f"{GROUP}*"):
         with suppress(OSError):  # another test's, just now
-            empty = "populated 0" in (group / "cgroup.events").read_text()
-            if empty and time.time() - group.stat().st_mtime > 60:
-                _remove_cgroup(group)
+            if time.time() - group.stat().st_mtime > 60 and _is_empty(group):
+                remove(group)
 
 
-def _remove_cgroup(group: Path) -> None:
-    for directory, _, _ in os.walk(group, topdown=False):
-        with suppress(OSError):  # somebody is in it: a machine that runs
-            os.rmdir(directory)
+def _is_empty(group: Path) -> bool:
+    return not any((Path(each) / "cgroup.procs").read_text() for each, _, _ in os.walk(group))
 
 
 def _child(pid: int) -> int:

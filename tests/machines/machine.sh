@@ -1,7 +1,8 @@
 #!/bin/sh -eu
 # Turns fresh mount, network, PID, UTS, IPC and cgroup namespaces into a machine of its own.
 # Run by machine.Machine as first process of the PID namespace. In the environment: LOWER (a root file
-# system, left as it is), UPPER and WORK (what is written goes there), ROOT (an empty directory).
+# system, left as it is), UPPER and WORK (what is written goes there), ROOT (an empty directory), HIERARCHIES
+# (of control groups, a line each: type, options, place).
 # With BOOT=1 it ends as systemd, else it stays until killed; with CHROOT=1 ROOT is for chroot.
 mount --make-rprivate /
 mount -t overlay -o "lowerdir=$LOWER,upperdir=$UPPER,workdir=$WORK" overlay "$ROOT"
@@ -34,7 +35,11 @@ mount -t tmpfs -o mode=755 tmpfs run
 mount -t tmpfs tmpfs tmp
 ip link set lo up
 
-mount -t cgroup2 cgroup2 sys/fs/cgroup || [ "$BOOT" = 0 ]
+[ "$BOOT" = 1 ] || mount -t tmpfs -o mode=755 tmpfs sys/fs/cgroup
+printf %s "$HIERARCHIES" | while read -r type options place; do
+    mkdir -p ".$place"
+    mount -t "$type" -o "$options" cgroup ".$place"
+done
 hostname machine
 
 if [ "$CHROOT" = 1 ]; then

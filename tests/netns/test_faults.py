@@ -252,7 +252,7 @@ def test_publish(lab: Lab, running: tuple[LabNetwork, LabGuest], verb: str) -> N
 
 
 def answers(lab: Lab, guest: LabGuest) -> None:
-    lab.host.run(["ping", "-c", "1", "-W", "2", guest.loop])
+    lab.host.run(["ping", "-c", "1", guest.loop])
 
 
 LOST_MESSAGES = """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import List, NamedTuple
+from typing import List, NamedTuple, Sequence
 
 from .sandbox import Sandbox
 
@@ -58,22 +58,26 @@ class ControlGroups:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._hierarchies = _hierarchies()
+        self._hierarchies = hierarchies()
 
     def __enter__(self) -> ControlGroups:
         return self
 
     def __exit__(self, *_: object) -> None:
         for hierarchy in self._hierarchies:
-            _remove(Path(hierarchy.place) / self._name)
+            remove(Path(hierarchy.place) / self._name)
 
     def start_libvirtd(self, sandbox: Sandbox) -> None:
         """Starts libvirtd, which must not run, in them."""
-        lines = "".join(" ".join(hierarchy) + "\n" for hierarchy in self._hierarchies)
-        sandbox.host.run(["sh", "-euc", ENTER, "enter", self._name], input=lines)
+        sandbox.host.run(["sh", "-euc", ENTER, "enter", self._name], input=as_lines(self._hierarchies))
 
 
-def _hierarchies() -> List[Hierarchy]:
+def as_lines(hierarchies: Sequence[Hierarchy]) -> str:
+    """For a shell that reads them."""
+    return "".join(" ".join(hierarchy) + "\n" for hierarchy in hierarchies)
+
+
+def hierarchies() -> List[Hierarchy]:
     """Those of this machine, of both versions."""
     found = []
     for line in Path("/proc/self/mounts").read_text().splitlines():
@@ -92,7 +96,7 @@ def _hierarchies() -> List[Hierarchy]:
     return found
 
 
-def _remove(group: Path) -> None:
+def remove(group: Path) -> None:
     """With the groups in it; the kernel lets go of the last processes a little after they are gone."""
     end = time.monotonic() + REMOVAL_SECONDS
     for directory, _, _ in os.walk(group, topdown=False):

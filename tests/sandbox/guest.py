@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, List, Optional, Sequence
 
 from .domain import derived_mac, domain_xml, interface_xml
-from .image import CLOUD, Kernel
+from .image import CLOUD, GuestImage, Kernel, guest_image
 
 if TYPE_CHECKING:
     from .sandbox import Sandbox
@@ -46,6 +46,8 @@ class Guest:
         memory_mib: int = 128,
         devices: str = "",
         kernel: Kernel = CLOUD,
+        image: Optional[GuestImage] = None,
+        vcpus: int = 1,
         settings: Sequence[str] = (),
         base: str = "",
     ) -> None:
@@ -57,7 +59,8 @@ class Guest:
         self._cmdline = cmdline
         self._memory_mib = memory_mib
         self._devices = devices
-        self._kernel = kernel
+        self._image = image or guest_image(kernel)
+        self._vcpus = vcpus
         self._settings = settings
         self._base = base or f"/run/sandbox/guests/{name}"
         self._console_offset = 0
@@ -69,7 +72,7 @@ class Guest:
         return domain_xml(
             self.name, self.uuid, self.macs, self.networks, base=self._base,
             cmdline=self._cmdline, memory_mib=self._memory_mib, devices=self._devices,
-            kernel=self._kernel, settings=self._settings,
+            image=self._image, vcpus=self._vcpus, settings=self._settings,
         )  # fmt: skip
 
     def define(self) -> None:
@@ -115,11 +118,11 @@ class Guest:
         except FileNotFoundError:
             return ""
 
-    def wait_boot(self, timeout: float = 90.0) -> None:
+    def wait_boot(self, timeout: float = 180.0) -> None:
         """Waits until the guest takes commands. Raises GuestError after `timeout` seconds."""
         self._wait_console(r"guest: \[[\d.]+\] ready", timeout)
 
-    def wait_lease(self, nic: int = 0, timeout: float = 90.0) -> str:
+    def wait_lease(self, nic: int = 0, timeout: float = 180.0) -> str:
         """Waits until NIC ethN has had a lease since `start`; the address of the latest."""
         found = self._wait_console(rf"guest: \[[\d.]+\] lease eth{nic} ([\d.]+)/", timeout)
         return found[-1]

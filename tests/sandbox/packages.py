@@ -1,34 +1,36 @@
 """Debian packages that a sandbox has and the machine need not: daemons to test with.
 
 Installing them would start their services on the machine, on all its addresses. They are downloaded,
-unpacked into the cache and laid over /usr of the sandbox; nothing runs before a test starts it.
+unpacked into the cache and laid over /usr of the sandbox, and /etc gets what it lacks; nothing runs before a
+test starts it.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import re
 import shlex
 import shutil
-import tempfile
 from pathlib import Path
 from typing import List, Sequence, Tuple
 
-from .image import ImageError, cache_directory, command, locked
+from .cache import BuildError, built_once, command
 from .sandbox import Sandbox
 
 
 def provide(sandbox: Sandbox, *names: str) -> None:
     """Let the sandbox have these packages and what they depend on: the files, no service, no user.
 
-    Raises ImageError when they cannot be had.
+    Raises BuildError when they cannot be had.
     """
     wanted = _missing(names)
     if not wanted:
         return
     tree = _unpacked(names, wanted)
-    sandbox.host.sh(f"mount -t overlay -o lowerdir={shlex.quote(f'{tree}:/usr')} overlay /usr")
+    sandbox.host.sh(
+        f"mount -t overlay -o lowerdir={shlex.quote(f'{tree}/usr:/usr')} overlay /usr\n"
+        f"tar -C {shlex.quote(f'{tree}/etc')} -c . | tar -C /etc -x --skip-old-files"
+    )
 
 
 @functools.cache
@@ -39,29 +41,25 @@ def _missing(names: Tuple[str, ...]) -> List[str]:
 
 
 def _unpacked(names: Tuple[str, ...], wanted: Sequence[str]) -> Path:
-    """Their /usr, in the cache."""
-    cache = cache_directory()
-    digest = hashlib.sha256("\n".join(wanted).encode()).hexdigest()[:12]
-    tree = cache / f"packages-{digest}"
-    cache.mkdir(parents=True, exist_ok=True)
-    with locked(cache / "lock"):
-        if not tree.is_dir():
-            with tempfile.TemporaryDirectory(prefix="build-", dir=cache) as name:
-                build = Path(name)
-                (build / "archives/partial").mkdir(parents=True)
-                (build / "root/usr").mkdir(parents=True)
-                _download(f"-oDir::Cache::archives={build}/archives", *names)
-                for package in sorted((build / "archives").glob("*.deb")):
-                    command(["dpkg-deb", "--extract", str(package), str(build / "root")])
-                _merge(build / "root")
-                (build / "root/usr").rename(tree)
-    return tree
+    """Their usr and etc, in the cache."""
+    return built_once("unpacked", wanted, lambda directory: _unpack(names, directory))
+
+
+def _unpack(names: Tuple[str, ...], directory: Path) -> Path:
+    root = directory / "root"
+    for path in (directory / "archives/partial", root / "usr", root / "etc"):
+        path.mkdir(parents=True)
+    _download(f"-oDir::Cache::archives={directory}/archives", *names)
+    for package in sorted((directory / "archives").glob("*.deb")):
+        command(["dpkg-deb", "--extract", str(package), str(root)])
+    _merge(root)
+    return root
 
 
 def _download(*arguments: str) -> None:
     try:
         _apt("--download-only", *arguments)
-    except ImageError:
+    except BuildError:
         # Old package lists name files that the mirror no longer has.
         command(["apt-get", "update", "-q"])
         _apt("--download-only", *arguments)

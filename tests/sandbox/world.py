@@ -8,8 +8,7 @@ import signal
 import socket
 import tempfile
 from pathlib import Path
-from types import TracebackType
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Type
+from typing import Dict, Iterator, List, NamedTuple, Sequence
 
 from .capture import Capture
 from .guest import Guest
@@ -101,12 +100,7 @@ class World:
             self._stack = self._stack.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         with self._stack:
             if kind is None:
                 self.clean()

@@ -12,7 +12,8 @@ from typing import Callable, Dict
 import pytest
 
 from tests.sandbox import image
-from tests.sandbox.image import CLOUD, ImageError, kernel_file, modules_in_load_order, read_module
+from tests.sandbox.cache import BuildError
+from tests.sandbox.image import CLOUD, kernel_file, modules_in_load_order, read_module
 
 
 def zstd(data: bytes) -> bytes:
@@ -61,13 +62,13 @@ def test_what_is_built_in_needs_no_module(tmp_path: Path) -> None:
 
 
 def test_a_module_that_is_nowhere(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="has no module e1000"):
+    with pytest.raises(BuildError, match="has no module e1000"):
         modules_in_load_order(tree(tmp_path, "lib/modules", ".ko", {"a": ""}), ("e1000",))
 
 
 @pytest.mark.parametrize("place", ["boot/vmlinuz-6.1.0-1-amd64", "usr/lib/modules/7.2.13-amd64/vmlinuz"])
 def test_the_kernel_itself(tmp_path: Path, place: str) -> None:
-    with pytest.raises(ImageError, match="have none"):
+    with pytest.raises(BuildError, match="have none"):
         kernel_file(tmp_path)
     (tmp_path / place).parent.mkdir(parents=True)
     (tmp_path / place).write_text("")
@@ -108,11 +109,11 @@ def test_packages_of_the_kernel(
 ) -> None:
     def apt(argv: list[str], directory: str = "/") -> str:
         if argv[-1] not in known:
-            raise ImageError(f"{argv[-1]}: exit status 100\nE: No packages found")
+            raise BuildError(f"{argv[-1]}: exit status 100\nE: No packages found")
         return known[argv[-1]]
 
     monkeypatch.setattr(image, "command", apt)
     assert image._kernel_packages(CLOUD) == packages
     known = {}
-    with pytest.raises(ImageError, match="apt-get update"):
+    with pytest.raises(BuildError, match="apt-get update"):
         image._kernel_packages(CLOUD)
