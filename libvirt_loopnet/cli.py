@@ -17,6 +17,7 @@ Standard output has the result and nothing else; messages go to standard error.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -76,6 +77,22 @@ class Command(Protocol):
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Do it; the exit status."""
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """argparse's own asks shutil for the width, which loads bz2 and lzma, each time that an argument is added."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+def _columns() -> int:
+    """As wide as the terminal is, or as COLUMNS says."""
+    with contextlib.suppress(KeyError, ValueError):
+        return int(os.environ["COLUMNS"]) or 80
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        return os.get_terminal_size(sys.stdout.fileno()).columns or 80
+    return 80
 
 
 class _Parser(argparse.ArgumentParser):
@@ -147,7 +164,7 @@ def _dispatch(argv: list[str]) -> int:
     parser = _Parser(
         prog=f"loopnet {verb.name}",
         description=(command.__doc__ or verb.summary).replace("::\n", ":\n").replace("``", ""),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Formatter,
         allow_abbrev=False,
     )
     parser.add_argument("--connect", metavar="URI", default=top.connect, help=argparse.SUPPRESS)
@@ -156,7 +173,7 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _split(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = _MainParser(prog="loopnet", allow_abbrev=False)
+    parser = _MainParser(prog="loopnet", formatter_class=_Formatter, allow_abbrev=False)
     parser.add_argument("--connect", metavar="URI", default=DEFAULT_URI)
     parser.add_argument("--version", action="version", version=f"loopnet {__version__}")
     parser.add_argument("command", nargs="?", default="")
