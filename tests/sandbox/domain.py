@@ -13,6 +13,8 @@ KERNEL_ARGUMENTS = (
     " init_on_alloc=0 rcupdate.rcu_expedited=1 nowatchdog cryptomgr.notests numa=off pci=lastbus=0"
 )
 """Most are for a start in less processor time, which is emulated."""
+LEAST_MIB = 64
+"""Where the kernel ends. A guest with less memory never runs (World.still); QEMU takes the packed kernel sooner."""
 
 DOMAIN = """\
 <domain type='qemu'>
@@ -81,11 +83,12 @@ def domain_xml(
     each <model type='virtio'/> by default.
     """
     image = guest_image(kernel)
+    file = image.kernel if memory_mib >= LEAST_MIB else image.vmlinuz
     arguments = f"{KERNEL_ARGUMENTS} guest.hostname={name} {cmdline}".rstrip()
     settings = settings or [VIRTIO] * len(macs)
     interfaces = "".join(map(interface_xml, macs, networks, settings))
     return DOMAIN.format(
-        name=escape(name), uuid=uuid, memory=memory_mib, kernel=escape(str(image.kernel)),
+        name=escape(name), uuid=uuid, memory=memory_mib, kernel=escape(str(file)),
         initramfs=escape(str(image.initramfs)), cmdline=escape(arguments), base=escape(base),
         interfaces=interfaces, devices=devices,
     )  # fmt: skip

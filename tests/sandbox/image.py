@@ -15,8 +15,10 @@ import os
 import re
 import shutil
 import stat
+import struct
 import subprocess
 import tempfile
+import zlib
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +56,8 @@ GENERIC = Kernel(
 """Knows the NICs that QEMU has besides virtio."""
 COMPRESSED = {".ko": "none", ".xz": "xz", ".gz": "gzip", ".zst": "zstd"}
 """How the last suffix of a module's file says it is compressed: Debian 13 has .ko.xz, Ubuntu .ko.zst."""
+MAGIC = {b"\xfd7zXZ\0": "xz", b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\x02\x21\x4c\x18": "lz4"}
+"""How what is in a vmlinuz begins."""
 
 
 class ImageError(Exception):
@@ -65,6 +69,9 @@ class GuestImage:
     """What a guest boots: paths of the kernel and of the initramfs."""
 
     kernel: Path
+    """For QEMU alone: not packed, as to unpack it takes an emulated processor a third of a second."""
+    vmlinuz: Path
+    """As it is in the package, for boot loaders."""
     initramfs: Path
 
 
@@ -82,7 +89,7 @@ def guest_image(kernel: Kernel = CLOUD) -> GuestImage:
     """
     cache = cache_directory()
     directory = cache / f"guest-{_recipe_digest(kernel)}"
-    image = GuestImage(directory / "vmlinuz", directory / "initramfs")
+    image = GuestImage(directory / "kernel", directory / "vmlinuz", directory / "initramfs")
     if directory.is_dir():
         return image
     try:
@@ -149,7 +156,9 @@ def locked(path: Path) -> Iterator[None]:
 def _build(kernel: Kernel, packages: Path, unpacked: Path, result: Path) -> None:
     for package in _download(kernel, packages):
         command(["dpkg-deb", "--extract", str(package), str(unpacked)])
-    shutil.copyfile(kernel_file(unpacked), result / "vmlinuz")
+    vmlinuz = kernel_file(unpacked).read_bytes()
+    (result / "vmlinuz").write_bytes(vmlinuz)
+    (result / "kernel").write_bytes(unpack_vmlinuz(vmlinuz))
     with (result / "initramfs").open("wb") as file, CpioWriter(file) as archive:
         _write_initramfs(archive, unpacked, kernel)
 
@@ -248,6 +257,26 @@ def kernel_file(unpacked: Path) -> Path:
     raise ImageError("the kernel's packages have none, or several")
 
 
+def unpack_vmlinuz(vmlinuz: bytes) -> bytes:
+    """The kernel in it, an ELF file that QEMU starts (PVH); ``vmlinuz`` itself if it has none, or no way to unpack it.
+
+    Where that is: Documentation/arch/x86/boot.rst of Linux.
+    """
+    if vmlinuz[0x202:0x206] != b"HdrS":
+        return vmlinuz
+    sectors, (offset, length) = vmlinuz[0x1F1], struct.unpack_from("<II", vmlinuz, 0x248)
+    begin = (sectors + 1) * 512 + offset
+    payload = vmlinuz[begin : begin + length]
+    kind = next((kind for magic, kind in MAGIC.items() if payload.startswith(magic)), "none")
+    try:
+        # After all but gzip's follows the size, in four bytes.
+        kernel = decompressed(kind, payload if kind == "gzip" else payload[:-4])
+    except (ImageError, OSError, EOFError, lzma.LZMAError, zlib.error):
+        return vmlinuz
+    starts = (struct.pack("<III", 4, size, 18) + b"Xen\0" for size in (4, 8))  # PHYS32_ENTRY of xen/elfnote.h
+    return kernel if kernel.startswith(b"\x7fELF") and any(start in kernel for start in starts) else vmlinuz
+
+
 def module_directory(unpacked: Path) -> Path:
     """Where the kernel's modules are: lib/modules/VERSION, or below usr where /usr is merged."""
     for place in ("lib/modules", "usr/lib/modules"):
@@ -294,14 +323,17 @@ def _module_name(path: Path) -> str:
 
 def read_module(path: Path) -> bytes:
     """The module itself: busybox' insmod hands it to the kernel as it is. Raises ImageError."""
-    kind = COMPRESSED[path.suffix]
-    data = path.read_bytes()
+    return decompressed(COMPRESSED[path.suffix], path.read_bytes())
+
+
+def decompressed(kind: str, data: bytes) -> bytes:
+    """What is in ``data``, as packed by a program of that name. Raises ImageError."""
     if kind == "xz":
         return lzma.decompress(data)
     if kind == "gzip":
         return gzip.decompress(data)
-    if kind == "zstd":
-        return _run(["zstd", "-dcq", str(path)], "/")
+    if kind in ("zstd", "lz4"):
+        return _run([kind, "-dcq"], "/", data=data)
     return data
 
 
@@ -310,10 +342,10 @@ def command(argv: Sequence[str], directory: str = "/", *, timeout: float = DOWNL
     return _run(argv, directory, timeout).decode(errors="replace")
 
 
-def _run(argv: Sequence[str], directory: str, timeout: float = DOWNLOAD_SECONDS) -> bytes:
+def _run(argv: Sequence[str], directory: str, timeout: float = DOWNLOAD_SECONDS, data: bytes = b"") -> bytes:
     try:
         done = subprocess.run(
-            argv, cwd=directory, env={**os.environ, "LC_ALL": "C", "PATH": PATH}, stdin=subprocess.DEVNULL,
+            argv, cwd=directory, env={**os.environ, "LC_ALL": "C", "PATH": PATH}, input=data,
             capture_output=True, timeout=timeout, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
