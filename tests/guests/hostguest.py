@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 from tests.sandbox import Guest, Sandbox
-from tests.sandbox.domain import KERNEL_ARGUMENTS
+from tests.sandbox.domain import KERNEL_ARGUMENTS, SMALL_GUEST
 from tests.sandbox.image import guest_image
 from tests.sandbox.world import MAPPED, World
 
@@ -54,6 +54,7 @@ class HostGuest(Guest):
         small, text = guest_image(), super().xml()
         text = text.replace(str(small.kernel), str(self._image.kernel))
         text = text.replace(str(small.initramfs), str(self._image.initrd))
+        text = text.replace(SMALL_GUEST, "")
         text = text.replace(KERNEL_ARGUMENTS, f"{KERNEL_ARGUMENTS} {ARGUMENTS} {self._arguments}".rstrip())
         return text.replace("<vcpu>1</vcpu>", "<vcpu>2</vcpu>")
 

@@ -13,6 +13,9 @@ KERNEL_ARGUMENTS = (
     " init_on_alloc=0 rcupdate.rcu_expedited=1 nowatchdog cryptomgr.notests numa=off pci=lastbus=0"
 )
 """Most are for a start in less processor time, which is emulated."""
+SMALL_GUEST = "noapictimer no_timer_check retain_initrd"
+"""That as well, where there is one processor: its timer need not be measured, for a fifth of a second; nor need the
+initramfs be overwritten when it is done with."""
 LEAST_MIB = 64
 """Where the kernel ends. A guest with less memory never runs (World.still); QEMU takes the packed kernel sooner."""
 
@@ -84,7 +87,7 @@ def domain_xml(
     """
     image = guest_image(kernel)
     file = image.kernel if memory_mib >= LEAST_MIB else image.vmlinuz
-    arguments = f"{KERNEL_ARGUMENTS} guest.hostname={name} {cmdline}".rstrip()
+    arguments = f"{KERNEL_ARGUMENTS} {SMALL_GUEST} guest.hostname={name} {cmdline}".rstrip()
     settings = settings or [VIRTIO] * len(macs)
     interfaces = "".join(map(interface_xml, macs, networks, settings))
     return DOMAIN.format(
