@@ -86,7 +86,7 @@ check-guests: deps
 	$(ROOT_CHECK)
 	@tests/install-deps guests
 	$(PACKAGING_DEPS) deb
-	$(RUN) tests/guests tests/distros $(if $(GUESTS),-k '$(GUESTS)')
+	$(RUN) tests/guests $(if $(GUESTS),-k '$(GUESTS)')
 
 # The demo in another release than this machine's, from nothing
 fresh: deps

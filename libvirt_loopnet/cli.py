@@ -17,6 +17,7 @@ Standard output has the result and nothing else; messages go to standard error.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -78,6 +79,22 @@ class Command(Protocol):
         """Do it; the exit status."""
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """argparse's own asks shutil for the width, which loads bz2 and lzma, each time that an argument is added."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+def _columns() -> int:
+    """As wide as the terminal is, or as COLUMNS says."""
+    with contextlib.suppress(KeyError, ValueError):
+        return int(os.environ["COLUMNS"]) or 80
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        return os.get_terminal_size(sys.stdout.fileno()).columns or 80
+    return 80
+
+
 class _Parser(argparse.ArgumentParser):
     """argparse with errors of one line."""
 
@@ -93,6 +110,7 @@ class _MainParser(_Parser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv``, by default this process's; the exit status."""
     try:
+        _open_streams()
         _harden_output()
         status = _run(sys.argv[1:] if argv is None else list(argv))
         sys.stdout.flush()
@@ -147,7 +165,7 @@ def _dispatch(argv: list[str]) -> int:
     parser = _Parser(
         prog=f"loopnet {verb.name}",
         description=(command.__doc__ or verb.summary).replace("::\n", ":\n").replace("``", ""),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Formatter,
         allow_abbrev=False,
     )
     parser.add_argument("--connect", metavar="URI", default=top.connect, help=argparse.SUPPRESS)
@@ -156,7 +174,7 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _split(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = _MainParser(prog="loopnet", allow_abbrev=False)
+    parser = _MainParser(prog="loopnet", formatter_class=_Formatter, allow_abbrev=False)
     parser.add_argument("--connect", metavar="URI", default=DEFAULT_URI)
     parser.add_argument("--version", action="version", version=f"loopnet {__version__}")
     parser.add_argument("command", nargs="?", default="")
@@ -176,6 +194,13 @@ def _find(name: str) -> Verb:
     close = get_close_matches(name, [verb.name for verb in VERBS], 1)
     hint = f"did you mean: loopnet {close[0]}?" if close else "see: loopnet --help"
     raise InputError(f"there is no command {name[:40]!r}; {hint}")
+
+
+def _open_streams() -> None:
+    """What is closed (``loopnet sync >&-``) goes nowhere, and no file of ours gets its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w" if number else "r"))  # noqa: SIM115
 
 
 def _harden_output() -> None:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from .errors import InputError, LoopnetError, PrivilegeError, StateError
+from .log import warn
 from .validation import shown
 
 _SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 _LONGEST = 255 - len(".reservations")
 """Bytes of a file name (NAME_MAX, limits.h) but for the longest ending of ours."""
 _POLL = 0.01
+NOTICE = 3.0
+"""Seconds of waiting for a lock until it is said for whom: virsh shows nothing of what its hooks wait for."""
 PATIENCE = 60.0
 """Seconds to wait for a lock. Whoever holds one runs programs, each of which may take half a minute (process.TIMEOUT)
 where the machine is busy or slow; a guest's start is not refused for that."""
@@ -100,7 +104,8 @@ def lock_file(path: str, timeout: float) -> Iterator[None]:
     """Hold an exclusive flock on ``path``, a file for nothing else, mode 0600.
 
     The mode matters: whoever can open a file can lock it, and make every guest's start fail.
-    Waits up to ``timeout`` seconds. Raises StateError naming the process that holds it.
+    Waits up to ``timeout`` seconds; after NOTICE the log, and a terminal, tell which process holds it. Raises
+    StateError naming it.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -115,14 +120,20 @@ def lock_file(path: str, timeout: float) -> Iterator[None]:
 
 
 def _wait_for_lock(descriptor: int, path: str, timeout: float) -> None:
-    deadline = time.monotonic() + timeout
+    began = time.monotonic()
+    noticed = False
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except BlockingIOError:
-            if time.monotonic() >= deadline:
+            waited = time.monotonic() - began
+            if waited >= timeout:
                 raise StateError(_held(descriptor, path, timeout)) from None
+            if waited >= NOTICE and not noticed:
+                noticed = True
+                who, how = _holder(descriptor, path)
+                _tell(f"waiting for {path}, which {who} has locked; {how}")
         except OSError as error:
             raise state_error(path, error) from None
         time.sleep(_POLL)
@@ -135,12 +146,23 @@ def _sign(descriptor: int) -> None:
         os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
 
 
+def _tell(line: str) -> None:
+    warn(line)
+    if sys.stderr and sys.stderr.isatty():  # libvirt would take a hook's for an error
+        print(f"loopnet: {line}", file=sys.stderr)
+
+
 def _held(descriptor: int, path: str, timeout: float) -> str:
+    who, how = _holder(descriptor, path)
+    return f"{path} has been locked by {who} for {timeout:g} seconds; {how}"
+
+
+def _holder(descriptor: int, path: str) -> tuple[str, str]:
+    """(who, the command that shows more)"""
     holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
-    who, mend = "another process", "try again"
-    if holder.isdigit():
-        who, mend = f"process {holder}", f"see what it does with: ps -fp {holder}"
-    return f"{path} has been locked by {who} for {timeout:g} seconds; {mend}"
+    if holder.isdigit() and os.path.exists(f"/proc/{holder}"):
+        return f"process {holder}", f"see what it does with: ps -fp {holder}"
+    return "another process", f"see which: fuser -v {path}"
 
 
 def state_error(path: str, error: OSError) -> LoopnetError:

@@ -21,10 +21,10 @@ from typing import Iterator, Optional
 from tests.sandbox import (
     CHECKOUT,
     INTERNET,
+    BuildError,
     CommandError,
     Guest,
     GuestError,
-    ImageError,
     Sandbox,
     guest_image,
 )
@@ -292,7 +292,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\ndemo: interrupted; nothing of it is left", file=sys.stderr)
         return 130
-    except (DemoError, CommandError, GuestError, ImageError, OSError) as error:
+    except (DemoError, CommandError, GuestError, BuildError, OSError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
 

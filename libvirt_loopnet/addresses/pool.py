@@ -1,4 +1,5 @@
-"""Which host number a NIC gets, and which name: pure functions on a network's reservations.
+"""Which host number a NIC gets, and which name, and which NICs and numbers are refused: pure functions on a network's
+reservations.
 
 Every function is linear in the number of reservations; a /12 has 2^20 of them.
 """

@@ -77,6 +77,8 @@ def run(arguments: Namespace) -> int:
     user = known_user(chosen.loop_prefix)
     if user:
         note(f"warning: {chosen.loop_prefix} is also used by {user}; choose another if you use that")
+    if chosen.guest_prefix.is_global:
+        note(f"warning: {chosen.guest_prefix} belongs to others on the internet, whom guests won't reach")
     return 0
 
 

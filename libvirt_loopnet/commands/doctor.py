@@ -23,7 +23,7 @@ from ..addresses.store import Store
 from ..daemon import hookfiles, runstate
 from ..errors import Hindrance, LoopnetError
 from ..firewalls.obstacles import Foreign
-from ..host import blocking_rules, facts, ipv6, leases, linux, other_firewalls, sockets
+from ..host import blocking_rules, dnsmasq, facts, ipv6, leases, linux, other_firewalls, sockets
 from ..host.kernel import versions
 from ..model import Network, Publication
 from ..networks.dhcp import Problem, static_in
@@ -31,7 +31,16 @@ from ..networks.parsing import definition_of, given_options
 from ..reports import doctor
 from ..reports.findings import Facts, Finding
 from .shared import plugging
-from .shared.inventory import DEFINITIONS, entries, most_dropped, networks_of_files, read_or_nothing
+from .shared.inventory import (
+    DEFINITIONS,
+    PLACES,
+    down,
+    entries,
+    most_dropped,
+    networks_of_files,
+    read_or_nothing,
+    stranded,
+)
 from .shared.output import print_json
 from .shared.privileges import require_root
 from .shared.untold import untold
@@ -60,21 +69,25 @@ def _text(finding: Finding) -> str:
 
 def look_around() -> Facts:
     """Everything that doctor.py judges."""
-    missing = facts.missing_programs()
+    missing = facts.missing(facts.DATA_PLANE)
     hooks = {driver: hookfiles.state(driver) for driver in hookfiles.DRIVERS}
     networks = runstate.active_networks()
     broken, drift = _state(bool(missing))
     ports = _published(networks)
+    found = networks_of_files()
+    listed = () if broken else entries(found, Store())
+    out = [(plugging.lacking(each), plugging.command(each)) for each in plugging.out_of_place()]
     return Facts(
         networks=tuple(networks),
         problems=_problems(),
-        missing_programs=missing,
+        missing_programs=(*missing, *facts.missing(facts.BY_LIBVIRT)),
         old=tuple((each.program, str(each)) for each in versions.old()),
         nft_refusal="" if missing else facts.nft_refusal(),
         hooks=tuple(item for item in hooks.items() if item[1] != hookfiles.INSTALLED),
         daemons=facts.daemons(map(hookfiles.path, hookfiles.DRIVERS)),
         ip_forward=facts.ip_forward(),
         ipv6_off=not ipv6.is_enabled(),
+        ipv6_built_in=ipv6.has_ipv6(),
         ipv6_learned=ipv6.endangered(),
         lo_managers=facts.lo_managers(),
         networkd_bridges=tuple((n.bridge, f) for n in networks if (f := facts.networkd_file(n.bridge))),
@@ -84,31 +97,37 @@ def look_around() -> Facts:
         selinux_hooks=facts.selinux_hooks(map(hookfiles.path, hookfiles.DRIVERS)),
         listeners=facts.listeners(),
         addresses=() if missing else _addresses({network.bridge for network in networks}),
-        foreign=Foreign() if missing else blocking_rules.find(networks, {network for network, _, _ in ports}),
+        foreign=Foreign()
+        if missing
+        else blocking_rules.find(networks, {network.name for network, _, _ in ports}),
         open_firewalls=_open_firewalls(),
         firewall_problems=() if missing else other_firewalls.observe().problems,
         drift=drift,
-        unplugged=tuple((plugging.lacking(out), plugging.command(out)) for out in plugging.out_of_place()),
+        unplugged=(*out, *stranded(found, listed)),
         untold=() if broken else tuple((str(each), each.command) for each in untold(Store())),
-        published=tuple((guest, publication) for _, guest, publication in ports),
+        published=tuple((guest, each, bool(network.ipv6_prefixes)) for network, guest, each in ports),
         broken_state=broken,
-        dropped=() if broken else tuple(most_dropped(entries(networks_of_files(), Store()))),
+        links_down=tuple(down(listed)),
+        dropped=tuple(most_dropped(listed)),
     )
 
 
 def _problems() -> tuple[Problem, ...]:
-    """Of networks as they are defined, and as they run."""
-    found: list[Problem] = []
-    for directory in (DEFINITIONS, runstate.RUN):
+    """Of networks as they run, and as they are defined: the command takes it out where it is."""
+    found: dict[Problem, list[str]] = {}
+    for directory, flag in PLACES:
         for network in runstate.active_networks(directory):
             data = read_or_nothing(f"{directory}/{network.name}.xml")
-            found += static_in(data, network).problems
-    return tuple(dict.fromkeys(found))
+            for problem in static_in(data, network).problems:
+                found.setdefault(problem, []).append(flag)
+    return tuple(it._replace(command=" ".join([it.command, *flags])) for it, flags in found.items())
 
 
 def _rivals(active: set[str]) -> tuple[tuple[str, str], ...]:
     """Of networks that are defined and not up: (network, who has a port that its dnsmasq needs)."""
-    waiting = [network for network in runstate.active_networks(DEFINITIONS) if network.name not in active]
+    defined = [network for network in runstate.active_networks(DEFINITIONS) if network.name not in active]
+    # its own, left by a start that failed, goes with the next one
+    waiting = [network for network in defined if not dnsmasq.is_running(network.name)]
     return tuple(
         (network.name, str(rival))
         for network in waiting
@@ -143,12 +162,12 @@ def _state(blind: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return broken, () if broken or blind else tuple(gather().mended_alone)
 
 
-def _published(networks: Sequence[Network]) -> list[tuple[str, str, Publication]]:
+def _published(networks: Sequence[Network]) -> list[tuple[Network, str, Publication]]:
     """(network, guest, what of it)"""
     store = Store()
     with suppress(LoopnetError):  # told of already
-        kept = [(network.name, each) for network in networks for each in store.load(network.name)]
-        return [(name, each.name or each.mac, port) for name, each in kept for port in each.published]
+        kept = [(network, each) for network in networks for each in store.load(network.name)]
+        return [(network, each.name or each.mac, port) for network, each in kept for port in each.published]
     return []
 
 

@@ -58,7 +58,8 @@ def _nic(entry: Entry) -> Nic:
     notes = [f"{p.address}:{{}}→{{}}/{{}}".format(*p.texts) for p in published]
     notes += [f"also {address}" for address in entry.also]
     notes += [f"shared {address}" for address in entry.shared]
-    return Nic(name or mac, number, entry.tap, entry.state == UP, tuple(notes))
+    notes += ["link down"] if entry.down else []
+    return Nic(name or mac, number, entry.tap, entry.state == UP and not entry.down, tuple(notes))
 
 
 def _write(path: str, text: bytes) -> None:

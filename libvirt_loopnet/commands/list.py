@@ -15,6 +15,8 @@ each NIC on a network's bridge that is not let in::
     state          "up": seen on the network's bridge, with carrier, and let in;
                    "off": its guest runs, but it is not up (see loopnet doctor);
                    "unknown": not let in; "reserved": all others
+    link           "down" if libvirt has the link of its NIC down: the guest sees no carrier,
+                   although it is "up" on the host; null otherwise
     also           array: additional loop addresses, reserved for it alone
     shared         array: additional loop addresses that it may hold in turn with other NICs
     seen           array: loop addresses that it uses although nobody has reserved them
@@ -40,7 +42,7 @@ from .shared.untold import Untold, untold
 
 COLUMNS = ("guest", "dns_name", "network", "mac", "loop_address", "guest_address", "tap", "state")
 UNKNOWN = "unknown"
-IPV6 = "ipv6_address"
+IPV6, LINK = "ipv6_address", "link"
 ALSO, SHARED, SEEN, DROPPED, PUBLISHED = "also", "shared", "seen", "dropped", "published"
 """Columns of their own where there are any."""
 
@@ -59,6 +61,7 @@ def run(arguments: Namespace) -> int:
     columns = [*COLUMNS]
     rows = [[_printable(cell or "") for cell in _row(entry)] for entry in listed]
     further: list[tuple[str, list[Sequence[object]]]] = [
+        (LINK, [["down"] if entry.down else [] for entry in listed]),
         (IPV6, [_few(addresses) for addresses in whereabouts(listed)]),
         (ALSO, [entry.also for entry in listed]),
         (SHARED, [entry.shared for entry in listed]),
@@ -87,6 +90,7 @@ def _as_json(entry: Entry) -> dict[str, object]:
         **dict(zip(COLUMNS, _row(entry))),
         "name": entry.reservation.name,
         IPV6: str(entry.ipv6_address) if entry.ipv6_address else None,
+        LINK: "down" if entry.down else None,
         ALSO: [str(address) for address in entry.also],
         SHARED: [str(address) for address in entry.shared],
         SEEN: [str(address) for address in entry.seen],
@@ -100,7 +104,7 @@ def _as_json(entry: Entry) -> dict[str, object]:
 def _unknown_as_json(nic: Untold) -> dict[str, object]:
     known = {"network": nic.network, "mac": nic.mac, "tap": nic.device, "state": UNKNOWN}
     none: dict[str, object] = {key: [] for key in (ALSO, SHARED, SEEN, DROPPED, PUBLISHED)}
-    rest = {"name": "", IPV6: None, **none, "why": nic.why, "command": nic.command}
+    rest = {"name": "", IPV6: None, LINK: None, **none, "why": nic.why, "command": nic.command}
     return {**dict.fromkeys(COLUMNS), **known, **rest}
 
 

@@ -15,10 +15,9 @@ from ..addresses.publications import check_free, limited, parse_clients, parse_p
 from ..addresses.store import Store
 from ..converge.enact import enact
 from ..daemon import runstate
-from ..errors import ConflictError, InputError, NotFoundError
+from ..errors import ConflictError, HostError, InputError, NotFoundError
 from ..host import sockets
 from ..model import ANY_ADDRESS, EVERYBODY, NONE, Publication, Reservation
-from ..prefixes import TRANSIT
 from ..reports.doctor import rival
 from ..reports.findings import Listener
 from ..validation import shown
@@ -62,7 +61,7 @@ def run(arguments: Namespace) -> int:
             f"virsh net-edit {entry.network.name}"
         )
     if wanted not in entry.reservation.published:
-        check_unused(wanted)
+        check_unused(wanted, six=bool(entry.network and entry.network.ipv6_prefixes))
     for line in doubts(wanted, entry):
         note(f"warning: {line}")
     store = Store()
@@ -71,7 +70,11 @@ def run(arguments: Namespace) -> int:
         if wanted not in kept.published:
             check_free(wanted, {name: store.load(name) for name in store.networks()})
             save(store, entry, kept, (*kept.published, wanted))
-            enact(store)
+            try:
+                enact(store)
+            except HostError:  # what this host can't do now no start of a network is to try again
+                save(store, entry, kept, kept.published)
+                raise
     print(f"published {line_of(wanted, kept, entry)}")
     if not runstate.is_active(entry.network_name):
         note(
@@ -91,9 +94,15 @@ def only_nic(who: str) -> Entry:
             f"no guest {shown(who)} has an address; start it once, or: loopnet reserve GUEST ADDRESS"
         )
     if len(found) > 1:
-        macs = ", ".join(entry.reservation.mac for entry in found)
-        raise InputError(f"guest {shown(who)} has {len(found)} NICs; say which: {macs}")
+        macs = [entry.reservation.mac for entry in found]
+        each = macs if len({*macs}) == len(macs) else map(_in_network, found)
+        raise InputError(f"guest {shown(who)} has {len(found)} NICs; say which: {', '.join(each)}")
     return found[0]
+
+
+def _in_network(entry: Entry) -> str:
+    """What find() knows it by if the same MAC address is reserved in another network as well: it was moved."""
+    return f"{entry.reservation.name or entry.reservation.mac}.{entry.network_name}"
 
 
 def load(store: Store, entry: Entry) -> Reservation:
@@ -110,20 +119,20 @@ def save(store: Store, entry: Entry, kept: Reservation, published: Sequence[Publ
     store.save(entry.network_name, [*others, kept._replace(published=tuple(sorted(published)))])
 
 
-def check_unused(wanted: Publication) -> None:
-    """Raise ConflictError if a program of the host has a port of ``wanted``. One that has it at an address
-    of 127/8 alone keeps it there."""
-    own = {n.guest_address(n.gateway) for n in runstate.active_networks()}
-    waiting = {
-        Listener(*socket[:3]): socket
-        for socket in sockets.waiting()
-        if socket.address not in own and socket.address not in TRANSIT
-    }
-    found = rival(wanted, sorted(waiting))
+def check_unused(wanted: Publication, *, six: bool) -> None:
+    """Raise ConflictError if a program of the host has a port of ``wanted``, in a family that it is published in. One
+    that has it at an address of 127/8 or ::1 alone keeps it there."""
+    waiting = {Listener(*socket[:3]): socket for socket in sockets.waiting()}
+    found = rival(wanted, waiting, runstate.active_networks(), six=six)
     if found:
+        or_at = f"192.0.2.7:{wanted.port}:{wanted.guest_port}"
+        hint = (
+            f" or one of this host's addresses, as in: loopnet publish GUEST {or_at}"
+            if wanted.is_ipv4
+            else ""
+        )
         raise ConflictError(
-            f"{wanted} can't be published: {waiting[found]}; stop that program, or use another port or one of this "
-            f"host's addresses, as in: loopnet publish GUEST 192.0.2.7:{wanted.port}:{wanted.guest_port}"
+            f"{wanted} can't be published: {waiting[found]}; stop that program, or use another port{hint}"
         )
 
 

@@ -94,7 +94,8 @@ def _release_dead(uri: str, really: bool) -> int:
     dead = [entry for entry in listed if entry.reservation.uuid and not entry.port]
     if dead:
         known = _known_uuids(uri)  # before the lock, as with reserve
-        dead = [entry for entry in dead if entry.reservation.uuid not in known]
+        # other drivers' guests, which this connection doesn't know, have definitions
+        dead = [entry for entry in dead if entry.reservation.uuid not in known and not entry.guest]
     if not dead:
         print("nothing to do")
     elif really:

@@ -31,7 +31,7 @@ from ..host.seen import in_use
 from ..model import FREE, Network, Reservation
 from ..networks.dhcp import static_in
 from ..validation import check_mac, shown
-from .shared.inventory import DEFINITIONS, Entry, entries, find, networks_of_files, read_or_nothing
+from .shared.inventory import PLACES, Entry, entries, find, networks_of_files, read_or_nothing
 from .shared.privileges import require_root
 
 
@@ -164,15 +164,18 @@ def _or_use(network: Network, owner: str, wanted: IPv4Address) -> str:
 
 def _refuse_static(network: Network, mac: str, number: int) -> None:
     """A ``<host>`` in the network's XML would have its way at the next start."""
-    for directory in (runstate.RUN, DEFINITIONS):
+    others: dict[str, int] = {}
+    for directory, flag in PLACES:
         wanted = static_in(read_or_nothing(f"{directory}/{network.name}.xml"), network).number(mac)
         if wanted is not None and wanted != number:
-            address = network.loop_address(number)
-            raise ConflictError(
-                f"network {network.name} has <host mac='{mac}'> for {network.loop_address(wanted)} in its "
-                f"definition, which goes first; change it: virsh net-update {network.name} modify "
-                f"ip-dhcp-host \"<host mac='{mac}' ip='{address}'/>\""
-            )
+            others[flag] = wanted
+    if others:
+        now = network.loop_address(next(iter(others.values())))
+        raise ConflictError(
+            f"network {network.name} has <host mac='{mac}'> for {now} in its "
+            f"definition, which goes first; change it: virsh net-update {network.name} modify "
+            f"ip-dhcp-host \"<host mac='{mac}' ip='{network.loop_address(number)}'/>\" {' '.join(others)}"
+        )
 
 
 def parse_address(text: str) -> IPv4Address:

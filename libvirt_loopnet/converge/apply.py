@@ -1,4 +1,5 @@
-"""Observe, plan, run, verify. The only place where plans become deeds."""
+"""What the host should hold by all that is on it now: networks, ports, reservations, leases, listeners (survey()). Then
+observe, plan, run, verify: the only place where plans become deeds."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ from ..xml.tree import Element, parse
 RUN = "/run/libvirt"
 DRIVERS = ("qemu", "lxc", "ch", "libxl")
 _TARGET = re.compile(rb"<target dev='([^']+)'")
+_LINK_DOWN = b"<link state='down'"
 
 
 class LiveNic(NamedTuple):
@@ -43,14 +44,29 @@ def live_nics(taps: Iterable[str], run: str = RUN) -> list[LiveNic]:
     wanted = frozenset(taps)
     if not wanted:
         return []
-    found = (nic for driver in DRIVERS for nic in _nics(driver, wanted, f"{run}/{driver}"))
+
+    def has_one(data: bytes) -> bool:
+        return not wanted.isdisjoint(target.decode(errors="replace") for target in _TARGET.findall(data))
+
+    found = (nic for driver in DRIVERS for nic in _nics(driver, has_one, f"{run}/{driver}"))
     return [nic for nic in found if nic.interface.tap in wanted]
 
 
-def _nics(driver: str, wanted: frozenset[str], directory: str) -> Iterator[LiveNic]:
+def nics_with_link_down(run: str = RUN) -> list[LiveNic]:
+    """Those NICs of running guests whose link libvirt has down; guests that have none cost little."""
+    found = (nic for driver in DRIVERS for nic in _nics(driver, _has_link_down, f"{run}/{driver}"))
+    return [nic for nic in found if nic.interface.link_down]
+
+
+def _has_link_down(data: bytes) -> bool:
+    return _LINK_DOWN in data
+
+
+def _nics(driver: str, may_have: Callable[[bytes], bool], directory: str) -> Iterator[LiveNic]:
+    """All NICs of the guests that ``may_have`` takes a closer look at, by what is saved of them."""
     for path in _status_files(directory):
         data = _read(path)
-        if wanted.isdisjoint(target.decode(errors="replace") for target in _TARGET.findall(data)):
+        if not may_have(data):
             continue
         try:
             domain = _domain(data)

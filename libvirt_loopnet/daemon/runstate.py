@@ -73,6 +73,11 @@ def is_active(network_name: str, run: str = RUN) -> bool:
     return os.path.exists(f"{run}/{network_name}.xml") or bool(_note(note))
 
 
+def is_saved(network_name: str, run: str = RUN) -> bool:
+    """Is the network up as far as libvirt itself knows, whatever our notes say?"""
+    return os.path.exists(f"{run}/{network_name}.xml")
+
+
 def definition(network_name: str, run: str = RUN) -> bytes:
     """The XML of an active network as it runs, b'' if there is none."""
     note = f"{NOTES}/{file_name(network_name)}.xml"

@@ -44,6 +44,7 @@ def network_start(data: bytes) -> None:
     denied = confinement.of_reservations()
     if denied:
         raise HostError(f"network {network.name}: {denied}")
+    _clear_away(network)
     given = given_options(definition)
     _check_sockets(network, "port=0" not in given)
     with store.locked():
@@ -68,6 +69,15 @@ def network_start(data: bytes) -> None:
             raise
     if obstacle:
         warn(f"network {network.name}: libvirt will list guest addresses, since {obstacle}")
+
+
+def _clear_away(network: Network) -> None:
+    """Bridge and dnsmasq of a start that libvirt has given up, and nobody has taken away: another program's hook has
+    failed, or ours was killed."""
+    if not runstate.is_saved(network.name):
+        dnsmasq.stop(network.name)
+        if linux.is_bridge(network.bridge, network.bridge_mac):
+            linux.delete_device(network.bridge)
 
 
 def _check_sockets(network: Network, dns: bool) -> None:

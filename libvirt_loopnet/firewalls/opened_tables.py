@@ -17,8 +17,8 @@ from zlib import crc32
 
 from ..model import Network
 from ..records import NamedTuple
-from .obstacles import Drop, drops, packets
-from .packets6 import packets6
+from . import needs_ipv4, needs_ipv6
+from .obstacles import Drop, drops
 from .walk import OURS, Packet, Rules, target
 from .ways import ELSEWHERE, Ways, of_iptables, ways
 
@@ -65,8 +65,8 @@ def ways_out(
 def needed(observed: Firewalls, networks: Sequence[Network], ways: Ways, ways6: Ways) -> list[Packet]:
     """What has to pass tables that are opened for ``networks``."""
     return [
-        *packets(networks, observed.uplink or ELSEWHERE, observed.bridged, (), ways),
-        *packets6(networks, observed.uplink6 or ELSEWHERE, observed.bridged6, (), ways6),
+        *needs_ipv4.packets(networks, observed.uplink or ELSEWHERE, observed.bridged, (), ways),
+        *needs_ipv6.packets(networks, observed.uplink6 or ELSEWHERE, observed.bridged6, (), ways6),
     ]
 
 
@@ -117,7 +117,7 @@ class _Opening(NamedTuple):
 def _openings(rules: Rules, found: Iterable[Drop]) -> Iterable[_Opening]:
     by_place: dict[tuple[Place, bool], list[Drop]] = {}
     for drop in found:
-        if _is_identifier(drop.place[2]):
+        if drop.matches and _is_identifier(drop.place[2]):
             by_place.setdefault((drop.place, drop.six), []).append(drop)
     for (place, six), same in by_place.items():
         order = [*rules.handles(place), 0]

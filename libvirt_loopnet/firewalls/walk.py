@@ -65,6 +65,18 @@ class Fate(NamedTuple):
     """Of the base chain's own rule by which that came; 0: the policy."""
 
 
+def is_early(chain: Json) -> bool:
+    """Does it see packets before conntrack does? To ``ct state`` all are invalid there (nft_ct_get_eval() in the
+    kernel's nft_ct.c), and nothing else is known of their connections. Where both have the same priority it depends
+    on which was there first."""
+    return chain["hook"] in ("prerouting", "output") and chain.get("prio", 0) < _CONNTRACK
+
+
+_CONNTRACK = -200
+"""NF_IP_PRI_CONNTRACK and NF_IP6_PRI_CONNTRACK in linux/netfilter_ipv4.h and linux/netfilter_ipv6.h."""
+_INVALID = "invalid"
+
+
 class Rules:
     """Rules by chain, elements by set."""
 
@@ -116,7 +128,7 @@ class Rules:
     def dropping(self, place: Place, chain: Json, packet: Packet) -> Fate | None:
         """What drops the packet; None if it passes, or nothing can be told."""
         try:
-            verdict, handle, entry = self._walk(place, packet, 0)
+            verdict, handle, entry = self._walk(place, _as_seen(chain, packet), 0)
         except _STRANGE:
             return None
         if verdict == DROP:
@@ -142,7 +154,7 @@ class Rules:
     def passes(self, place: Place, chain: Json, packet: Packet) -> bool:
         """Does the base chain surely let every packet of this kind pass?"""
         try:
-            verdict = self._certain(place, packet, 0)
+            verdict = self._certain(place, _as_seen(chain, packet), 0)
         except _STRANGE:
             return False
         return verdict == ACCEPT or (verdict == RETURN and chain.get("policy") != DROP)
@@ -220,6 +232,10 @@ class Rules:
         return right if isinstance(right, list) else [right]
 
 
+def _as_seen(chain: Json, packet: Packet) -> Packet:
+    return packet._replace(state=_INVALID) if is_early(chain) else packet
+
+
 def target(rule: Json) -> str:
     """The chain that a rule leads to; '' if none."""
     with suppress(*_STRANGE):
@@ -237,7 +253,7 @@ def _verdict(statement: Json) -> tuple[str, str]:
 
 
 _ABSENT = object()
-"""Another protocol's header isn't there: no value, not even for '!='."""
+"""Another protocol's header, or a connection, isn't there: no value, not even for '!='."""
 
 
 _PUBLIC, _PUBLIC6 = object(), object()
@@ -253,6 +269,8 @@ def _value(left: Json, packet: Packet) -> Any:
         return _META[it["key"]](packet) if it["key"] in _META else None
     if kind == "payload":
         return _payload(it.get("protocol"), it.get("field"), packet)
+    if kind == "ct" and packet.state == _INVALID and it["key"] != "state":
+        return _ABSENT
     if kind == "ct" and it["key"] in ("state", "status", "mark"):
         return {"state": packet.state, "status": packet.status, "mark": 0}[it["key"]]
     if kind == "fib" and it["result"] == "type" and it["flags"] == ["daddr"]:

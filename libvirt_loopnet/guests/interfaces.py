@@ -33,6 +33,8 @@ class Interface(NamedTuple):
     xml: bytes
     tap: str = ""
     """The host's device for it, '' while the guest does not run."""
+    link_down: bool = False
+    """libvirt has its link down, so the guest sees no carrier (virsh domif-setlink); the tap on the host does."""
 
 
 def interfaces(domain_xml: bytes) -> list[Interface]:
@@ -58,6 +60,7 @@ def _interface(element: Node) -> Interface:
         bridge=given("source", "bridge"),
         xml=source(element),
         tap=given("target", "dev"),
+        link_down=given("link", "state") == "down",
     )
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from .. import process
 from ..errors import HostError
-from ..firewalls.obstacles import Drop, Foreign, around, drops, packets
+from ..firewalls import needs_ipv4, needs_ipv6
+from ..firewalls.obstacles import Drop, Foreign, around, drops
 from ..firewalls.openings import BUILTINS, IP6TABLES, IPTABLES, Firewalls
-from ..firewalls.packets6 import around6, packets6
 from ..firewalls.walk import Rules
 from ..firewalls.ways import EVERYWHERE, of_iptables, ways
 from ..model import Network
@@ -40,8 +40,8 @@ def find(networks: Sequence[Network], published: Collection[str] = ()) -> Foreig
     filters += [of_iptables(saved, six=True) for _, saved in observed.ip6tables]
     out, out6 = ways(filters, bridges), ways(filters, bridges, six=True)
     uplink, uplinks6 = other_firewalls.uplink_device(), uplinks(seen.routes)
-    needed = packets(networks, uplink, other_firewalls.is_bridged(), published, out)
-    needed += packets6(
+    needed = needs_ipv4.packets(networks, uplink, other_firewalls.is_bridged(), published, out)
+    needed += needs_ipv6.packets(
         networks,
         next(iter(uplinks6), ""),
         other_firewalls.is_bridged(other_firewalls.BRIDGED6),
@@ -56,10 +56,10 @@ def find(networks: Sequence[Network], published: Collection[str] = ()) -> Foreig
         out,
         frozenset(f"{it['family']} {it['name']}" for it in tables),
         frozenset(owned),
-        around(filters, networks, uplink, out),
+        around(filters, needs_ipv4.outs(networks, uplink), uplink, out),
         frozenset(unread),
         out6 if uplinks6 and any(network.ipv6_prefixes for network in networks) else EVERYWHERE,
-        next((each for each in uplinks6 if around6(filters, networks, each, out6)), ""),
+        next((d for d in uplinks6 if around(filters, needs_ipv6.outs(networks, d), d, out6)), ""),
     )
 
 

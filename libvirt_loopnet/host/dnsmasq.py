@@ -153,6 +153,11 @@ def reload(network_name: str, run: str = RUN) -> bool:
     return _signal(_pid(network_name, run), _SIGHUP)
 
 
+def is_running(network_name: str, run: str = RUN) -> bool:
+    """Is there a dnsmasq of the network's, whether libvirt knows of it or has given it up?"""
+    return bool(_pid(network_name, run))
+
+
 def stop(network_name: str, run: str = RUN, patience: float = 2.0) -> None:
     """End the network's dnsmasq, if one is running; by force after ``patience`` seconds.
 

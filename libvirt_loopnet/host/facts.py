@@ -21,9 +21,15 @@ NETWORKD_LINKS = "/run/systemd/netif/links"
 SELINUX = "/sys/fs/selinux"
 
 
-def missing_programs() -> tuple[str, ...]:
-    """Programs the data plane needs that aren't there."""
-    return tuple(program for program in ("nft", "ip", "unshare") if not _is_there(program))
+DATA_PLANE = ("nft", "ip", "unshare")
+"""Programs without which nothing can be looked at or changed."""
+BY_LIBVIRT = ("dnsmasq",)
+"""Programs that libvirt runs for a network."""
+
+
+def missing(programs: Iterable[str]) -> tuple[str, ...]:
+    """Those that aren't there."""
+    return tuple(program for program in programs if not _is_there(program))
 
 
 def _is_there(program: str) -> bool:
@@ -85,8 +91,8 @@ def selinux_hooks(hooks: Iterable[str]) -> bool:
 
 
 def listeners() -> tuple[Listener, ...]:
-    """TCP and UDP sockets that wait on an IPv4 address; :: is all of these, too."""
-    return tuple(sorted({Listener(each.protocol, each.address, each.port) for each in sockets.waiting()}))
+    """TCP and UDP sockets that wait."""
+    return tuple({Listener(*each[:3]): None for each in sockets.waiting()})
 
 
 def _stat(path: str) -> list[os.stat_result]:

@@ -1,4 +1,4 @@
-"""The running machine: iproute2, nft, nfnetlink, /proc/sys, /sys.
+"""The running machine: iproute2, nft, netlink, /proc/sys, /sys.
 
 iproute2's batch mode, not pyroute2: it starts in 2 ms where importing pyroute2 takes 150, and the lines
 it runs are the very lines ``loopnet plan`` prints.
@@ -21,7 +21,7 @@ from ..planning.state import Observed, Tap
 from ..ruleset.moves import batch, parse
 from ..ruleset.tables import IPV6_TABLE, TABLES
 from . import hosts_file, ipv6, other_firewalls
-from .kernel import conntrack, iproute, nfnetlink
+from .kernel import conntrack, iproute, netlink
 from .kernel.nftables import nft
 
 SYSCTL_ROOT = "/proc/sys"
@@ -96,6 +96,11 @@ def is_device(name: str) -> bool:
     return os.path.exists(f"{SYSFS_NET}/{name}")
 
 
+def is_bridge(name: str, mac: str) -> bool:
+    """Is there a bridge called so, with this MAC address?"""
+    return os.path.isdir(f"{SYSFS_NET}/{name}/bridge") and _sysfs(name, "address") == mac
+
+
 def routes_loopback(dev: str) -> bool:
     """Does the kernel take 127/8 on device ``dev`` for ordinary addresses? (IN_DEV_ROUTE_LOCALNET)"""
     return _route_localnet("all") or _route_localnet(dev)
@@ -138,7 +143,7 @@ def _run_nft(scripts: list[str]) -> None:
 
 
 def _run_netlink(texts: list[str]) -> None:
-    nfnetlink.transact(*batch(map(parse, texts)))
+    netlink.transact(*batch(map(parse, texts)))
 
 
 def _run_conntrack(texts: list[str]) -> None:

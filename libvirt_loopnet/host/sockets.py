@@ -6,12 +6,13 @@ for 127.1.0.254: Address already in use", and not by whom. So the same is tried 
 
 from __future__ import annotations
 
-import _socket  # what socket is made of; see nfnetlink.py
+import _socket  # what socket is made of; see kernel/netlink.py
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from errno import EADDRINUSE
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 from ..model import ANY_ADDRESS, LOCALHOST
 from ..records import NamedTuple
@@ -22,13 +23,14 @@ PROC = "/proc"
 _KINDS = {"tcp": _socket.SOCK_STREAM, "udp": _socket.SOCK_DGRAM}
 _WAITING = {"tcp": "0A", "udp": "07"}
 """States in /proc/net/{tcp,udp}: TCP_LISTEN, TCP_CLOSE (include/net/tcp_states.h)."""
+_ALL = IPv6Address("::")
 
 
 class Socket(NamedTuple):
-    """A socket that waits for others; ``::`` is 0.0.0.0, too."""
+    """A socket that waits for others."""
 
     protocol: str
-    address: IPv4Address
+    address: IPv4Address | IPv6Address
     port: int
     inode: str
 
@@ -63,15 +65,26 @@ def at_localhost(proc: str = PROC) -> dict[tuple[str, int], Socket]:
 
 
 def waiting(proc: str = PROC) -> Iterator[Socket]:
-    """All TCP and UDP sockets of this network namespace that wait on an IPv4 address, or on all."""
+    """All TCP and UDP sockets of this network namespace that wait; one at ``::`` stands at 0.0.0.0 as well."""
     for protocol, state in _WAITING.items():
         for family in ("", "6"):
             for line in _lines(f"{proc}/net/{protocol}{family}")[1:]:
                 fields = line.split()
                 place, _, port = fields[1].partition(":")
-                if fields[3] == state and (not family or not place.strip("0")):
-                    address = IPv4Address(bytes.fromhex(place[:8])[::-1])
+                for address in _addresses(place) if fields[3] == state else ():
                     yield Socket(protocol, address, int(port, 16), fields[9])
+
+
+def _addresses(place: str) -> list[IPv4Address | IPv6Address]:
+    """Those of ``place``, which the kernel writes as 32-bit numbers of this machine's byte order."""
+    numbers = [int(place[start : start + 8], 16) for start in range(0, len(place), 8)]
+    packed = b"".join(number.to_bytes(4, sys.byteorder) for number in numbers)
+    if len(packed) == 4:
+        return [IPv4Address(packed)]
+    address = IPv6Address(packed)
+    if address == _ALL:
+        return [ANY_ADDRESS, address]
+    return [address.ipv4_mapped or address]  # ::ffff:192.0.2.7, as Java has it, is of IPv4
 
 
 def owner(inode: str, proc: str = PROC) -> str:

@@ -20,7 +20,7 @@ class Problem(NamedTuple):
 
     what: str
     command: str
-    """What takes it out again; flags as it was added with."""
+    """What takes it out again; with --live or --config, or both, where it is in one that runs."""
 
     def __str__(self) -> str:
         return f"{self.what}; remove it: {self.command}"

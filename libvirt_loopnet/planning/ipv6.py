@@ -86,18 +86,26 @@ def is_endangered(observed: Observed6) -> bool:
 
 
 def remove(observed: Observed6, networks: Sequence[Network], ours: Container[str]) -> list[str]:
-    """Sysctls that switch IPv6 off again on bridges that have ours and are no more to have it, and forwarding if it is
-    on by us and for us alone.
+    """Sysctls that switch IPv6 off again where it is on by us and for us alone: on bridges, and forwarding.
 
     ``ours`` are the devices of our networks by what IPv4 tells; others may have routes of this metric, too.
     """
+    return [*_bridges_off(observed, networks, ours), *_forwarding_off(observed, networks, ours)]
+
+
+def _bridges_off(observed: Observed6, networks: Sequence[Network], ours: Container[str]) -> list[str]:
+    """Of those that have a prefix from us which they are no more to have."""
     wanted = {(n.bridge, n.ipv6) for n in networks}
     marked = [route for route in observed.routes if route.metric == METRIC and route.dev in ours]
     stale = {route.dev for route in marked if (route.dev, route.prefix) not in wanted}
-    lines = [f"net/ipv6/conf/{dev}/disable_ipv6=1" for dev in sorted(stale)]
-    if {FORWARDING, MARK} <= observed.settings and not any(map(_forwards, networks)):
-        lines += [] if _others_may_forward(observed, ours) else [_OFF]
-    return lines
+    return [f"net/ipv6/conf/{dev}/disable_ipv6=1" for dev in sorted(stale)]
+
+
+def _forwarding_off(observed: Observed6, networks: Sequence[Network], ours: Container[str]) -> list[str]:
+    """Who finds forwarding on may count on it and leaves no trace (MARK), so it stays where anybody could need it."""
+    by_us = {FORWARDING, MARK} <= observed.settings
+    needed = any(map(_forwards, networks)) or _others_may_forward(observed, ours)
+    return [_OFF] if by_us and not needed else []
 
 
 def _forwards(network: Network) -> bool:

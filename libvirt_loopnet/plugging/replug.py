@@ -137,12 +137,13 @@ def cure(nics: Iterable[LiveNic]) -> str:
     """What brings guests back that nothing else brings back."""
     guests = sorted({(nic.driver, nic.guest) for nic in nics})
     return "; ".join(
-        f"{_virsh(driver)} shutdown {quote(name)}, then {_virsh(driver)} start {quote(name)}"
+        f"{virsh(driver)} shutdown {quote(name)}, then {virsh(driver)} start {quote(name)}"
         for driver, name in guests
     )
 
 
-def _virsh(driver: str) -> str:
+def virsh(driver: str) -> str:
+    """How virsh is called for guests of a driver."""
     return "virsh" if driver == "qemu" else f"virsh -c {driver}:///system"
 
 

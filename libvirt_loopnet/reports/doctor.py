@@ -7,9 +7,11 @@ doesn't work; ``warning``: something doesn't, or will not after the next change;
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Address, IPv6Address
 
-from ..model import ANY_ADDRESS, NONE, Publication
-from ..prefixes import LOOPBACK
+from ..ipv6 import LINK_LOCAL
+from ..model import ANY_ADDRESS, NONE, Network, Publication
+from ..prefixes import LOOPBACK, TRANSIT
 from .findings import ERROR, NOTE, WARNING, Facts, Finding, Listener
 from .firewalls import firewalls
 
@@ -47,7 +49,7 @@ def _programs(facts: Facts) -> Iterator[Finding]:
         )
 
 
-_PACKAGES = {"nft": "nftables", "ip": "iproute2", "unshare": "util-linux"}
+_PACKAGES = {"nft": "nftables", "ip": "iproute2", "unshare": "util-linux", "dnsmasq": "dnsmasq-base"}
 
 
 def _hooks(facts: Facts) -> Iterator[Finding]:
@@ -148,21 +150,32 @@ def _definitions(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def rival(publication: Publication, listeners: Iterable[Listener]) -> Listener | None:
-    """A program of the host that others reach no more, since a guest has the port. What listens on
-    127/8 is spared."""
-    for socket in listeners:
+def rival(
+    publication: Publication, listeners: Iterable[Listener], networks: Iterable[Network], *, six: bool
+) -> Listener | None:
+    """A program of the host that others reach no more, since a guest has the port: in IPv4, and if its network has
+    IPv6 (``six``), in that. Spared is what listens on 127/8 or ::1, and what active ``networks`` have of their own."""
+    own = {address for n in networks for address in (n.guest_address(n.gateway), *n.ipv6_own)}
+    for socket in sorted(listeners, key=lambda each: (each.address.version, each)):
         same = socket.protocol == publication.protocol and socket.port in publication.ports
-        anywhere = ANY_ADDRESS in (publication.address, socket.address)
-        if same and socket.address not in LOOPBACK and (anywhere or socket.address == publication.address):
+        if same and socket.address not in own and _takes(publication, socket.address, six):
             return socket
     return None
 
 
+def _takes(publication: Publication, address: IPv4Address | IPv6Address, six: bool) -> bool:
+    """Does it lead to a guest what comes to that address?"""
+    if isinstance(address, IPv6Address):
+        return six and publication.is_ipv6 and not (address.is_loopback or address in LINK_LOCAL)
+    anywhere = ANY_ADDRESS in (publication.address, address)
+    spared = address in LOOPBACK or address in TRANSIT
+    return publication.is_ipv4 and not spared and (anywhere or address == publication.address)
+
+
 def _published(facts: Facts) -> Iterator[Finding]:
     own = {address for _, address in facts.addresses} | {ANY_ADDRESS}
-    for guest, publication in facts.published:
-        socket = rival(publication, facts.listeners)
+    for guest, publication, six in facts.published:
+        socket = rival(publication, facts.listeners, facts.networks, six=six)
         if socket:
             yield Finding(
                 "published-listener",
@@ -208,10 +221,11 @@ def _state(facts: Facts) -> Iterator[Finding]:
     for line in facts.broken_state:
         yield Finding("state-broken", ERROR, line, "its network's guests can't start", "see the message")
     if facts.drift:
+        count = "one thing is" if len(facts.drift) == 1 else f"{len(facts.drift)} things are"
         yield Finding(
             "drift",
             WARNING,
-            f"{len(facts.drift)} things are not as they should be: {facts.drift[0]}",
+            f"{count} different from what should be: {facts.drift[0]}",
             "guests may be cut off, or not be guarded",
             "loopnet sync",
         )
@@ -224,6 +238,14 @@ def _guests(facts: Facts) -> Iterator[Finding]:
             WARNING,
             what,
             "it can't be reached there, and reaches nobody",
+            command,
+        )
+    for what, command in facts.links_down:
+        yield Finding(
+            "link-down",
+            NOTE,
+            what,
+            "the guest sees no carrier: it can't be reached there, and reaches nobody",
             command,
         )
 
@@ -254,12 +276,19 @@ def _ipv6(facts: Facts) -> Iterator[Finding]:
     ours = [network for network in facts.networks if network.ipv6]
     if ours and facts.ipv6_off:
         name = ours[0].name
+        on = (
+            "sysctl -w net.ipv6.conf.all.disable_ipv6=0"
+            if facts.ipv6_built_in
+            else "boot without ipv6.disable=1"
+        )
         yield Finding(
             "ipv6-off",
             NOTE,
-            "IPv6 is switched off on this host",
+            "IPv6 is switched off on this host"
+            if facts.ipv6_built_in
+            else "the kernel of this host has no IPv6",
             f"network {name} has none either",
-            f"sysctl -w net.ipv6.conf.all.disable_ipv6=0; virsh net-destroy {name}; virsh net-start {name}",
+            f"{on}; virsh net-destroy {name}; virsh net-start {name}",
         )
     for device in facts.ipv6_learned if any(network.internet != NONE for network in ours) else ():
         yield Finding(

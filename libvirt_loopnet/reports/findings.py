@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
 from ..errors import Hindrance
@@ -28,7 +28,7 @@ class Listener(NamedTuple):
     """A local socket that waits for others."""
 
     protocol: str
-    address: IPv4Address
+    address: IPv4Address | IPv6Address
     port: int
 
 
@@ -58,6 +58,8 @@ class Facts(NamedTuple):
     ip_forward: bool = True
     ipv6_off: bool = False
     """The host has no IPv6, or it is switched off."""
+    ipv6_built_in: bool = True
+    """The kernel has IPv6, be it switched off; not so with ipv6.disable=1."""
     ipv6_learned: tuple[str, ...] = ()
     """Devices by which the kernel has learned a default route that it would lose if it forwarded."""
     lo_managers: tuple[str, ...] = ()
@@ -82,10 +84,12 @@ class Facts(NamedTuple):
     drift: tuple[str, ...] = ()
     unplugged: tuple[tuple[str, str], ...] = ()
     """(what is said of a running guest that is not plugged into its network, the command)."""
+    links_down: tuple[tuple[str, str], ...] = ()
+    """(what is said of a NIC whose link libvirt has down, the command)."""
     untold: tuple[tuple[str, str], ...] = ()
     """(what is said of a NIC on a bridge of ours that is not let in, the command)."""
-    published: tuple[tuple[str, Publication], ...] = ()
-    """(guest, what of it) of active networks."""
+    published: tuple[tuple[str, Publication, bool], ...] = ()
+    """(guest, what of it, whether its network has IPv6) of active networks."""
     broken_state: tuple[str, ...] = ()
     """One line for each file of ours that can't be read."""
     dropped: tuple[Dropped, ...] = ()

@@ -55,6 +55,11 @@ def _opened(facts: Facts, obstacle: Obstacle) -> str:
     table = obstacle.table
     if table in facts.foreign.owned:
         return f"only the program it belongs to can change it, so look there: nft --terse list table {table}"
+    if not obstacle.mend:
+        return (
+            "no rule there can tell answers from new connections, as the chain runs before conntrack; where it is made "
+            f"give it a priority above -200, or let it accept all from the bridge; see: nft list table {table}"
+        )
     if table in facts.open_firewalls:
         return "loopnet sync"
     if table in OF_IPTABLES:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ..model import NATIVE, NONE, SERVICES, Network, Published
 from ..prefixes import LOOPBACK, TRANSIT
 from .phrases import LOCAL, block, braces, by_bridge, chain, move
-from .published import answers_to_localhost, forward_published, published_chains
+from .published import answers_to_localhost, forwarded, ipv4_chains
 
 
 def ip_table(networks: Sequence[Network], published: Sequence[Published]) -> str:
@@ -69,7 +69,7 @@ table ip loopnet {{
 {by_bridge("iifname", "forward", networks)}		drop
 	}}
 	chain inwards {{
-{forward_published(published)}\
+{forwarded("ip", published)}\
 		oifname {bridges} ct state established,related accept
 		drop
 	}}
@@ -89,7 +89,7 @@ table ip loopnet {{
 {by_bridge("oifname", "postrouting", networks)}		drop
 	}}
 """
-    inwards = published_chains(networks, bridges, published) if published else ""
+    inwards = ipv4_chains(networks, bridges, published) if published else ""
     return head + "".join(_chains(network, bridges, published) for network in networks) + inwards + "}\n"
 
 

@@ -12,7 +12,7 @@ from ipaddress import IPv6Network
 from ..ipv6 import LINK_LOCAL
 from ..model import NAT, NONE, ROUTE, SERVICES, Network, Published
 from .phrases import block, braces, chain
-from .published6 import for_ipv6, forward_published6, published6_chains
+from .published import forwarded, ipv6_chains
 
 _DISCOVERY = (
     "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, "
@@ -28,7 +28,7 @@ def ip6_table(networks: Sequence[Network], published: Sequence[Published] = ()) 
     if not ours:
         return ""
     bridges = braces(f'"{n.bridge}"' for n in ours)
-    published = for_ipv6(published)
+    published = [each for each in published if each.publication.is_ipv6]
 
     def dispatch(kind: str) -> str:
         return braces(f'"{n.bridge}" : goto {chain(kind, n)}' for n in ours)
@@ -59,7 +59,7 @@ table ip6 loopnet {{
 		iifname {bridges} goto outwards
 {_drop("ip6 saddr", hidden)}{_drop("ip6 daddr", hidden)}	}}
 	chain inwards {{
-{forward_published6(published) if published else ""}		{_ANSWERS}
+{forwarded("ip6", published) if published else ""}		{_ANSWERS}
 		iifname {bridges} drop
 		oifname vmap {dispatch("inwards")}
 		drop
@@ -85,7 +85,7 @@ table ip6 loopnet {{
         lines += block("input", network, _input(network, others))
         lines += block("inwards", network, _inwards(network))
         lines += block("outwards", network, _outwards(network))
-    inwards = published6_chains(ours, published) if published else ""
+    inwards = ipv6_chains(ours, published) if published else ""
     return head + "".join(f"\t{line}\n" for line in lines) + inwards + "}\n"
 
 

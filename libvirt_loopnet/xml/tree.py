@@ -1,4 +1,4 @@
-"""Read XML into a small tree, by expat alone.
+"""Read XML into a small tree, by expat alone, and no more of it than is sane.
 
 The hooks read libvirt's XML on every network and guest start, and importing lxml takes as long as Python's own
 start. The tree has that part of ElementTree's interface which readers need; it can't be changed (document.py can).

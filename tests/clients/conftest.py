@@ -7,8 +7,8 @@ from typing import Iterator
 
 import pytest
 
-from tests.distros.debian import System, system
-from tests.distros.real import RealGuest
+from tests.machines.guest import SystemGuest
+from tests.machines.systems import System, system
 from tests.sandbox.world import MAPPED, World
 
 AGENT = "<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>"
@@ -30,10 +30,10 @@ def managed() -> System:
 
 
 @pytest.fixture(scope="module")
-def vm1(world: World, managed: System) -> RealGuest:
+def vm1(world: World, managed: System) -> SystemGuest:
     """Such a guest, vm1, running on the network loopnet."""
     world.start()
-    guest = RealGuest(world.sandbox, "vm1", [MAPPED.name], managed, devices=AGENT)
+    guest = SystemGuest(world.sandbox, "vm1", [MAPPED.name], managed, devices=AGENT)
     guest.start()
     guest.wait_boot()
     guest.wait_lease()

@@ -10,8 +10,8 @@ from typing import Any, Dict, List
 import pytest
 
 from tests.clients.documented import manual
-from tests.distros.debian import System
-from tests.distros.real import RealGuest
+from tests.machines.guest import SystemGuest
+from tests.machines.systems import System
 from tests.sandbox.world import World, template
 
 pytestmark = pytest.mark.timeout(1200)
@@ -91,7 +91,7 @@ def test_networks_are_managed(world: World) -> None:
     guest.undefine()
 
 
-def test_guests_of_the_inventory_are_reached(world: World, vm1: RealGuest, managed: System) -> None:
+def test_guests_of_the_inventory_are_reached(world: World, vm1: SystemGuest, managed: System) -> None:
     """By ssh, where a line of `compose` has the name; and by the plugin's own way, the guest agent."""
     put(world, "ansible.cfg", CONFIGURATION)
     put(world, "hosts.libvirt.yml", INVENTORY)

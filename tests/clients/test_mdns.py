@@ -7,8 +7,8 @@ from typing import Iterator, List
 
 import pytest
 
-from tests.distros.debian import System
-from tests.distros.real import RealGuest
+from tests.machines.guest import SystemGuest
+from tests.machines.systems import System
 from tests.sandbox.packages import provide
 from tests.sandbox.world import World, wait
 
@@ -46,7 +46,7 @@ def resolved(world: World) -> List[str]:
     return sorted(set(re.findall(r"^\S+", found, re.MULTILINE)))
 
 
-def by_resolved(guest: RealGuest) -> None:
+def by_resolved(guest: SystemGuest) -> None:
     """Has systemd-resolved answer for the guest's name, in avahi's place; it does if it is on twice."""
     guest.run("systemctl stop avahi-daemon.socket avahi-daemon", timeout=120)
     guest.run("mkdir -p /etc/systemd/resolved.conf.d", timeout=120)
@@ -54,7 +54,7 @@ def by_resolved(guest: RealGuest) -> None:
     guest.run("systemctl restart systemd-resolved; resolvectl mdns eth0 yes", timeout=120)
 
 
-def test_names_in_local(world: World, managed: System, vm1: RealGuest, avahi: None) -> None:
+def test_names_in_local(world: World, managed: System, vm1: SystemGuest, avahi: None) -> None:
     """Of a guest on libvirt's own network the host knows the name; on loopnet nobody's but its own."""
     wait(lambda: vm1.run("systemctl is-active avahi-daemon", check=False) == "active\n", "avahi", PATIENCE)
     assert vm1.run(f"getent ahostsv4 {NAME}").startswith(vm1.address())
@@ -75,7 +75,7 @@ def test_names_in_local(world: World, managed: System, vm1: RealGuest, avahi: No
     # The same guest where the host hears it: this test can see names.
     world.sandbox.virsh("net-start", "default")
     try:
-        plain = RealGuest(world.sandbox, "plain", ["default"], managed)
+        plain = SystemGuest(world.sandbox, "plain", ["default"], managed)
         plain.start()
         plain.wait_boot()
         address = plain.wait_lease()

@@ -11,9 +11,9 @@ from typing import Callable, Iterator
 import pytest
 
 from tests.clients.documented import readme
-from tests.distros.debian import System
-from tests.distros.real import CMDLINE
-from tests.sandbox.image import command
+from tests.machines.guest import CMDLINE
+from tests.machines.systems import System
+from tests.sandbox.cache import command
 from tests.sandbox.world import World
 
 pytestmark = pytest.mark.timeout(1800)
@@ -40,7 +40,7 @@ Vagrant.configure("2") do |config|
     libvirt.graphics_type = "none"
     libvirt.kernel = "{kernel}"
     libvirt.initrd = "{initramfs}"
-    libvirt.cmd_line = "{cmdline} root=/dev/vda"
+    libvirt.cmd_line = "{cmdline}"
     libvirt.storage_pool_path = "{pool}"
   end
 end

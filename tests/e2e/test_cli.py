@@ -87,7 +87,7 @@ def test_from_define_to_an_address(world: World) -> None:
     row = ["vm1", "vm1.loopnet", "loopnet", guest.macs[0], "127.1.0.2", "10.127.1.2", "vnet0", "up"]
     assert loopnet(world, "list").split() == names + row
     none: dict[str, list[str]] = {key: [] for key in ("also", "shared", "seen", "dropped", "published")}
-    rest = {"name": "vm1", "ipv6_address": f"{told[1]}2", **none, "why": None, "command": None}
+    rest = {"name": "vm1", "ipv6_address": f"{told[1]}2", "link": None, **none, "why": None, "command": None}
     assert rows(world) == [{**dict(zip(names, row)), **rest}]
     for who in ("vm1", "VM1", "vm1.loopnet", guest.macs[0]):
         assert loopnet(world, "ip", who) == "127.1.0.2\n"
@@ -339,13 +339,17 @@ def test_others_than_root_may_look(world: World) -> None:
 
 def test_what_the_host_lacks(world: World) -> None:
     world.start()
+    world.still("vm1")
     for tool, package in (("nft", "nftables"), ("ip", "iproute2")):
         path = world.host.sh(f"readlink -f $(command -v {tool})").strip()
         world.host.sh(f"mount --bind /dev/null {path}")
         try:
-            for verb in ("status", "plan", "sync"):
-                said = error(world, verb, status=4)
+            for verb in ("status", "plan", "sync", "publish vm1 8080:80"):
+                said = error(world, *verb.split(), status=4)
                 assert f"{tool} is not installed; install the package {package}" in said
+            assert [row["published"] for row in rows(world)] == [
+                []
+            ]  # what failed is not tried by others later
             done = run(world, "cleanup")
             assert done.returncode == 4
             assert f"{tool} is not installed" in done.stderr
@@ -353,6 +357,13 @@ def test_what_the_host_lacks(world: World) -> None:
             world.host.sh(f"umount {path}")
     loopnet(world, "sync")
     assert status_json(world, 0)["ok"] is True
+    path = world.host.sh("readlink -f $(command -v dnsmasq)").strip()
+    world.host.sh(f"mount --bind /dev/null {path}")
+    try:
+        (finding,) = json.loads(loopnet(world, "doctor", "--json", status=1))
+        assert (finding["what"], finding["id"]) == ("dnsmasq is not installed", "program-missing")
+    finally:
+        world.host.sh(f"umount {path}")
 
 
 def test_what_is_damaged(world: World) -> None:
@@ -528,6 +539,68 @@ def test_what_can_not_be_published(world: World) -> None:
     loopnet(world, "release", "vm1")
     assert "dnat ip to" not in world.host.sh("nft list ruleset")
     assert loopnet(world, "plan") == "nothing to do\n"
+
+
+@pytest.mark.parametrize(
+    ("address", "free"),
+    [
+        ("0.0.0.0", ["six for six"]),
+        ("::", []),
+        ("2001:db8:9::7", ["six for four", "four"]),
+        ("::1", ["six", "six for six", "six for four", "four"]),
+        ("127.0.0.1", ["six", "six for six", "six for four", "four"]),
+    ],
+)
+def test_a_program_has_a_port_in_its_family_alone(world: World, address: str, free: List[str]) -> None:
+    loopnet(world, "define", "six")
+    loopnet(world, "define", "four", "--ipv6", "none")
+    for name in ("six", "four"):
+        world.sandbox.virsh("net-start", name)
+        world.still(name, [name])
+    given = {
+        "six": (),
+        "six for six": ("--from", "2001:db8:1::/64"),
+        "six for four": ("--from", "192.0.2.0/24"),
+    }
+    world.host.sh("ip address replace 2001:db8:9::7/64 dev uplink0 nodad")
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    dual = address == "::"
+    server = lambda: socket.create_server((address, 8090), family=family, dualstack_ipv6=dual)  # noqa: E731
+    published = []
+    with world.host.call(server):
+        for what in ("six", "six for six", "six for four", "four"):
+            done = run(world, "publish", what.split()[0], "8090:80", *given.get(what, ()))
+            if done.returncode == 0:
+                published.append(what)
+                assert loopnet(world, "doctor") == "nothing is in the way\n"
+                loopnet(world, "unpublish", what.split()[0], "--all")
+            else:
+                six_alone = what == "six for six"
+                where = "::" if dual and six_alone else "0.0.0.0" if dual else address
+                assert f" can't be published: a program has {where} port 8090/tcp; stop " in done.stderr
+                assert done.stderr.endswith("use another port\n") == six_alone
+    assert published == free
+    loopnet(world, "publish", "six", "8090:80")
+    with world.host.call(server):
+        told = {finding["id"] for finding in json.loads(run(world, "doctor", "--json").stdout)}
+    told -= {"drift"}  # what a program has at localhost is left to it
+    assert told == (set() if "six" in free else {"published-listener"})
+    world.host.sh("ip address del 2001:db8:9::7/64 dev uplink0")
+
+
+def test_a_guest_that_was_moved_to_another_network(world: World) -> None:
+    """It keeps its MAC address, and what it has in the first network."""
+    for name in ("one", "two"):
+        loopnet(world, "define", name)
+        world.sandbox.virsh("net-start", name)
+    for name in ("one", "two"):
+        guest = world.still("vm1", [name])
+        guest.destroy()
+    said = error(world, "publish", "vm1", "8090:80", status=2)
+    assert "say which: vm1.one, vm1.two" in said
+    assert "say which: vm1.one, vm1.two" in error(world, "publish", guest.macs[0], "8090:80", status=2)
+    assert loopnet(world, "ip", f"{guest.macs[0]}.two") == "127.2.0.2\n"
+    assert "(127.2.0.2)" in loopnet(world, "publish", "vm1.two", "8090:80")
 
 
 def test_graph(world: World) -> None:

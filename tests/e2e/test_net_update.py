@@ -102,7 +102,9 @@ def test_host_of_an_inactive_network(world: World) -> None:
     # By hand is refused now, lest the next start undo it.
     refused = world.host.run(["loopnet", "reserve", MAC, "127.1.0.78"], check=False)
     assert refused.returncode == 2
-    assert re.search(r"127\.1\.0\.77 in its definition.*net-update loopnet modify", refused.stderr)
+    assert re.search(
+        r"127\.1\.0\.77 in its definition.*net-update loopnet modify.* --config$", refused.stderr
+    )
     world.sandbox.virsh("net-start", "loopnet")
     world.sandbox.guest("vm1", macs=[MAC], memory_mib=32).start(paused=True)
     assert world.published() == {"vm1.loopnet": "127.1.0.77"}
@@ -157,7 +159,12 @@ def test_what_cant_be_followed(world: World, case: str) -> None:
     wait(lambda: says in world.syslog(), "that in the log")
     printed = world.host.run(["loopnet", "doctor"], check=False).stdout
     assert says in printed
-    (command,) = re.findall(rf"virsh net-update loopnet delete {what} \".*\"", printed)
+    (command,) = re.findall(rf"virsh net-update loopnet delete {what} \".*\" --live --config", printed)
+    world.host.sh(command)
+    assert world.host.run(["loopnet", "doctor"], check=False).stdout == "nothing is in the way\n"
+    update(world, what, xml, "--config")
+    assert command.replace("--live ", "") in world.host.run(["loopnet", "doctor"], check=False).stdout
+    command = command.removesuffix(" --live --config")
 
     for name in ("before", "vm1"):
         world.sandbox.virsh("destroy", name)

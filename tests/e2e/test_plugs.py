@@ -55,8 +55,8 @@ def is_well(world: World) -> bool:
     return world.host.run(["loopnet", "status"], check=False).returncode == 0
 
 
-def answers(world: World, address: str) -> bool:
-    return world.host.run(["ping", "-q", "-c", "1", "-W", "2", address], check=False).returncode == 0
+def answers(world: World, address: str, patience: int = 10) -> bool:
+    return world.host.run(["ping", "-qc1", f"-W{patience}", address], check=False).returncode == 0
 
 
 def ports(world: World) -> List[str]:
@@ -100,12 +100,52 @@ def test_doctor_and_status_name_them_and_sync_plugs_them_in(world: World, guests
     assert world.host.sh("loopnet sync") == "nothing to do\n"
 
 
+def test_guests_of_a_network_that_is_stopped(world: World, guests: List[Guest]) -> None:
+    world.sandbox.virsh("net-destroy", "loopnet")
+    assert states(world) == {"vm1": "off", "vm2": "off"}
+    assert (
+        world.host.sh("setpriv --reuid 65534 --regid 65534 --clear-groups loopnet list").count(" off\n") == 2
+    )
+    lines = [f"guest {g.name} ({g.macs[0]}) runs, and its network loopnet does not" for g in guests]
+    assert findings(world) == dict.fromkeys(lines, "virsh net-start loopnet; loopnet sync")
+    definition = world.sandbox.virsh("net-dumpxml", "loopnet")
+    world.sandbox.virsh("net-undefine", "loopnet")
+    assert states(world) == {"vm1": "off", "vm2": "off"}
+    assert findings(world) == dict.fromkeys(lines, "define it again, as: loopnet define loopnet")
+    world.define(definition)
+    for command in findings(world).values():
+        world.host.run(["sh", "-c", command], check=False)  # the second finds it active
+
+
 def test_who_is_not_root_sees_the_same(world: World) -> None:
     nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups loopnet list"
     assert world.host.sh(nobody).count(" up\n") == 2
     restart_network(world)
     assert world.host.sh(nobody).count(" off\n") == 2
     world.host.sh("loopnet sync")
+
+
+def test_a_link_that_is_down(world: World, guests: List[Guest]) -> None:
+    """libvirt has it down, and nothing on the host shows it: the tap has its carrier."""
+    mac, libvirt = guests[0].macs[0], ["virsh", "-q", "domif-setlink", "vm1"]
+    world.host.run([*libvirt, mac, "down"])
+    for who in ([], ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]):
+        told = json.loads(world.host.run([*who, "loopnet", "list", "--json"]).stdout)
+        seen = [(row["name"], row["state"], row["link"]) for row in told]
+        assert seen == [("vm1", "up", "down"), ("vm2", "up", None)]
+    assert re.findall(r" up +(\S+)\n", world.host.sh("loopnet list")) == ["down", "-"]
+    assert "<text" in world.host.sh("loopnet graph | grep 'link down'")
+    assert f"the link of guest vm1 ({mac}) down" in world.host.sh("loopnet status")
+    (finding,) = json.loads(world.host.sh("loopnet doctor --json"))
+    assert (finding["id"], finding["level"]) == ("link-down", "note")
+    assert world.host.sh("loopnet sync") == "nothing to do\n"
+    restart_network(world)
+    world.host.sh("loopnet sync")
+    assert states(world) == {"vm1": "up", "vm2": "up"}
+    assert not answers(world, ADDRESSES["vm1"])
+    world.host.sh(finding["command"])
+    assert world.host.sh("loopnet doctor") == "nothing is in the way\n"
+    check_answers(world)
 
 
 @pytest.fixture
@@ -122,9 +162,9 @@ def test_watch_plugs_them_in_at_once(world: World, watch: subprocess.Popen[str])
         restart_network(world)
         began = time.monotonic()
         for address in ADDRESSES.values():
-            wait(lambda address=address: answers(world, address), f"answer of {address}", 15)  # type: ignore[misc]
+            wait(lambda address=address: answers(world, address, 1), f"answer of {address}")  # type: ignore[misc]
         print(f"back after {time.monotonic() - began:.1f} s")
-        wait(lambda: is_well(world), "peace", 5)
+        wait(lambda: is_well(world), "peace")
 
 
 def test_a_tap_taken_off_the_bridge(world: World) -> None:

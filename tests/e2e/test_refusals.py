@@ -35,6 +35,47 @@ def one_line(printed: str) -> str:
     return line.strip()
 
 
+KILL = """\
+#!/bin/sh
+read -r caller </proc/$PPID/comm
+[ "$caller" != python3 ] || [ ! -d /sys/class/net/virbr1 ] || kill -9 $PPID
+exec /run/sandbox/ip "$@"
+"""
+"""In the place of ip: ends our hook as soon as there is a bridge."""
+
+
+def hook_that_refuses(world: World) -> None:
+    hook = world.path("/etc/libvirt/hooks/network.d/60-refuse")
+    hook.write_text("#!/bin/sh\n[ $2 != started ]\n")
+    hook.chmod(0o755)
+    world.refusal("net-start", "loopnet")
+    hook.unlink()
+
+
+def hook_that_is_killed(world: World) -> None:
+    world.path("/run/sandbox/kill").write_text(KILL)
+    path = world.host.sh("readlink -f $(command -v ip)").strip()
+    world.host.sh(
+        f"cp {path} /run/sandbox/ip; chmod 755 /run/sandbox/kill; mount --bind /run/sandbox/kill {path}"
+    )
+    try:
+        world.refusal("net-start", "loopnet")
+    finally:
+        world.host.sh(f"umount {path}")
+
+
+@pytest.mark.parametrize("how", [hook_that_refuses, hook_that_is_killed])
+def test_what_a_failed_start_has_left_is_no_obstacle(world: World, how: Callable[[World], None]) -> None:
+    """libvirt leaves bridge and dnsmasq where a hook fails at `started`, and knows nothing of them any more."""
+    world.define(template("loopnet"))
+    how(world)
+    assert "virbr1" in world.host.sh("ip -br link")
+    assert world.active_networks() == []
+    assert '"port-taken"' not in world.host.run(["loopnet", "doctor", "--json"], check=False).stdout
+    world.sandbox.virsh("net-start", "loopnet")
+    assert world.host.run(["loopnet", "plan"]).stdout == "nothing to do\n"
+
+
 # --- other programs ---
 
 SERVERS = {

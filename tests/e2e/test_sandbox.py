@@ -1,4 +1,4 @@
-"""The sandbox itself: a plain libvirt network works in it, and nothing of it stays."""
+"""The sandbox itself: nothing of it stays, and its options are what they say, or other tests would show nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import List, Set
 
 import pytest
 
-from tests.sandbox import CHECKOUT, INTERNET, CommandError, GuestError, Sandbox
+from tests.sandbox import CHECKOUT, INTERNET, Sandbox
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")
 
@@ -52,40 +52,6 @@ def machine() -> List[str]:
         str(socket.if_nameindex()),
         *listings,
     ]
-
-
-def test_guest_in_a_plain_libvirt_network() -> None:
-    with Sandbox(hooks=False) as sandbox:
-        sandbox.virsh("net-start", "default")
-        guest = sandbox.guest("vm1", ["default"], cmdline="guest.test=1")
-        guest.start()
-        guest.wait_boot()
-        address = guest.wait_lease()
-
-        assert guest.address() == address
-        assert address.startswith("192.168.122.")
-        assert sandbox.host.sh(f"curl -sS http://{address}/") == "hello from vm1\n"
-        assert sandbox.host.sh(f"curl -sS http://{address}/cgi-bin/peer") == "192.168.122.1\n"
-
-        seen = sandbox.host_address
-        page = guest.run(f"wget -qO- http://{INTERNET}/")
-        assert page == f"hello from the internet; you are {seen}\n"
-        assert guest.run(f"udp send {INTERNET} 7 hello").startswith(f"{seen}:")
-        assert guest.run(f"udp send {INTERNET} 9 hello; echo $?").endswith("refused\n1\n")
-        assert INTERNET in guest.run("nslookup internet.example")
-
-        def echo() -> str:
-            with socket.create_connection((address, 80), 5) as connection:
-                return str(connection.getsockname()[0])
-
-        assert sandbox.host.call(echo) == "192.168.122.1"
-        with pytest.raises(GuestError, match=r"exit status 3\nwhy\n"):
-            guest.run("echo why >&2; exit 3")
-
-        sandbox.kill_libvirtd()
-        sandbox.start_libvirtd()
-        assert sandbox.virsh("domstate", "vm1").strip() == "running"
-        assert "DHCPACK" in sandbox.logs()
 
 
 SLOW_HOOK = """\
@@ -148,8 +114,8 @@ def test_nothing_is_left_of_a_test_that_is_killed(number: signal.Signals) -> Non
         used = namespaces(int(process.stdout.readline()))
         assert processes_in(used)
         process.send_signal(number)
-        process.wait(10)
-    end = time.monotonic() + 5
+        process.wait(30)
+    end = time.monotonic() + 30
     while processes_in(used) and time.monotonic() < end:
         time.sleep(0.02)
     assert processes_in(used) == []
@@ -210,22 +176,3 @@ def test_options() -> None:
         assert sandbox.host.sh(f"curl -sS http://{INTERNET}/").startswith("hello")
     with Sandbox(libvirtd=False) as sandbox:
         assert sandbox.host.sh("cat /proc/sys/net/bridge/bridge-nf-call-iptables") == "0\n"
-
-
-def test_commands() -> None:
-    with Sandbox(libvirtd=False) as sandbox:
-        host = sandbox.host
-        assert host.run(["cat"], input="typed").stdout == "typed"
-        assert host.python("import sys; print(sys.argv[1])", "argument") == "argument\n"
-        assert host.run(["false"], check=False).returncode == 1
-        with pytest.raises(CommandError, match=r"ls /nowhere: exit status 2\nls: cannot access"):
-            host.run(["ls", "/nowhere"])
-        with pytest.raises(CommandError, match=r"not done in 0\.2 s") as caught:
-            host.run(["sh", "-c", "echo partial; sleep 60; true"], timeout=0.2)
-        assert caught.value.status is None
-        assert caught.value.output == "partial\n"
-        assert "sleep" not in host.sh("ps -e -o comm")
-        # Files here are private, and renaming over them works.
-        host.sh("echo '127.0.0.1 changed' >/etc/hosts.new; mv /etc/hosts.new /etc/hosts")
-        assert "changed" in sandbox.path("/etc/hosts").read_text()
-        assert "changed" not in Path("/etc/hosts").read_text()

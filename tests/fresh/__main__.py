@@ -15,14 +15,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Iterator, List, Optional, Sequence
 
-from tests.machines.bootstrap import SUITES, root
+from tests.machines.bootstrap import SUITES, os_release, root
 from tests.machines.machine import CommandError, Machine
-from tests.sandbox.image import ImageError, command, reason
+from tests.sandbox.cache import BuildError, command, reason
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PACKAGES = ("git", "make", "ca-certificates")
@@ -82,15 +82,6 @@ def _clone(machine: Machine, disk: Path) -> None:
         print(f"fresh: a clone has HEAD, without what is not committed ({len(changed)} files)", flush=True)
 
 
-def _name() -> str:
-    """What this system calls itself."""
-    with suppress(OSError):
-        for line in Path("/etc/os-release").read_text().splitlines():
-            if line.startswith("PRETTY_NAME="):
-                return line.partition("=")[2].strip("'\"")
-    return "this machine"
-
-
 def _stop(number: int, frame: Optional[FrameType]) -> None:
     """SIGTERM as Ctrl-C: everything is taken away on the way out."""
     raise KeyboardInterrupt
@@ -116,7 +107,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
         return 0
     lacking = next((tool for tool in ("apt-get", "mmdebstrap", "slirp4netns") if not shutil.which(tool)), "")
     if lacking == "apt-get":
-        print(f"fresh: {_name()} has no {lacking}; try on Debian or one of its relatives", file=sys.stderr)
+        name = os_release("PRETTY_NAME") or "this machine"
+        print(f"fresh: {name} has no {lacking}; try on Debian or one of its relatives", file=sys.stderr)
         return 4
     if lacking:
         print(f"fresh: {lacking} is missing; try: make check-fresh, which installs it", file=sys.stderr)
@@ -132,9 +124,9 @@ def main(arguments: Optional[List[str]] = None) -> int:
         except KeyboardInterrupt:
             print("\nfresh: interrupted; nothing of it is left", file=sys.stderr)
             return 130
-        except (CommandError, ImageError, OSError, subprocess.SubprocessError) as error:
+        except (CommandError, BuildError, OSError, subprocess.SubprocessError) as error:
             status = 1
-            why = reason(str(error)) if isinstance(error, ImageError) else str(error)
+            why = reason(str(error)) if isinstance(error, BuildError) else str(error)
             told.append(f"{suite}: {why}")
             print(f"fresh: {suite}: {why}", file=sys.stderr, flush=True)
     print("\n".join(told))

@@ -11,11 +11,12 @@ from typing import Iterator, List
 import pytest
 
 from tests.fresh.__main__ import INSIDE, PACKAGES
-from tests.fresh.test_fresh import OTHER, codename
+from tests.fresh.test_fresh import other_release
 from tests.machines import bootstrap
 from tests.machines.machine import Machine
 from tests.sandbox import CHECKOUT
-from tests.sandbox.image import ImageError, guest_image
+from tests.sandbox.cache import BuildError
+from tests.sandbox.image import guest_image
 
 CLONE = "/root/libvirt-loopnet"
 ALPINE = 'NAME="Alpine Linux"\nID=alpine\nPRETTY_NAME="Alpine Linux v3.22"\n'
@@ -24,7 +25,7 @@ ALPINE = 'NAME="Alpine Linux"\nID=alpine\nPRETTY_NAME="Alpine Linux v3.22"\n'
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Machine]:
     """Another release, with the checkout's Makefile and what that runs first, and no network."""
-    tree = bootstrap.root(OTHER.get(codename(), "trixie"), PACKAGES)
+    tree = bootstrap.root(other_release(), PACKAGES)
     with Machine(tree, boot=False) as made:
         for name in ("Makefile", "packaging/packages.mk", "tests/install-deps", "tests/install-packages"):
             made.copy(CHECKOUT / name, f"{CLONE}/{name}")
@@ -110,7 +111,7 @@ def test_fresh_systems_without_apt(tmp_path: Path) -> None:
     )
 
 
-def assert_one_line(error: ImageError, begin: str) -> None:
+def assert_one_line(error: BuildError, begin: str) -> None:
     assert str(error).startswith(begin)
     assert "\n" not in str(error)
 
@@ -124,7 +125,7 @@ def left(cache: Path) -> List[str]:
 
 def test_an_image_on_a_full_disk(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(disk))
-    with pytest.raises(ImageError) as caught:
+    with pytest.raises(BuildError) as caught:
         guest_image()
     assert_one_line(caught.value, f"no space left in {disk}/libvirt-loopnet: ")
     assert left(disk) == []
@@ -134,7 +135,7 @@ def test_an_image_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     (tmp_path / "apt.conf").write_text('Acquire::http::Proxy "http://127.0.0.1:9";\nAcquire::Retries "0";\n')
     monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
-    with pytest.raises(ImageError) as caught:
+    with pytest.raises(BuildError) as caught:
         guest_image()
     (tmp_path / "apt.conf").unlink()
     assert_one_line(caught.value, f"no guest image in {tmp_path}/libvirt-loopnet: E: Failed to fetch ")
@@ -144,7 +145,7 @@ def test_an_image_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_an_image_in_a_place_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(ImageError) as caught:
+    with pytest.raises(BuildError) as caught:
         guest_image()
     assert_one_line(
         caught.value, f"no guest image in {tmp_path}/file/libvirt-loopnet: [Errno 20] Not a directory"
@@ -155,7 +156,7 @@ def test_an_image_in_a_place_that_is_none(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_system_on_a_disk_that_fills_up(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(disk))
     monkeypatch.setattr(bootstrap, "NEEDED_MIB", 1)
-    with pytest.raises(ImageError) as caught:
+    with pytest.raises(BuildError) as caught:
         bootstrap.root("trixie", PACKAGES)
     assert_one_line(caught.value, "")
     assert "space" in str(caught.value)
@@ -165,7 +166,7 @@ def test_a_system_on_a_disk_that_fills_up(disk: Path, monkeypatch: pytest.Monkey
 @needs_another_root
 def test_a_system_with_a_package_that_is_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(ImageError) as caught:
+    with pytest.raises(BuildError) as caught:
         bootstrap.root("trixie", ["libvirt-from-nowhere"])
     assert_one_line(caught.value, "E: Unable to locate package libvirt-from-nowhere")
     assert left(tmp_path) == []

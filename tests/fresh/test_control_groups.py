@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fresh.__main__ import INSIDE, PACKAGES
-from tests.fresh.test_fresh import OTHER, codename
+from tests.fresh.test_fresh import other_release
 from tests.machines import bootstrap
 from tests.machines.machine import Machine
 from tests.sandbox.cgroups import hierarchies
@@ -20,7 +20,7 @@ def test_control_groups() -> None:
     places = [each.place for each in hierarchies() if os.access(each.place, os.W_OK)]
     assert places, "this machine has none"
     name = f"inside-{os.getpid()}"
-    with Machine(bootstrap.root(OTHER.get(codename(), "trixie"), PACKAGES), boot=False) as machine:
+    with Machine(bootstrap.root(other_release(), PACKAGES), boot=False) as machine:
         mounts = [line.split() for line in machine.run("cat /proc/mounts").splitlines()]
         assert [place for _, place, kind, *_ in mounts if kind.startswith("cgroup")] == places
         joined = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from tests.golden.corpus import CACHE, domain_files, network_files
+from tests.golden import corpus
 from tests.sandbox.sandbox import CHECKOUT
 
 LARGEST = 64 << 10
@@ -90,15 +90,15 @@ class Seeds(NamedTuple):
 
 def load() -> Seeds:
     """All seeds, always in the same order."""
-    tests = CACHE / "libvirt-tests"
+    tests = corpus.place()
     with_corpus = tests.exists()
     networks = [path.read_bytes() for path in sorted((CHECKOUT / "xml-templates").glob("*.xml"))]
     networks += [p.read_bytes() for p in sorted((CHECKOUT / "tests/golden/rewrite").glob("*.xml"))]
     own = [_with_bridge(xml) for xml in networks if b"https://libvirt-loopnet.org/" in xml]
     domains = [DOMAIN]
     if with_corpus:
-        networks += [path.read_bytes() for path in network_files(tests)]
-        found = [path.read_bytes() for path in domain_files(tests)]
+        networks += [path.read_bytes() for path in corpus.network_files(tests)]
+        found = [path.read_bytes() for path in corpus.domain_files(tests)]
         found.sort(key=lambda xml: b"<source network=" not in xml)
         domains += [xml for xml in found if len(xml) < LARGEST][:DOMAINS]
     return Seeds(

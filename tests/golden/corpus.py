@@ -7,21 +7,18 @@ skips the tests that need it.
 
 from __future__ import annotations
 
-import fcntl
 import os
-import shutil
 import tarfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.machines.libvirt import fetched
 from tests.machines.source import tarball
-from tests.sandbox.image import ImageError, command
+from tests.sandbox import cache
+from tests.sandbox.cache import BuildError, command
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "libvirt-loopnet"
+_NAME = ("corpus", "XML files below tests/")
 
 
 class CorpusError(Exception):
@@ -30,21 +27,19 @@ class CorpusError(Exception):
 
 def corpus() -> Path:
     """The unpacked tests/ of libvirt's source. Skips when told to be offline and there is none."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with _lock(CACHE / "corpus.lock"):
-        tests = CACHE / "libvirt-tests"
-        if not tests.exists():
-            if os.environ.get("LOOPNET_OFFLINE") == "1":
-                pytest.skip("libvirt's source package is not there, and LOOPNET_OFFLINE=1")
-            _unpack(_fetch(CACHE / "source"), tests)
-        return tests
+    return cache.built_once(*_NAME, _build)
 
 
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def place() -> Path:
+    """Where corpus() has it, or would have."""
+    return cache.place(*_NAME)
+
+
+def _build(directory: Path) -> Path:
+    if os.environ.get("LOOPNET_OFFLINE") == "1":
+        pytest.skip("libvirt's source package is not there, and LOOPNET_OFFLINE=1")
+    _unpack(_fetch(directory / "source"), directory / "tests")
+    return directory / "tests"
 
 
 def _fetch(directory: Path) -> Path:
@@ -53,7 +48,7 @@ def _fetch(directory: Path) -> Path:
     for fetch in (_own, fetched):
         try:
             return fetch(directory)
-        except ImageError as error:
+        except BuildError as error:
             told.append(str(error).splitlines()[-1])
     raise CorpusError(f"libvirt's source: {'; '.join(told)}; offline? LOOPNET_OFFLINE=1 skips this")
 
@@ -72,18 +67,15 @@ def _own(directory: Path) -> Path:
 
 
 def _unpack(archive: Path, target: Path) -> None:
-    partial = target.with_suffix(".partial")
-    shutil.rmtree(partial, ignore_errors=True)
     with tarfile.open(archive) as tar:
         for member in tar:
             _, _, name = member.name.partition("/tests/")
             if name.endswith(".xml") and member.isfile():
-                path = partial / name
+                path = target / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 source = tar.extractfile(member)
                 assert source
                 path.write_bytes(source.read())
-    partial.rename(target)
 
 
 def network_files(tests: Path) -> list[Path]:

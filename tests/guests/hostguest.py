@@ -1,32 +1,21 @@
-"""A host that is a guest: Debian with systemd and libvirt, off a disk of its own, emulated."""
+"""A host that is a guest: Debian with systemd and libvirt, off a disk of its own, emulated.
+
+The checkout and what the innermost guest needs are not on that: a second disk brings them, as a tar archive.
+"""
 
 from __future__ import annotations
 
-import subprocess
+import io
+import tarfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Union
 
-from tests.sandbox import Guest, Sandbox
-from tests.sandbox.domain import KERNEL_ARGUMENTS
-from tests.sandbox.image import guest_image
+from tests.machines.guest import SystemGuest
+from tests.machines.systems import system
+from tests.sandbox import CHECKOUT, guest_image
+from tests.sandbox.cache import command
 from tests.sandbox.world import MAPPED, World
-
-from .hostimage import Files, HostImage, host_image, payload
-
-DISKS = """\
-    <disk type='file' device='disk'>
-      <driver name='qemu' type='raw' cache='unsafe'/>
-      <source file='{disk}'/>
-      <target dev='vda' bus='virtio'/>
-    </disk>
-    <disk type='file' device='disk'>
-      <driver name='qemu' type='raw'/>
-      <source file='{payload}'/>
-      <target dev='vdb' bus='virtio'/>
-      <readonly/>
-    </disk>
-"""
-ARGUMENTS = "root=/dev/vda rw net.ifnames=0 systemd.show_status=0"
-BOOT_SECONDS = 600.0
 
 LEAF_INIT = """\
 #!/bin/sh
@@ -38,38 +27,76 @@ httpd -p 80 -h /www
 exec udhcpc -f -i eth0 -t 1000 -T 3 -s /sbin/dhcp-event </dev/null >/log 2>&1
 """
 """First process of a container whose root file system is that of the small test guest."""
+LEAF_MAC = "52:54:00:aa:00:77"
+LEAF = f"""\
+<domain type='lxc'>
+  <name>leaf</name>
+  <memory unit='MiB'>64</memory>
+  <os><type>exe</type><init>/leaf</init></os>
+  <devices>
+    <filesystem type='mount'><source dir='/srv/leaf'/><target dir='/'/></filesystem>
+    <interface type='network'>
+      <mac address='{LEAF_MAC}'/>
+      <source network='loopnet'/>
+    </interface>
+    <console type='pty'/>
+  </devices>
+  <seclabel type='none'/>
+</domain>
+"""
+LXC = "virsh -q -c lxc:///"
+START_LEAF = f"""\
+mkdir /srv/leaf
+cd /srv/leaf
+busybox cpio -idm <../initramfs 2>/dev/null
+install -m 755 ../init leaf
+{LXC} define ../leaf.xml
+{LXC} start leaf
+"""
+"""The container, when what leaf_files() has is in /srv."""
+
+Files = Mapping[str, Union[Path, str]]
+"""Names in an archive; files to copy, or texts."""
 
 
-class HostGuest(Guest):
-    """A guest that runs off a disk and is a host itself; `arguments` are further ones of its kernel."""
+def boot(world: World, directory: Path, files: Files, arguments: str = "") -> SystemGuest:
+    """Boots the guest `inner` on the network loopnet, which is up; `files` are in an archive on /dev/vdb, `arguments`
+    are further ones of its kernel.
 
-    def __init__(
-        self, sandbox: Sandbox, name: str, network: str, image: HostImage, disks: str, arguments: str
-    ) -> None:
-        super().__init__(sandbox, name, [network], memory_mib=1536, devices=disks)
-        self._image = image
-        self._arguments = arguments
-
-    def xml(self) -> str:
-        small, text = guest_image(), super().xml()
-        text = text.replace(str(small.kernel), str(self._image.kernel))
-        text = text.replace(str(small.initramfs), str(self._image.initrd))
-        text = text.replace(KERNEL_ARGUMENTS, f"{KERNEL_ARGUMENTS} {ARGUMENTS} {self._arguments}".rstrip())
-        return text.replace("<vcpu>1</vcpu>", "<vcpu>2</vcpu>")
-
-
-def boot(world: World, directory: Path, files: Files, arguments: str = "") -> HostGuest:
-    """Boots the guest `inner` on the network loopnet, which is up; `files` are in an archive on /dev/vdb.
-
-    Its disk is written in `directory`. Raises ImageError, GuestError.
+    Its disks are written in `directory`. Raises BuildError, GuestError.
     """
-    image = host_image()
-    disk, archive = directory / "disk", directory / "payload"
-    subprocess.run(["cp", "--sparse=always", str(image.disk), str(disk)], check=True, timeout=300)
+    archive = directory / "payload"
     payload(archive, files)
-    disks = DISKS.format(disk=disk, payload=archive)
-    inner = HostGuest(world.sandbox, "inner", MAPPED.name, image, disks, arguments)
-    inner.define()
+    inner = SystemGuest(
+        world.sandbox, "inner", [MAPPED.name], system("host"), overlay=directory / "disk", second=archive,
+        arguments=arguments, memory_mib=1536, vcpus=2,
+    )  # fmt: skip
     inner.start()
-    inner.wait_boot(timeout=BOOT_SECONDS)
+    inner.wait_boot()
     return inner
+
+
+def leaf_files() -> Files:
+    """What the container is made of, as files of payload()."""
+    return {"initramfs": guest_image().initramfs, "leaf.xml": LEAF, "init": LEAF_INIT}
+
+
+def checkout() -> Files:
+    """What git tracks, tests apart, as files of payload()."""
+    tracked = command(["git", "-C", str(CHECKOUT), "ls-files", "-z"]).split("\0")
+    wanted = [name for name in filter(None, tracked) if not name.startswith("tests/")]
+    return {f"checkout/{name}": CHECKOUT / name for name in wanted if (CHECKOUT / name).exists()}
+
+
+def payload(path: Path, files: Files) -> None:
+    """Writes the second disk, a tar archive of `files`: copies of a path's file, or the text itself."""
+    with tarfile.open(path, "w") as archive:
+        for name, content in files.items():
+            if isinstance(content, Path):
+                archive.add(content, name)
+                continue
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content.encode())
+            archive.addfile(entry, io.BytesIO(content.encode()))
+    with path.open("ab") as file:  # a disk has whole sectors
+        file.truncate(-(-path.stat().st_size // 4096) * 4096)

@@ -17,17 +17,16 @@ from typing import Iterator
 
 import pytest
 
+from tests.machines.guest import SystemGuest
 from tests.sandbox import CHECKOUT
-from tests.sandbox.image import cache_directory, guest_image
+from tests.sandbox.cache import cache_directory
 from tests.sandbox.world import MAPPED, World, wait
 
-from .hostguest import LEAF_INIT, HostGuest, boot
-from .hostimage import Files
+from .hostguest import LEAF_MAC, LXC, START_LEAF, Files, boot, leaf_files
 
 pytestmark = pytest.mark.timeout(5400)  # the image may have to be built, and nothing is fast
 
 SLOW = 900.0  # on a busy machine the package alone takes five minutes
-LEAF = "52:54:00:aa:00:77"
 STILL = """\
 <domain type='qemu'>
   <name>still</name>
@@ -44,23 +43,6 @@ STILL = """\
   </devices>
 </domain>
 """
-CONTAINER = f"""\
-<domain type='lxc'>
-  <name>leaf</name>
-  <memory unit='MiB'>64</memory>
-  <os><type>exe</type><init>/leaf</init></os>
-  <devices>
-    <filesystem type='mount'><source dir='/srv/leaf'/><target dir='/'/></filesystem>
-    <interface type='network'>
-      <mac address='{LEAF}'/>
-      <source network='loopnet'/>
-    </interface>
-    <console type='pty'/>
-  </devices>
-  <seclabel type='none'/>
-</domain>
-"""
-LXC = "virsh -q -c lxc:///"
 ENFORCE = """\
 sed -i 's/flags=(complain,/flags=(/; s/ flags=(complain)//' /etc/apparmor.d/usr.sbin.dnsmasq
 apparmor_parser -r /etc/apparmor.d/usr.sbin.dnsmasq
@@ -70,16 +52,10 @@ cd /srv
 tar -xf /dev/vdb
 dpkg -i loopnet.deb
 """
-START = f"""\
+START = """\
 virsh -q net-start loopnet
 virsh -q define /srv/still.xml
 virsh -q start --paused still
-mkdir /srv/leaf
-cd /srv/leaf
-busybox cpio -idm <../initramfs 2>/dev/null
-install -m 755 ../init leaf
-{LXC} define ../leaf.xml
-{LXC} start leaf
 """
 LEASES = "virsh -q net-dhcp-leases loopnet | tr -s ' '"
 """How wide its columns are depends on what is in them, and with -q not on their headings."""
@@ -107,21 +83,19 @@ FORBIDDEN = "aa-exec -p dnsmasq -- /bin/sh -c ': </etc/shadow' 2>&1 || true"
 
 
 @pytest.fixture(scope="module")
-def inner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostGuest]:
+def inner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SystemGuest]:
     packages = tmp_path_factory.mktemp("deb")
     build = [str(CHECKOUT / "packaging/build"), "deb", str(packages)]
     subprocess.run(build, check=True, timeout=300)
     files: Files = {
         "loopnet.deb": next(packages.glob("libvirt-loopnet_*.deb")),
-        "initramfs": guest_image().initramfs,
-        "init": LEAF_INIT,
-        "leaf.xml": CONTAINER,
+        **leaf_files(),
         "still.xml": STILL,
     }
     with tempfile.TemporaryDirectory(prefix="run-", dir=cache_directory()) as name, World() as world:
         world.start(MAPPED)
         machine = boot(world, Path(name), files)
-        for script in (ENFORCE, INSTALL, START):
+        for script in (ENFORCE, INSTALL, START, START_LEAF):
             print(machine.run(f"set -e\n{script}", timeout=SLOW))
         try:
             yield machine
@@ -129,7 +103,7 @@ def inner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostGuest]:
             print(machine.run(DENIED, timeout=SLOW))
 
 
-def poll(machine: HostGuest, command: str, wanted: str, timeout: float = SLOW) -> str:
+def poll(machine: SystemGuest, command: str, wanted: str, timeout: float = SLOW) -> str:
     """What ``command`` prints once ``wanted`` is in it; each time costs the emulated machine seconds."""
 
     def found() -> str:
@@ -140,7 +114,7 @@ def poll(machine: HostGuest, command: str, wanted: str, timeout: float = SLOW) -
     return wait(found, f"{wanted!r} of {command}", timeout)
 
 
-def test_they_are_confined(inner: HostGuest, capsys: pytest.CaptureFixture[str]) -> None:
+def test_they_are_confined(inner: SystemGuest, capsys: pytest.CaptureFixture[str]) -> None:
     status = inner.run("aa-status", timeout=SLOW)
     with capsys.disabled():
         print(f"\n{status}")
@@ -152,18 +126,18 @@ def test_they_are_confined(inner: HostGuest, capsys: pytest.CaptureFixture[str])
     assert re.search(r"/usr/bin/qemu-system-x86_64 \(\d+\) libvirt-[0-9a-f-]{36}\n", processes), status
 
 
-def test_guest_is_reached(inner: HostGuest) -> None:
+def test_guest_is_reached(inner: SystemGuest) -> None:
     poll(inner, "curl -sS --max-time 20 http://127.1.0.3/", "hello from leaf\n")
     names = inner.run("getent ahostsv4 leaf.loopnet; getent ahostsv4 still.loopnet", timeout=100)
     assert {line.split()[0] for line in names.splitlines()} == {"127.1.0.2", "127.1.0.3"}
     assert "hello from leaf\n" in inner.run("curl -sS --max-time 60 http://leaf.loopnet/", timeout=70)
 
 
-def test_libvirt_lists_the_loop_address(inner: HostGuest) -> None:
-    poll(inner, LEASES, f" {LEAF} ipv4 127.1.0.3/24 leaf ")
+def test_libvirt_lists_the_loop_address(inner: SystemGuest) -> None:
+    poll(inner, LEASES, f" {LEAF_MAC} ipv4 127.1.0.3/24 leaf ")
 
 
-def test_a_network_that_starts_again(inner: HostGuest) -> None:
+def test_a_network_that_starts_again(inner: SystemGuest) -> None:
     """dnsmasq begins with the list of leases that libvirt has; guests that run are plugged in again."""
     inner.run(f"{LXC} destroy leaf; virsh -q net-destroy loopnet", timeout=SLOW)
     inner.run(f"set -e; virsh -q net-start loopnet; {LXC} start leaf", timeout=SLOW)
@@ -172,7 +146,7 @@ def test_a_network_that_starts_again(inner: HostGuest) -> None:
     poll(inner, "loopnet list | grep ^still", " up")
 
 
-def test_what_was_taken_away_comes_back(inner: HostGuest) -> None:
+def test_what_was_taken_away_comes_back(inner: SystemGuest) -> None:
     """By the service that watches; and by hand."""
     assert inner.run("systemctl is-active loopnet-watch").strip() == "active"
     assert "nothing to do" in inner.run("loopnet plan", timeout=SLOW)
@@ -185,16 +159,16 @@ def test_what_was_taken_away_comes_back(inner: HostGuest) -> None:
     assert "hello from leaf\n" in inner.run("curl -sS --max-time 60 http://127.1.0.3/", timeout=70)
 
 
-def test_reservations_reach_dnsmasq(inner: HostGuest) -> None:
+def test_reservations_reach_dnsmasq(inner: SystemGuest) -> None:
     """New ones, which it reads by itself, and changed ones, for which it gets a signal."""
     inner.run(
-        f"set -e; {LXC} destroy leaf; loopnet reserve {LEAF} 127.1.0.20; {LXC} start leaf", timeout=SLOW
+        f"set -e; {LXC} destroy leaf; loopnet reserve {LEAF_MAC} 127.1.0.20; {LXC} start leaf", timeout=SLOW
     )
     poll(inner, "curl -sS --max-time 20 http://127.1.0.20/", "hello from leaf\n")
     poll(inner, LEASES, " 127.1.0.20/24 ")
 
 
-def test_the_script_may_log(inner: HostGuest) -> None:
+def test_the_script_may_log(inner: SystemGuest) -> None:
     """What is wrong with its own file is told, and the lease goes on."""
     plan = "/var/lib/libvirt/dnsmasq/*.loopnet-leases"
     inner.run(f"for plan in {plan}; do echo nonsense >$plan; done; pkill -HUP dnsmasq", timeout=100)
@@ -203,7 +177,7 @@ def test_the_script_may_log(inner: HostGuest) -> None:
     poll(inner, LEASES, " 127.1.0.20/24 ")
 
 
-def test_a_helper_that_hangs_is_ended(inner: HostGuest) -> None:
+def test_a_helper_that_hangs_is_ended(inner: SystemGuest) -> None:
     """timeout(1), confined itself, may signal it."""
     inner.run(OCCUPY, timeout=SLOW)
     poll(inner, "journalctl --no-pager -b -t libvirt-loopnet", "ended with status 124")
@@ -212,17 +186,17 @@ def test_a_helper_that_hangs_is_ended(inner: HostGuest) -> None:
     poll(inner, LEASES, " 127.1.0.20/24 ")
 
 
-def test_doctor_has_nothing_to_say_of_it(inner: HostGuest) -> None:
+def test_doctor_has_nothing_to_say_of_it(inner: SystemGuest) -> None:
     assert "AppArmor" not in inner.run("loopnet doctor 2>&1", check=False, timeout=SLOW)
 
 
-def test_nothing_was_denied(inner: HostGuest) -> None:
+def test_nothing_was_denied(inner: SystemGuest) -> None:
     assert inner.run(DENIED, timeout=SLOW) == ""
     inner.run(FORBIDDEN, timeout=100)
     assert "/etc/shadow" in inner.run(DENIED, timeout=SLOW)  # had there been any, this would have them
 
 
-def test_without_our_rules(inner: HostGuest) -> None:
+def test_without_our_rules(inner: SystemGuest) -> None:
     """Last. Where dnsmasq couldn't read what it needs, the network doesn't start; where it could do all but run the
     script, `doctor` tells. Each has the remedy."""
     rules = "/usr/libexec/libvirt-loopnet/apparmor-rules"

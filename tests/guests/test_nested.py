@@ -13,13 +13,13 @@ from typing import Iterator, NamedTuple
 
 import pytest
 
+from tests.machines.guest import SystemGuest
 from tests.sandbox import INTERNET
-from tests.sandbox.image import cache_directory, guest_image
+from tests.sandbox.cache import cache_directory
 from tests.sandbox.netboot import WebServer
 from tests.sandbox.world import MAPPED, World, wait
 
-from .hostguest import LEAF_INIT, HostGuest, boot
-from .hostimage import Files, checkout
+from .hostguest import LXC, START_LEAF, boot, checkout, leaf_files
 
 pytestmark = pytest.mark.timeout(1800)  # the image may have to be built
 
@@ -34,28 +34,9 @@ printf '#!/bin/sh\\necho\\necho "$REMOTE_ADDR"\\n' >www/cgi-bin/peer
 chmod 755 www/cgi-bin/peer
 busybox httpd -p 0.0.0.0:80 -h /srv/www
 """
-LXC = "virsh -q -c lxc:///"
-START = f"""\
+START = """\
 virsh -q net-define /usr/local/share/libvirt-loopnet/loopnet.xml
 virsh -q net-start loopnet
-mkdir /srv/leaf
-cd /srv/leaf
-busybox cpio -idm <../initramfs 2>/dev/null
-install -m 755 ../init leaf
-{LXC} define ../leaf.xml
-{LXC} start leaf
-"""
-LEAF = """\
-<domain type='lxc'>
-  <name>leaf</name>
-  <memory unit='MiB'>64</memory>
-  <os><type>exe</type><init>/leaf</init></os>
-  <devices>
-    <filesystem type='mount'><source dir='/srv/leaf'/><target dir='/'/></filesystem>
-    <interface type='network'><source network='loopnet'/></interface>
-    <console type='pty'/>
-  </devices>
-</domain>
 """
 # An IPsec tunnel between 192.168.77.1, the inner host, and 192.168.77.2, its leaf, by static keys.
 IPSEC = """\
@@ -78,7 +59,7 @@ class Nest(NamedTuple):
     """The outermost host, its guest, which is a host, and a guest of that, the leaf."""
 
     world: World
-    inner: HostGuest
+    inner: SystemGuest
 
     def ask_leaf(self, command: str) -> str:
         """What one of busybox's commands prints in the leaf."""
@@ -91,9 +72,8 @@ class Nest(NamedTuple):
 def nest() -> Iterator[Nest]:
     with tempfile.TemporaryDirectory(prefix="run-", dir=cache_directory()) as name, World() as world:
         world.start(MAPPED)
-        files: Files = {"initramfs": guest_image().initramfs, "leaf.xml": LEAF, "init": LEAF_INIT}
-        inner = boot(world, Path(name), {**checkout(), **files}, "apparmor=0")
-        for script in (INSTALL, START):
+        inner = boot(world, Path(name), {**checkout(), **leaf_files()}, "apparmor=0")
+        for script in (INSTALL, START, START_LEAF):
             inner.run(f"set -e\n{script}", timeout=300)
         wait(
             lambda: "obtained" in inner.run("cat /srv/leaf/log || true", timeout=100), "the leaf's lease", 600

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
-import tempfile
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Dict, Iterator, List, NamedTuple, Sequence
 
-from tests.sandbox.image import ImageError, cache_directory, check_room, command, locked, reason
+from tests.sandbox.cache import BuildError, built_once, cache_directory, check_room, command, reason
 
 BUILD_SECONDS = 1200.0
 ANSWER_SECONDS = 20.0
@@ -45,31 +44,36 @@ SUITES: Dict[str, Family] = {
 }
 
 
+def os_release(key: str) -> str:
+    """What this machine's /etc/os-release says, '' where it says nothing."""
+    with suppress(OSError):
+        for line in Path("/etc/os-release").read_text().splitlines():
+            if line.startswith(f"{key}="):
+                return line.partition("=")[2].strip("'\"")
+    return ""
+
+
 def root(suite: str, packages: Sequence[str], *options: str) -> Path:
     """The root file system of ``suite`` with ``packages``, not to be written to; made when it isn't there yet.
 
-    Raises ImageError.
+    Raises BuildError.
     """
     wanted = sorted(set(packages))
-    key = hashlib.sha256(repr((wanted, options)).encode()).hexdigest()[:12]
     machines = cache_directory() / "machines"
-    place = machines / f"{suite}-{key}"
+
+    def build(directory: Path) -> Path:
+        check_room(machines, NEEDED_MIB)
+        bootstrap(suite, wanted, directory / "root", *options)
+        return directory / "root"
+
     try:
-        machines.mkdir(parents=True, exist_ok=True)
-        with locked(machines / f"{suite}.lock"):
-            if not place.exists():
-                check_room(machines, NEEDED_MIB)
-                with tempfile.TemporaryDirectory(prefix="build-", dir=machines) as build:
-                    tree = Path(build) / "root"
-                    bootstrap(suite, wanted, tree, *options)
-                    tree.rename(place)
+        return built_once(f"machines/{suite}", (wanted, options), build)
     except OSError as error:  # a full disk
-        raise ImageError(f"can't keep {suite} in {machines}: {error.strerror or error}") from error
-    return place
+        raise BuildError(f"can't keep {suite} in {machines}: {error.strerror or error}") from error
 
 
 def bootstrap(suite: str, packages: Sequence[str], target: Path, *options: str) -> None:
-    """Makes a minimal system at ``target``, which must not be there. Raises ImageError, in one line."""
+    """Makes a minimal system at ``target``, which must not be there. Raises BuildError, in one line."""
     family = SUITES.get(suite, DEBIAN)
     url = mirror(family, suite)
     sources = [f"deb {url} {line.format(suite=suite)}" for line in family.lines]
@@ -82,46 +86,39 @@ def bootstrap(suite: str, packages: Sequence[str], target: Path, *options: str) 
              f"--include={','.join(('apt', *packages))}", *options, suite, str(target), *sources],
             timeout=BUILD_SECONDS,
         )  # fmt: skip
-    except ImageError as error:
+    except BuildError as error:
         shutil.rmtree(target, ignore_errors=True)
         check_room(target.parent, NEEDED_MIB)
-        raise ImageError(reason(str(error))) from error
+        raise BuildError(reason(str(error))) from error
     (target / "etc/apt/sources.list").write_text("".join(f"{line}\n" for line in sources))
 
 
 def keys() -> Path:
     """The keys that both distributions' archives are signed with, from the one whose key a machine has."""
-    place = cache_directory() / "machines/keys"
-    place.parent.mkdir(parents=True, exist_ok=True)
+    return built_once("machines/keys", (KEYS, KEYS_FROM), _extract_keys)
+
+
+def _extract_keys(directory: Path) -> Path:
     told: List[str] = []
-    with locked(place.with_suffix(".lock")):
-        for family, suite in KEYS_FROM:
-            if not place.is_dir():
-                try:
-                    _fetch_keys(family, suite, place)
-                except ImageError as error:
-                    told.append(reason(str(error)))
-    if not place.is_dir():
-        raise ImageError(f"the archives' keys: {'; '.join(told)}")
-    return place
-
-
-def _fetch_keys(family: Family, suite: str, place: Path) -> None:
-    url = mirror(family, suite)
-    with tempfile.TemporaryDirectory(prefix="build-", dir=place.parent) as build:
-        tree = Path(build) / "root"
-        command(
-            ["mmdebstrap", "--mode=root", "--variant=extract", f"--include={','.join(KEYS)}", *_apt_settings(),
-             suite, str(tree), f"deb {url} {family.lines[0].format(suite=suite)}"],
-            timeout=BUILD_SECONDS,
-        )  # fmt: skip
-        (tree / "usr/share/keyrings").rename(place)
+    for family, suite in KEYS_FROM:
+        tree = directory / suite
+        try:
+            source = f"deb {mirror(family, suite)} {family.lines[0].format(suite=suite)}"
+            command(
+                ["mmdebstrap", "--mode=root", "--variant=extract", f"--include={','.join(KEYS)}",
+                 *_apt_settings(), suite, str(tree), source],
+                timeout=BUILD_SECONDS,
+            )  # fmt: skip
+            return tree / "usr/share/keyrings"
+        except BuildError as error:
+            told.append(reason(str(error)))
+    raise BuildError(f"the archives' keys: {'; '.join(told)}")
 
 
 def mirror(family: Family, suite: str) -> str:
     """The mirror to use for a suite: one that is asked for, this machine's own, the one beside it.
 
-    Raises ImageError.
+    Raises BuildError.
     """
     variable = f"{family.name.upper()}_MIRROR"
     tried: Dict[str, str] = {}
@@ -133,7 +130,7 @@ def mirror(family: Family, suite: str) -> str:
             except OSError as error:
                 tried[url] = str(getattr(error, "reason", None) or error)
     told = "; ".join(f"{url}: {why}" for url, why in tried.items()) or "this machine's sources name none"
-    raise ImageError(f"no mirror of {family.name} has {suite} ({told}); name one: {variable}=URL make …")
+    raise BuildError(f"no mirror of {family.name} has {suite} ({told}); name one: {variable}=URL make …")
 
 
 def _mirrors(family: Family) -> Iterator[str]:

@@ -6,10 +6,10 @@ import shlex
 import shutil
 from pathlib import Path
 
-from tests.sandbox.image import ImageError, command
+from tests.sandbox.cache import BuildError, built_once, command
 
 from .bootstrap import DEBIAN, mirror
-from .source import built_once, libraries, tarball
+from .source import libraries, tarball
 
 SUITE = "bookworm"
 SETTINGS = {"FEATURE_IPV6": True, "UDHCPC6": True, "SH_IS_NONE": True, "SH_IS_ASH": False}
@@ -18,7 +18,7 @@ BUILD_SECONDS = 600.0
 
 
 def udhcpc6() -> Path:
-    """The program, made when the cache has none. Raises ImageError."""
+    """The program, made when the cache has none. Raises BuildError."""
     return built_once("udhcpc6", (SUITE, SETTINGS, libraries()), _build)
 
 
@@ -34,7 +34,7 @@ def _build(directory: Path) -> Path:
     settings.write_text("".join(f"{line}\n" for line in lines))
     command(["sh", "-c", f"yes '' | {shlex.join([*make, 'oldconfig'])}"], timeout=BUILD_SECONDS)
     if "CONFIG_UDHCPC6=y\n" not in settings.read_text() or "CONFIG_SHELL_ASH=y\n" in settings.read_text():
-        raise ImageError(f"{archive.name} can't be built as tests/machines/busybox.py has it")
+        raise BuildError(f"{archive.name} can't be built as tests/machines/busybox.py has it")
     command([*make, "busybox"], timeout=BUILD_SECONDS)
     return source / "busybox"
 

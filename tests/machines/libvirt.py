@@ -9,10 +9,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from tests.sandbox.image import ImageError, command
+from tests.sandbox.cache import BuildError, built_once, command
 
 from .bootstrap import DEBIAN, keys, mirror
-from .source import built_once, libraries, tarball
+from .source import libraries, tarball
 
 SUITE, VERSION = "trixie", "11.3.0"
 ON = ("driver_remote", "driver_libvirtd", "driver_qemu", "driver_network", "libnl", "capng", "attr", "json_c")
@@ -25,12 +25,12 @@ BUILD_SECONDS = 1200.0
 
 
 def built() -> Path:
-    """Its /usr, made when the cache has none; to be laid over a sandbox's. Raises ImageError."""
+    """Its /usr, made when the cache has none; to be laid over a sandbox's. Raises BuildError."""
     return built_once(f"libvirt-{VERSION}", (SETTINGS, libraries()), _build)
 
 
 def fetched(directory: Path) -> Path:
-    """The tarball that its source came in. Raises ImageError."""
+    """The tarball that its source came in. Raises BuildError."""
     # An older Ubuntu has no key of Debian's latest.
     keyrings = [str(path) for path in sorted(keys().glob("*.gpg"))]
     return tarball("libvirt", [f"{mirror(DEBIAN, SUITE)} {SUITE}"], directory, keyrings)
@@ -39,7 +39,7 @@ def fetched(directory: Path) -> Path:
 def _build(directory: Path) -> Path:
     archive = fetched(directory / "fetched")
     if f"_{VERSION}.orig" not in archive.name:
-        raise ImageError(
+        raise BuildError(
             f"{SUITE} has {archive.name}, not libvirt {VERSION}; change tests/machines/libvirt.py"
         )
     shutil.unpack_archive(archive, directory)

@@ -13,8 +13,7 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Iterator, List, Optional, Type
+from typing import Iterator, List, Optional
 
 from tests.sandbox.cgroups import Hierarchy, as_lines, hierarchies, remove
 
@@ -88,12 +87,7 @@ class Machine:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
+    def __exit__(self, _: object, error: object, *__: object) -> None:
         if isinstance(error, Exception) and self._boot and self._pid:
             with suppress(CommandError):
                 print(self.run("journalctl --no-pager -q -n 80 -o short-monotonic"))

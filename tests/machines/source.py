@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
-import tempfile
 from pathlib import Path
-from typing import Callable, Sequence
+from typing import Sequence
 
-from tests.sandbox.image import cache_directory, command, locked
+from tests.sandbox.cache import command
 
 KEYRINGS = (
     "/usr/share/keyrings/debian-archive-keyring.gpg",
@@ -24,7 +22,7 @@ def tarball(
     """A package's original tarball, into ``directory``, which is emptied first; apt checks its signature.
 
     ``repositories`` are 'ADDRESS SUITE' each. By an apt configuration of its own: nothing of the machine's
-    changes. Raises ImageError.
+    changes. Raises BuildError.
     """
     shutil.rmtree(directory, ignore_errors=True)
     (directory / "lists/partial").mkdir(parents=True)
@@ -43,20 +41,6 @@ def tarball(
     fetch = ["source", "--download-only", "--tar-only", package]
     command(["apt-get", *options, *fetch], str(directory), timeout=FETCH_SECONDS)
     return next(directory.glob(f"{package}_*.orig.tar.*[!c]"))
-
-
-def built_once(name: str, recipe: object, build: Callable[[Path], Path]) -> Path:
-    """What ``build`` makes in a directory that it is given, kept in the cache while ``recipe`` is the same. Raises
-    ImageError."""
-    cache = cache_directory()
-    result = cache / f"{name}-{hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]}"
-    cache.mkdir(parents=True, exist_ok=True)
-    # A lock of its own: whoever wants a guest image need not wait for this.
-    with locked(cache / f"{name.partition('-')[0]}.lock"):
-        if not result.exists():
-            with tempfile.TemporaryDirectory(prefix="build-", dir=cache) as directory:
-                build(Path(directory)).rename(result)
-    return result
 
 
 def libraries() -> str:

@@ -21,6 +21,8 @@ from libvirt_loopnet.networks.new import new_network
 from libvirt_loopnet.networks.parsing import parse_network
 from tests.sandbox import Namespace, Sandbox
 
+from .wire import PATIENCE
+
 HOOKS = "/etc/libvirt/hooks"
 RUN = "/run/libvirt/network"
 STATE = "/var/lib/libvirt-loopnet"
@@ -432,7 +434,7 @@ class Lab(Sandbox):
         return self.path("/var/log/syslog").read_text()
 
 
-def eventually(check: Callable[[], object], seconds: float = 2.0) -> None:
+def eventually(check: Callable[[], object], seconds: float = PATIENCE) -> None:
     """Wait until ``check()`` is true."""
     end = time.monotonic() + seconds
     while not check():

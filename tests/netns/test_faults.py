@@ -225,7 +225,8 @@ def test_sync(lab: Lab, running: tuple[LabNetwork, LabGuest]) -> None:
 
 @pytest.mark.parametrize("verb", ["publish", "unpublish"])
 def test_publish(lab: Lab, running: tuple[LabNetwork, LabGuest], verb: str) -> None:
-    """What is stored comes before what is done, and the next look opens or closes the port accordingly."""
+    """What is stored comes before what is done, and the next look opens or closes the port accordingly; who lives to
+    tell that a port can't be opened forgets it."""
     _, guest = running
     with Servers() as servers:
         servers.tcp(guest.namespace, ("0.0.0.0", 80))
@@ -235,13 +236,13 @@ def test_publish(lab: Lab, running: tuple[LabNetwork, LabGuest], verb: str) -> N
             if verb == "unpublish":
                 lab.host.run(["loopnet", "publish", guest.name, "8080:80"])
             arm(lab, strike[1], strike[0])
-            lab.host.run(["loopnet", verb, guest.name, "8080:80"], check=False)
+            told = lab.host.run(["loopnet", verb, guest.name, "8080:80"], check=False).returncode == 4
             assert struck(lab), strike
             disarm(lab)
             sync(lab)
             stored = "8080:80" in lab.host.run(["loopnet", "list"]).stdout
             if strike[1]:  # the first call is a look, before anything is stored
-                assert stored == (verb == "publish")
+                assert stored == (verb == "publish" and not told)
             if stored:
                 ask_tcp(lab.lan, (lab.host_address, 8080))
                 lab.host.run(["loopnet", "unpublish", guest.name, "--all"])
@@ -251,7 +252,7 @@ def test_publish(lab: Lab, running: tuple[LabNetwork, LabGuest], verb: str) -> N
 
 
 def answers(lab: Lab, guest: LabGuest) -> None:
-    lab.host.run(["ping", "-c", "1", "-W", "2", guest.loop])
+    lab.host.run(["ping", "-c", "1", guest.loop])
 
 
 LOST_MESSAGES = """

@@ -21,11 +21,11 @@ from typing import Any, NamedTuple, cast
 import pytest
 
 from tests.sandbox import CHECKOUT, INTERNET, Namespace
-from tests.sandbox.image import cache_directory
+from tests.sandbox.cache import cache_directory
 
 from . import frames
 from .lab import Lab, LabGuest, LabNetwork, eventually
-from .wire import Capture, LeakWatch, Servers, ask_tcp, ask_udp, datagram_socket
+from .wire import PATIENCE, Capture, LeakWatch, Servers, ask_tcp, ask_udp, datagram_socket
 
 ECHO = (INTERNET, 7)
 SERVICE, GUEST_SERVICE = 7000, 7001
@@ -76,7 +76,7 @@ def broken(world: World, expected: set[str], looked_at: set[str] = NEEDED) -> se
     return {
         name
         for name, works in CHECKS.items()
-        if name in looked_at and not answers(works, world, SOON if name in expected else 10 * SOON)
+        if name in looked_at and not answers(works, world, SOON if name in expected else PATIENCE)
     }
 
 
@@ -743,14 +743,14 @@ def published_ports(world: World) -> None:
     """They are reached from the LAN, and nothing else is."""
     lab, guest = world.lab, world.one.name
 
-    def reached(port: int) -> bool:
+    def reached(port: int, patience: float = 2.5) -> bool:
         where = (lab.host_address, port)
-        return answers(lambda _, patience: ask_tcp(lab.lan, where, timeout=patience), world, 2.5)
+        return answers(lambda _, patience: ask_tcp(lab.lan, where, timeout=patience), world, patience)
 
     assert not reached(8080)
     lab.host.run(["loopnet", "publish", guest, f"8080:{GUEST_SERVICE}"])
     try:
-        assert reached(8080)
+        assert reached(8080, PATIENCE)
         assert not reached(8081)
         assert not reached(GUEST_SERVICE)
     finally:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from libvirt_loopnet.networks.parsing import parse_network
 from tests.netns.lab import Lab, LabGuest, LabNetwork
-from tests.netns.wire import Servers, ask_tcp, ask_udp
+from tests.netns.wire import PATIENCE, Servers, ask_tcp, ask_udp
 from tests.sandbox import INTERNET
 
 WEB, DNS = 8080, 53
-REACHED = {
+REACHED: dict[str, set[str]] = {
     "all": {"tcp 8080", "udp 53", "tcp 53", "ping"},
     "services": {"udp 53", "tcp 53", "ping"},
     "none": set(),
@@ -34,21 +35,15 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
         yield made
 
 
-def reached(lab: Lab, guest: LabGuest) -> set[str]:
-    """What of the host's services the guest gets an answer from."""
+def reached(guest: LabGuest, expected: set[str]) -> set[str]:
+    """What of the host's services the guest gets an answer from; it waits for those that are expected."""
     found = set()
-    tries: dict[str, Callable[[], object]] = {
-        "tcp 8080": lambda: ask_tcp(guest.namespace, (guest.gateway, WEB), timeout=0.5),
-        "tcp 53": lambda: ask_tcp(guest.namespace, (guest.gateway, DNS), timeout=0.5),
-        "udp 53": lambda: ask_udp(guest.namespace, (guest.gateway, DNS), timeout=0.5),
-    }
-    for name, attempt in tries.items():
-        try:
-            attempt()
+    for name, ask, port in (("tcp 8080", ask_tcp, WEB), ("tcp 53", ask_tcp, DNS), ("udp 53", ask_udp, DNS)):
+        with contextlib.suppress(socket.timeout):
+            ask(guest.namespace, (guest.gateway, port), timeout=PATIENCE if name in expected else 0.5)
             found.add(name)
-        except socket.timeout:
-            pass
-    ping = guest.namespace.run(["ping", "-c", "1", "-W", "1", guest.gateway], check=False)
+    patience = PATIENCE if "ping" in expected else 1
+    ping = guest.namespace.run(["ping", "-c", "1", f"-W{patience}", guest.gateway], check=False)
     return found | ({"ping"} if ping.returncode == 0 else set())
 
 
@@ -62,7 +57,7 @@ def test_services(lab: Lab, choice: str) -> None:
             servers.tcp(lab.host, ("0.0.0.0", WEB))
             servers.both(lab.host, ("0.0.0.0", DNS))
             servers.tcp(guest.namespace, ("0.0.0.0", WEB))
-            assert reached(lab, guest) == REACHED[choice]
+            assert reached(guest, REACHED[choice]) == REACHED[choice]
             # The LAN's address of the host is the host as well.
             if choice != "all":
                 with pytest.raises(socket.timeout):
@@ -70,7 +65,6 @@ def test_services(lab: Lab, choice: str) -> None:
             # The other way round, and further on, nothing is closed.
             ask_tcp(lab.host, (guest.loop, WEB))
             ask_tcp(lab.host, (str(guest.network.model.transit_address(guest.number)), WEB))
-        ping = ["ping", "-c", "1", "-W", "2", INTERNET]
-        guest.namespace.run(ping)
+        guest.namespace.run(["ping", "-c", "1", INTERNET])
     finally:
         lab.clean()

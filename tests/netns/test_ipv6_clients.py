@@ -15,6 +15,7 @@ from tests.sandbox.packages import provide
 
 from .arena import PREFIX6
 from .lab import Lab, LabGuest, eventually
+from .wire import PATIENCE
 
 pytestmark = pytest.mark.timeout(900)  # one of them is built
 
@@ -48,8 +49,7 @@ auth-polkit=false
 [keyfile]
 path=/run/NetworkManager/profiles
 END
-dbus-daemon --system --nofork --nopidfile --address=unix:path=/run/dbus/system_bus_socket &
-bus=$!
+bus=$(dbus-daemon --system --fork --nopidfile --print-pid --address=unix:path=/run/dbus/system_bus_socket)
 NetworkManager --no-daemon --config /run/NetworkManager.conf &
 trap "kill $! $bus" TERM
 wait; wait
@@ -106,30 +106,31 @@ def addresses(guest: LabGuest, scope: str = "global") -> set[str]:
     }
 
 
-def pings(lab: Lab, address: str) -> bool:
-    return lab.host.run(["ping", "-6", "-n", "-c1", "-W1", address], check=False).returncode == 0
+def pings(lab: Lab, address: str, patience: float = PATIENCE) -> bool:
+    argv = ["ping", "-6", "-n", "-c1", f"-W{patience}", address]
+    return lab.host.run(argv, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("name", [*CLIENTS])
 def test_a_client_gets_its_numbers_address(lab: Lab, name: str) -> None:
     guest = lab.guest(lab.active[0])
-    eventually(lambda: addresses(guest, "link"), 5.0)  # as ifupdown waits for it
+    eventually(lambda: addresses(guest, "link"))  # as ifupdown waits for it
     with client(guest, name) as process:
         try:
-            eventually(lambda: guest.ipv6 in addresses(guest), 20.0)
+            eventually(lambda: guest.ipv6 in addresses(guest), 60.0)
         except AssertionError:
             process.terminate()
             pytest.fail(f"{name}: {addresses(guest)}, {process.communicate(timeout=10)[0][-3000:]}")
         # dhclient knows who else is on the wire from the router's advertisement alone.
-        eventually(lambda: pings(lab, guest.ipv6), 8.0)
+        eventually(lambda: pings(lab, guest.ipv6, 1), 20.0)
         if lab.addresses == "free":
-            eventually(lambda: len(addresses(guest)) > 1, 8.0)
+            eventually(lambda: len(addresses(guest)) > 1, 20.0)
         others = addresses(guest) - {guest.ipv6}
         assert bool(others) is (lab.addresses == "free")  # none makes more where it may not use them
         for address in others:
             assert pings(lab, address)
         gateway = PREFIX6.replace("::/64", "::1")
-        assert guest.namespace.run(["ping", "-6", "-n", "-c1", "-W2", gateway]).returncode == 0
+        assert guest.namespace.run(["ping", "-6", "-n", "-c1", gateway]).returncode == 0
         name = f"{guest.name}.{guest.network.model.domain}"
         asked = ["busybox", "nslookup", "-type=aaaa", name, gateway]
         assert f"Address: {guest.ipv6}\n" in guest.namespace.run(asked, check=False).stdout

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from .lab import Lab, LabGuest, eventually
+from .wire import PATIENCE
 
 NETIF = "/run/systemd/netif"
 FILES = "/run/systemd/network"
@@ -53,8 +54,8 @@ def findings(lab: Lab) -> dict[str, str]:
     return {each["id"]: each["what"] for each in found}
 
 
-def reaches(lab: Lab, guest: LabGuest) -> bool:
-    return lab.host.run(["ping", "-c", "1", "-W", "1", guest.loop], check=False).returncode == 0
+def reaches(lab: Lab, guest: LabGuest, patience: float = PATIENCE) -> bool:
+    return lab.host.run(["ping", "-c1", f"-W{patience}", guest.loop], check=False).returncode == 0
 
 
 def test_it_leaves_alone_what_no_file_matches(lab: Lab) -> None:
@@ -94,5 +95,5 @@ def test_the_doctor_names_the_file_that_matches_everything(lab: Lab) -> None:
     guest = lab.guest(network)
     with networkd(lab, everything=EVERYTHING):
         eventually(lambda: state(lab, "virbr1") in ("configuring", "configured"))
-        eventually(lambda: not reaches(lab, guest))
+        eventually(lambda: not reaches(lab, guest, 1))
         assert findings(lab)["bridge-managed"].endswith(f"as {FILES}/everything.network matches it")

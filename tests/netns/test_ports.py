@@ -129,7 +129,7 @@ def test_a_tap_that_another_follows(lab: Lab, network: LabNetwork) -> None:
     lab.hook("qemu", guest.name, "reconnect", guest._replace(tap="vnet77").domain_xml)
     assert '"vnet77"' in lab.rules()
     assert no_drift(lab)
-    lab.host.run(["ping", "-q", "-c", "1", "-W", "2", guest.loop])
+    lab.host.run(["ping", "-q", "-c", "1", guest.loop])
     lab.host.sh("ip link delete vnet77")
     again.delete("B")
     # What is dropped at it meanwhile, as nobody's, is remembered for a while.
@@ -165,7 +165,7 @@ def test_notes_of_an_older_release(lab: Lab, network: LabNetwork) -> None:
         ports.delete("B")
         assert is_admitted(lab, guest.mac)
         assert no_drift(lab)
-        lab.host.run(["ping", "-q", "-c", "1", "-W", "2", guest.loop])
+        lab.host.run(["ping", "-q", "-c", "1", guest.loop])
         refused = Ports(lab, network, guest.mac, "copy")
         result = lab.network_hook(network, "port-created", port=refused.xml("C"), check=False)
         assert result.returncode == 1
@@ -186,7 +186,7 @@ def test_two_guests_had_one_mac_address_before(lab: Lab, network: LabNetwork) ->
     eventually(lambda: no_drift(lab))
     twin.delete("T")
     assert is_admitted(lab, guest.mac)
-    lab.host.run(["ping", "-q", "-c", "1", "-W", "2", guest.loop])
+    lab.host.run(["ping", "-q", "-c", "1", guest.loop])
     lab.destroy(guest)
     assert not is_admitted(lab, guest.mac)
 

@@ -13,7 +13,17 @@ import pytest
 
 from .lab import STATE, Lab, eventually
 from .looking import assert_same, look
-from .wire import LeakWatch, Servers, ask_tcp, ask_udp, datagram_socket, read_all, refusal_time, stream_socket
+from .wire import (
+    PATIENCE,
+    LeakWatch,
+    Servers,
+    ask_tcp,
+    ask_udp,
+    check_refusal,
+    datagram_socket,
+    read_all,
+    stream_socket,
+)
 
 PORT, OTHER_PORT = 80, 81
 HOST_PORT = 8080
@@ -82,18 +92,22 @@ def loopnet(lab: Lab, *arguments: str, status: int = 0) -> subprocess.CompletedP
     return done
 
 
-def is_open(lab: Lab, port: int, kind: str = "tcp", address: str = "") -> bool:
+def is_open(lab: Lab, port: int, kind: str = "tcp", address: str = "", patience: float = PATIENCE) -> bool:
     """Can the LAN reach the port of the host?"""
-    where = (address or lab.host_address, port)
+    ask = ask_tcp if kind == "tcp" else ask_udp
     with contextlib.suppress(OSError):
-        ask_tcp(lab.lan, where, timeout=1) if kind == "tcp" else ask_udp(lab.lan, where, timeout=0.5)
+        ask(lab.lan, (address or lab.host_address, port), timeout=patience)
         return True
     return False
 
 
+def is_closed(lab: Lab, port: int, kind: str = "tcp", address: str = "") -> bool:
+    return not is_open(lab, port, kind, address, patience=1.0)
+
+
 def test_the_lan_reaches_what_is_published(stage: Stage) -> None:
     lab, guest = stage.lab, stage.guest
-    assert not is_open(lab, HOST_PORT)
+    assert is_closed(lab, HOST_PORT)
     before = lab.rules()
     said = loopnet(lab, "publish", guest.name, f"{HOST_PORT}:{PORT}")
     assert f"port {PORT}/tcp of {guest.name} ({guest.loop}) at port {HOST_PORT} of all" in said.stdout
@@ -103,7 +117,7 @@ def test_the_lan_reaches_what_is_published(stage: Stage) -> None:
     _, seen = ask_tcp(lab.host, (lab.host_address, HOST_PORT), b"x" * 200_000)
     assert seen == stage.host_source
     ask_tcp(lab.host, (guest.loop, PORT))
-    assert not is_open(lab, HOST_PORT, "udp")
+    assert is_closed(lab, HOST_PORT, "udp")
 
     loopnet(lab, "publish", guest.name, f"{lab.host_address}:{HOST_PORT}:{OTHER_PORT}/udp")
     _, seen = ask_udp(lab.lan, (lab.host_address, HOST_PORT), b"y" * 5000)  # in fragments
@@ -113,10 +127,10 @@ def test_the_lan_reaches_what_is_published(stage: Stage) -> None:
     assert loopnet(lab, "plan").stdout == "nothing to do\n"
 
     loopnet(lab, "unpublish", guest.name, f"{HOST_PORT}/tcp")
-    assert not is_open(lab, HOST_PORT)
+    assert is_closed(lab, HOST_PORT)
     assert is_open(lab, HOST_PORT, "udp")
     loopnet(lab, "unpublish", guest.name, "--all")
-    assert not is_open(lab, HOST_PORT, "udp")
+    assert is_closed(lab, HOST_PORT, "udp")
     assert lab.rules() == before
 
 
@@ -132,8 +146,8 @@ def test_nothing_else_is_opened(stage: Stage) -> None:
         addresses = {other.transit, other.address} if lab.mode == "mapped" else {other.transit}
         closed += [(a, p, k) for a in addresses for p in (PORT, OTHER_PORT) for k in ("tcp", "udp")]
     with neighbour_routes(stage), ThreadPoolExecutor(len(closed)) as threads:
-        found = [*threads.map(lambda it: is_open(lab, it[1], it[2], it[0]), closed)]
-    assert [it for it, reached in zip(closed, found) if reached] == []
+        found = [*threads.map(lambda it: is_closed(lab, it[1], it[2], it[0]), closed)]
+    assert [it for it, as_it_should in zip(closed, found) if not as_it_should] == []
     # Nor for guests: they are refused what the host refuses.
     for inside in (stage.neighbour, stage.stranger):
         for address in (guest.transit, lab.host_address):
@@ -179,7 +193,7 @@ def test_a_closed_port_refuses(stage: Stage) -> None:
     lab, guest = stage.lab, stage.guest
     for kind, protocol in ((socket.SOCK_STREAM, "tcp"), (socket.SOCK_DGRAM, "udp")):
         loopnet(lab, "publish", guest.name, f"{HOST_PORT}:9/{protocol}")
-        refusal_time(lab.lan, kind, (lab.host_address, HOST_PORT))
+        check_refusal(lab.lan, kind, (lab.host_address, HOST_PORT))
 
 
 def test_unpublishing_ends_what_goes_on(stage: Stage) -> None:
@@ -189,7 +203,7 @@ def test_unpublishing_ends_what_goes_on(stage: Stage) -> None:
     streams = [stream_socket(lab.lan) for _ in range(2)]
     with streams[0], streams[1], datagram_socket(lab.lan) as datagrams:
         for client in (*streams, datagrams):
-            client.settimeout(5)
+            client.settimeout(PATIENCE)
             client.connect((lab.host_address, HOST_PORT))
             client.send(b"one")
         assert datagrams.recv(100).endswith(b"one")
@@ -222,24 +236,24 @@ def test_it_lasts(stage: Stage, lab: Lab) -> None:
         servers.both(again.namespace, ("0.0.0.0", PORT))
         assert is_open(lab, HOST_PORT)
         lab.host.sh("nft flush ruleset")
-        assert not is_open(lab, HOST_PORT)
+        assert is_closed(lab, HOST_PORT)
         assert "published" in loopnet(lab, "plan", status=1).stdout
         loopnet(lab, "sync")
         assert is_open(lab, HOST_PORT)
         lab.host.sh("nft flush map ip loopnet published-anywhere")
-        assert not is_open(lab, HOST_PORT)
+        assert is_closed(lab, HOST_PORT)
         loopnet(lab, "plan", status=1)
         loopnet(lab, "sync")
         assert is_open(lab, HOST_PORT)
     lab.stop(stage.first)
-    assert not is_open(lab, HOST_PORT)
+    assert is_closed(lab, HOST_PORT)
     assert "dnat ip to" not in lab.rules()
     lab.host.sh(f"ip link delete {again.tap}; ip link delete {stage.neighbour.tap}")
     lab.start(stage.first)
     anew = lab.guest(stage.first, guest.mac, name=guest.name)
     with Servers() as servers:
         servers.both(anew.namespace, ("0.0.0.0", PORT))
-        eventually(lambda: is_open(lab, HOST_PORT), 5.0)  # its first answer by ARP may come late
+        eventually(lambda: is_open(lab, HOST_PORT, patience=2))  # its first answer by ARP may come late
     assert json.loads(loopnet(lab, "list", "--json").stdout)[0]["published"] == [
         {
             "protocol": "tcp",
@@ -288,7 +302,7 @@ def test_connections_end_with_the_last_network(lab: Lab, verb: str) -> None:
         datagram_socket(lab.lan, ("198.51.100.77", 0)) as asked,
     ):
         for one in (inside, asks, asked):
-            one.settimeout(5)
+            one.settimeout(PATIENCE)
         asks.sendto(b"in", (lab.host_address, HOST_PORT))
         _, client = inside.recvfrom(100)
         inside.sendto(b"answer", client)
@@ -330,7 +344,7 @@ def test_a_release_unpublishes(stage: Stage, lab: Lab) -> None:
     anew = lab.guest(stage.first, guest.mac, name=guest.name)
     with Servers() as servers:
         servers.tcp(anew.namespace, ("0.0.0.0", PORT))
-        assert not is_open(lab, HOST_PORT)
+        assert is_closed(lab, HOST_PORT)
     assert loopnet(lab, "plan").stdout == "nothing to do\n"
 
 
@@ -349,10 +363,10 @@ def test_beside_a_firewall_that_drops(stage: Stage, tool: str) -> None:
         loopnet(lab, "publish", guest.name, f"{HOST_PORT}:{PORT}")
         assert is_open(lab, HOST_PORT)
         ask_tcp(lab.host, (lab.host_address, HOST_PORT))
-        assert not is_open(lab, HOST_PORT + 1)
+        assert is_closed(lab, HOST_PORT + 1)
         assert loopnet(lab, "plan").stdout == "nothing to do\n"
         loopnet(lab, "unpublish", guest.name, str(HOST_PORT))
-        assert not is_open(lab, HOST_PORT)
+        assert is_closed(lab, HOST_PORT)
         assert rules_of(lab.host.sh(f"{tool}-save -t filter")) == rules_of(without)
     finally:
         lab.host.sh(f"{tool} -P FORWARD ACCEPT; {tool} -P INPUT ACCEPT; {tool} -F INPUT")
@@ -371,7 +385,7 @@ def test_the_doctor_names_a_table_that_drops(stage: Stage) -> None:
     rule = 'iifname "uplink0" ct state new drop'
     lab.host.run(["nft", "-f", "-"], input=f"table inet mine {{ chain f {{ {chain} {rule}; }}; }}")
     try:
-        assert not is_open(lab, HOST_PORT)
+        assert is_closed(lab, HOST_PORT)
         (found,) = obstacles(lab)
         assert (found["id"], found["what"]) == ("firewall", f"another firewall, inet mine f: {rule}")
         assert found["consequence"] == "cut off: the LAN doesn't reach published ports"
@@ -379,7 +393,7 @@ def test_the_doctor_names_a_table_that_drops(stage: Stage) -> None:
         assert line in found["command"]
         lab.host.sh(found["command"].partition("recreated: ")[2])
         assert is_open(lab, HOST_PORT)
-        assert not is_open(lab, HOST_PORT + 1)
+        assert is_closed(lab, HOST_PORT + 1)
         assert obstacles(lab) == []
     finally:
         lab.host.sh("nft delete table inet mine")

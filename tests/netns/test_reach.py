@@ -12,7 +12,7 @@ from tests.sandbox import Namespace
 
 from .others import CLIENT, GATEWAY, RULES, other_network
 from .test_publish import HOST_PORT, OTHER_PORT, PORT, Stage, lab, loopnet, stage
-from .wire import Capture, Servers, ask_tcp, ask_udp, refusal_time, stream_socket
+from .wire import Capture, Servers, ask_tcp, ask_udp, check_refusal, stream_socket
 
 __all__ = ["lab", "stage"]
 
@@ -42,7 +42,7 @@ def test_from_networks_that_others_masquerade(published: Stage, whose: str) -> N
         assert seen_by_guest(lab.lan, lab.host_address) == {published.lan_source}
         for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
             loopnet(lab, "publish", published.guest.name, f"9:9/{'tcp' if kind == 1 else 'udp'}")
-            refusal_time(client, kind, (lab.host_address, 9))
+            check_refusal(client, kind, (lab.host_address, 9))
         assert loopnet(lab, "plan").stdout == "nothing to do\n"
 
 
@@ -69,7 +69,7 @@ def test_from_the_host_by_localhost(published: Stage) -> None:
     assert seen_by_guest(lab.host, "127.0.0.1") == {guest.gateway}
     for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
         loopnet(lab, "publish", guest.name, f"9:9/{'tcp' if kind == 1 else 'udp'}")
-        refusal_time(lab.host, kind, ("127.0.0.1", 9))
+        check_refusal(lab.host, kind, ("127.0.0.1", 9))
     # The rest of 127/8 is nobody's: 127.0.0.53 is systemd-resolved, for one.
     for address in ("127.0.0.53", "127.200.0.1"):
         with pytest.raises(ConnectionRefusedError):
@@ -115,15 +115,15 @@ def test_ranges(stage: Stage) -> None:
         for client in (lab.lan, lab.host):
             for port in (8001, 8002):
                 ask_tcp(client, (lab.host_address, port))
-            refusal_time(client, socket.SOCK_STREAM, (lab.host_address, 8000))
-        refusal_time(lab.lan, socket.SOCK_STREAM, (lab.host_address, 8003))
+            check_refusal(client, socket.SOCK_STREAM, (lab.host_address, 8000))
+        check_refusal(lab.lan, socket.SOCK_STREAM, (lab.host_address, 8003))
     assert loopnet(lab, "plan").stdout == "nothing to do\n"
     said = loopnet(lab, "publish", stage.neighbour.name, f"8002:{PORT}", status=2).stderr
     assert "8000-8002:79-81/tcp of vm" in said
     file = lab.path(f"/var/lib/libvirt-loopnet/{guest.network.model.name}.reservations")
     assert file.read_text().startswith("# libvirt-loopnet reservations, version 3\n")
     loopnet(lab, "unpublish", guest.name, "8000-8002")
-    refusal_time(lab.lan, socket.SOCK_STREAM, (lab.host_address, 8001))
+    check_refusal(lab.lan, socket.SOCK_STREAM, (lab.host_address, 8001))
     loopnet(lab, "unpublish", guest.name, "--all")
     assert file.read_text().startswith("# libvirt-loopnet reservations, version 1\n")
 
@@ -143,13 +143,13 @@ def test_from_a_prefix_only(stage: Stage) -> None:
     loopnet(lab, "unpublish", guest.name, f"{HOST_PORT}:{PORT}")
     loopnet(lab, "publish", guest.name, f"{HOST_PORT}:{PORT}")
     with stream_socket(lab.lan) as stream:
-        stream.settimeout(1)
         stream.connect(there)
         loopnet(lab, "unpublish", guest.name, str(HOST_PORT))
         only = str(stage.second.model.loop_prefix)
         loopnet(lab, "publish", guest.name, f"{HOST_PORT}:{PORT}", "--from", only)
         assert only in loopnet(lab, "list").stdout
         stream.send(b"late")
+        stream.settimeout(1)
         with pytest.raises(socket.timeout):
             stream.recv(100)
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # nothing is repeated

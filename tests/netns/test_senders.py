@@ -14,7 +14,7 @@ from tests.sandbox import INTERNET
 from . import frames
 from .arena import STRANGE_MAC
 from .lab import Lab, LabGuest, eventually, nic_mac
-from .wire import Capture, Servers, ask_tcp, ask_udp, datagram_socket
+from .wire import PATIENCE, Capture, Servers, ask_tcp, ask_udp, datagram_socket
 
 PORT = 7000
 FREE_NUMBER = 77
@@ -60,15 +60,20 @@ def announce(guest: LabGuest, number: int = FREE_NUMBER) -> None:
 def peer(guest: LabGuest, server: tuple[str, int], source: str) -> str:
     """Who the server says the guest is, when it calls from ``source``."""
     with datagram_socket(guest.namespace, (source, 0)) as client:
-        client.settimeout(2)
+        client.settimeout(PATIENCE)
         client.sendto(b"?", server)
         return client.recv(200).decode().split()[0].rpartition(":")[0]
 
 
-def answers(lab: Lab, address: str) -> str:
+def answers(lab: Lab, address: str, patience: float = PATIENCE) -> str:
     """Who answers the host at this address: the MAC address; '' for nobody."""
-    ping = lab.host.run(["ping", "-n", "-c1", "-W0.5", address], check=False)
+    ping = lab.host.run(["ping", "-n", "-c1", f"-W{patience}", address], check=False)
     return lab.neighbours(lab.host).get(address, "?") if ping.returncode == 0 else ""
+
+
+def silent(lab: Lab, address: str) -> bool:
+    """Nobody does."""
+    return not answers(lab, address, 0.5)
 
 
 def agrees(lab: Lab) -> None:
@@ -106,7 +111,7 @@ def test_no_free_address_where_each_has_its_own(lab: Lab) -> None:
     one, two = lab.guest(network), lab.guest(network)
     by_hand = take(one)
     assert answers(lab, one.loop) == one.mac
-    assert answers(lab, by_hand.loop) == ""
+    assert silent(lab, by_hand.loop)
     announce(one)
     assert two.namespace.run(["ping", "-n", "-c1", "-W0.5", by_hand.address], check=False).returncode == 1
     agrees(lab)
@@ -128,9 +133,9 @@ def test_an_address_moves_by_arp(lab: Lab) -> None:
             leave(shared._replace(namespace=holder.namespace))
             take(other)
             announce(other)
-            eventually(lambda mac=other.mac: lab.neighbours(lab.host)[shared.loop] == mac, 0.3)  # type: ignore[misc]
-            assert ask_tcp(lab.host, (shared.loop, PORT), timeout=0.5)
-            assert ask_tcp(three.namespace, (shared.address, PORT), timeout=0.5)
+            eventually(lambda mac=other.mac: lab.neighbours(lab.host)[shared.loop] == mac)  # type: ignore[misc]
+            assert ask_tcp(lab.host, (shared.loop, PORT))
+            assert ask_tcp(three.namespace, (shared.address, PORT))
 
 
 def test_a_reservation_wins_at_once(lab: Lab) -> None:
@@ -154,11 +159,11 @@ def test_a_reservation_wins_at_once(lab: Lab) -> None:
     loopnet(lab, "reserve", STRANGE_MAC, squatted.loop)
     announce(one)
     assert lab.neighbours(lab.host).get(squatted.loop) != one.mac
-    assert answers(lab, squatted.loop) == ""
+    assert silent(lab, squatted.loop)
     agrees(lab)
     loopnet(lab, "release", STRANGE_MAC)
     # the kernel asks again a second after it was told nothing
-    assert any(answers(lab, squatted.loop) == one.mac for _ in range(5))
+    eventually(lambda: answers(lab, squatted.loop, 1) == one.mac)
     agrees(lab)
 
 
@@ -191,7 +196,7 @@ def test_two_nics_of_one_guest(lab: Lab, addresses: str) -> None:
             f"ip link set eth1 up; ip route replace default via {one.gateway}"
         )
         announce_by(one, "eth1")
-        eventually(lambda: answers(lab, one.loop) == one.mac)
+        eventually(lambda: answers(lab, one.loop, 1) == one.mac)
         assert ask_tcp(lab.host, (one.loop, PORT))
         assert ask_tcp(one.namespace, (one.gateway, PORT))[1] == one.transit
     # Unplugged, it takes along what was its own alone.

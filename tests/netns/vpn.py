@@ -11,7 +11,7 @@ from tests.sandbox import Namespace
 
 from . import killswitches as switches
 from .lab import Lab, eventually
-from .wire import Capture, Flood
+from .wire import Capture, Flood, Repeating
 
 CONFIG = "/etc/libvirt-loopnet.conf"
 ROUNDS = 50
@@ -44,32 +44,27 @@ class VpnHost:
         return self.lab.host.run(["loopnet", "sync"]).stdout
 
 
-class Leaks:
+class Leaks(Repeating):
     """Counts the frames of guests on a wire by what they are: ``kind_of`` tells it, '' of others'."""
 
     def __init__(self, namespace: Namespace, device: str, kind_of: Callable[[bytes], str]) -> None:
+        super().__init__()
         self.seen: dict[str, int] = {}
         self._kind_of = kind_of
         self._capture = Capture(namespace, device)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> Leaks:
-        self._thread.start()
-        return self
 
     def __exit__(self, *_: object) -> None:
         time.sleep(0.2)
-        self._stop.set()
-        self._thread.join(10)
-        self._capture.__exit__()
+        super().__exit__()
 
-    def _watch(self) -> None:
-        while not self._stop.is_set():
-            frame = self._capture.next(0.05)
-            kind = self._kind_of(frame) if frame else ""
-            if kind:
-                self.seen[kind] = self.seen.get(kind, 0) + 1
+    def _once(self) -> None:
+        frame = self._capture.next(0.05)
+        kind = self._kind_of(frame) if frame else ""
+        if kind:
+            self.seen[kind] = self.seen.get(kind, 0) + 1
+
+    def _end(self) -> None:
+        self._capture.__exit__()
 
 
 @contextmanager

@@ -8,20 +8,21 @@ with Sandbox() as sandbox:
     sandbox.host.run(["curl", f"http://{address}/"])
 """
 
+from .cache import BuildError
 from .guest import Guest, GuestError
 from .holder import CommandError
-from .image import GuestImage, ImageError, guest_image
+from .image import GuestImage, guest_image
 from .namespaces import Namespace
 from .sandbox import CHECKOUT, INTERNET, Sandbox
 
 __all__ = [
     "CHECKOUT",
     "INTERNET",
+    "BuildError",
     "CommandError",
     "Guest",
     "GuestError",
     "GuestImage",
-    "ImageError",
     "Namespace",
     "Sandbox",
     "guest_image",

@@ -7,8 +7,7 @@ import select
 import socket
 import struct
 import threading
-from types import TracebackType
-from typing import Iterator, NamedTuple, Optional, Set, Type
+from typing import Iterator, NamedTuple, Set
 
 from .namespaces import Namespace
 
@@ -52,12 +51,7 @@ class Capture:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join(10)
         statistics = self._socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8)

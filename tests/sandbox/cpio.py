@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from types import TracebackType
-from typing import BinaryIO, Optional, Set, Type
+from typing import BinaryIO, Set
 
 
 class CpioWriter:
@@ -23,12 +22,7 @@ class CpioWriter:
     def __enter__(self) -> CpioWriter:
         return self
 
-    def __exit__(
-        self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
             self._entry("TRAILER!!!", 0, b"")
 

@@ -12,8 +12,8 @@ import uuid as uuids
 from pathlib import Path
 from typing import TYPE_CHECKING, List, Optional, Sequence
 
-from .domain import derived_mac, domain_xml, interface_xml
-from .image import CLOUD, Kernel
+from .domain import SMALL_GUEST, derived_mac, domain_xml, interface_xml
+from .image import CLOUD, GuestImage, Kernel, guest_image
 
 if TYPE_CHECKING:
     from .sandbox import Sandbox
@@ -46,6 +46,8 @@ class Guest:
         memory_mib: int = 128,
         devices: str = "",
         kernel: Kernel = CLOUD,
+        image: Optional[GuestImage] = None,
+        vcpus: int = 1,
         settings: Sequence[str] = (),
         base: str = "",
     ) -> None:
@@ -54,10 +56,11 @@ class Guest:
         self.networks = list(networks)
         self.macs = list(macs) if macs else [derived_mac(name, nic) for nic in range(len(networks))]
         self._sandbox = sandbox
-        self._cmdline = cmdline
+        self._cmdline = cmdline if image else f"{SMALL_GUEST} {cmdline}".rstrip()
         self._memory_mib = memory_mib
         self._devices = devices
-        self._kernel = kernel
+        self._image = image or guest_image(kernel)
+        self._vcpus = vcpus
         self._settings = settings
         self._base = base or f"/run/sandbox/guests/{name}"
         self._console_offset = 0
@@ -69,7 +72,7 @@ class Guest:
         return domain_xml(
             self.name, self.uuid, self.macs, self.networks, base=self._base,
             cmdline=self._cmdline, memory_mib=self._memory_mib, devices=self._devices,
-            kernel=self._kernel, settings=self._settings,
+            image=self._image, vcpus=self._vcpus, settings=self._settings,
         )  # fmt: skip
 
     def define(self) -> None:

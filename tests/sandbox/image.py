@@ -7,21 +7,19 @@ modules and the files in `rootfs/`.
 
 from __future__ import annotations
 
-import fcntl
 import gzip
 import hashlib
 import lzma
-import os
 import re
-import shutil
 import stat
-import subprocess
+import struct
 import tempfile
-from contextlib import contextmanager, suppress
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, List, NamedTuple, Sequence, Tuple
+from typing import List, NamedTuple, Sequence, Tuple
 
+from .cache import BuildError, built_once, cache_directory, check_room, command, command_bytes, reason
 from .cpio import CpioWriter
 
 ROOTFS = Path(__file__).with_name("rootfs")
@@ -32,10 +30,8 @@ LIBRARIES = (
     "libnss_files.so.2", "libnss_dns.so.2", "ld-linux-x86-64.so.2",
 )  # fmt: skip
 """Perl's, and what a busybox of before glibc 2.34 needs to look up names."""
-DOWNLOAD_SECONDS = 300.0
 NEEDED_MIB = 500
 """What must be free to make an image: a generic kernel, packed and unpacked."""
-PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Kernel(NamedTuple):
@@ -54,10 +50,8 @@ GENERIC = Kernel(
 """Knows the NICs that QEMU has besides virtio."""
 COMPRESSED = {".ko": "none", ".xz": "xz", ".gz": "gzip", ".zst": "zstd"}
 """How the last suffix of a module's file says it is compressed: Debian 13 has .ko.xz, Ubuntu .ko.zst."""
-
-
-class ImageError(Exception):
-    """The guest image could not be built; the message says what failed and how."""
+MAGIC = {b"\xfd7zXZ\0": "xz", b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\x02\x21\x4c\x18": "lz4"}
+"""How what is in a vmlinuz begins."""
 
 
 @dataclass(frozen=True)
@@ -65,70 +59,34 @@ class GuestImage:
     """What a guest boots: paths of the kernel and of the initramfs."""
 
     kernel: Path
+    """For QEMU alone: not packed, as to unpack it takes an emulated processor a third of a second."""
+    vmlinuz: Path
+    """As it is in the package, for firmware and boot loaders."""
     initramfs: Path
 
 
-def cache_directory() -> Path:
-    """The directory that keeps images and packages: libvirt-loopnet in the user's cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "libvirt-loopnet"
-
-
 def guest_image(kernel: Kernel = CLOUD) -> GuestImage:
-    """The guest image; built when the cache has none made by this recipe (some 10 seconds).
+    """The guest image; made when the cache has none by this recipe (some 10 seconds).
 
-    Processes that ask at the same time wait for the first one.
-    Raises ImageError, in one line, when packages cannot be had or kept.
+    Raises BuildError, in one line, when packages cannot be had or kept.
     """
     cache = cache_directory()
-    directory = cache / f"guest-{_recipe_digest(kernel)}"
-    image = GuestImage(directory / "vmlinuz", directory / "initramfs")
-    if directory.is_dir():
-        return image
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with locked(cache / "lock"):
-            if not directory.is_dir():
-                with tempfile.TemporaryDirectory(prefix="build-", dir=cache) as name:
-                    build = Path(name)
-                    result = build / "result"
-                    result.mkdir()
-                    _build(kernel, cache / "packages", build / "unpacked", result)
-                    result.rename(directory)
-    except (ImageError, OSError) as error:
+        made = built_once("guest", _recipe(kernel), lambda directory: _build(kernel, directory))
+    except (BuildError, OSError) as error:
         check_room(cache, NEEDED_MIB)
-        raise ImageError(f"no guest image in {cache}: {reason(str(error))}") from error
-    return image
-
-
-def check_room(directory: Path, needed: int) -> None:
-    """A full disk makes apt say anything but that. Raises ImageError with less than ``needed`` MiB."""
-    with suppress(OSError):  # there is no such place, which is told by others
-        free = shutil.disk_usage(directory).free >> 20
-        if free < needed:
-            raise ImageError(
-                f"no space left in {directory}: {free} MiB are free, {needed} are needed; "
-                "make room, or name another place: XDG_CACHE_HOME=DIRECTORY make …"
-            )
-
-
-def reason(printed: str) -> str:
-    """The line that says why, of all that a program, and those that it runs, have printed."""
-    for pattern in (r"No space left on device|enough free space", r"^(?:E|Err|dpkg|fatal): .*", r"."):
-        found = [line.strip() for line in printed.splitlines() if re.search(pattern, line)]
-        if found:
-            return found[0]
-    return "it failed, and did not say why"
+        raise BuildError(f"no guest image in {cache}: {reason(str(error))}") from error
+    return GuestImage(made / "kernel", made / "vmlinuz", made / "initramfs")
 
 
 def unpack_kernel(target: Path, kernel: Kernel = CLOUD) -> None:
     """Unpacks the packages that the guest image's kernel and its modules are from."""
-    for package in _download(kernel, cache_directory() / "packages"):
+    for package in _download(kernel):
         if package.name.startswith("linux-"):
             command(["dpkg-deb", "--extract", str(package), str(target)])
 
 
-def _recipe_digest(kernel: Kernel) -> str:
+def _recipe(kernel: Kernel) -> str:
     """Changes whenever anything does that decides what an image contains."""
     digest = hashlib.sha256(repr(kernel).encode())
     code = (Path(__file__), Path(__file__).with_name("cpio.py"))
@@ -136,32 +94,31 @@ def _recipe_digest(kernel: Kernel) -> str:
     for path in sources:
         digest.update(f"{path.name} {stat.S_IMODE(path.stat().st_mode)}\0".encode())
         digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
+    return digest.hexdigest()
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _build(kernel: Kernel, packages: Path, unpacked: Path, result: Path) -> None:
-    for package in _download(kernel, packages):
+def _build(kernel: Kernel, directory: Path) -> Path:
+    unpacked, result = directory / "unpacked", directory / "result"
+    result.mkdir()
+    for package in _download(kernel):
         command(["dpkg-deb", "--extract", str(package), str(unpacked)])
-    shutil.copyfile(kernel_file(unpacked), result / "vmlinuz")
+    vmlinuz = kernel_file(unpacked).read_bytes()
+    (result / "vmlinuz").write_bytes(vmlinuz)
+    (result / "kernel").write_bytes(unpack_vmlinuz(vmlinuz))
     with (result / "initramfs").open("wb") as file, CpioWriter(file) as archive:
         _write_initramfs(archive, unpacked, kernel)
+    return result
 
 
-def _download(kernel: Kernel, directory: Path) -> List[Path]:
+def _download(kernel: Kernel) -> List[Path]:
     """The packages as files; they stay in the cache with a list of them, so a new recipe needs no network."""
+    directory = cache_directory() / "packages"
     directory.mkdir(exist_ok=True)
     listed = directory / f"{kernel.packages[0]}.list"
     if not (listed.is_file() and all((directory / name).is_file() for name in listed.read_text().split())):
         try:
             _download_now(kernel, directory, listed)
-        except ImageError:
+        except BuildError:
             # Old package lists name files that the mirror no longer has.
             command(["apt-get", "update", "-q"])
             _download_now(kernel, directory, listed)
@@ -188,7 +145,7 @@ def _kernel_packages(kernel: Kernel) -> List[str]:
         if found:
             apart = re.findall(r"Depends: (linux-(?:base|binary|modules)-[0-9]\S+)", _depends(found.group(1)))
             return [found.group(1), *apart]
-    raise ImageError(
+    raise BuildError(
         f"apt knows none of {', '.join(kernel.packages)}; run apt-get update, on Debian or one of its relatives"
     )
 
@@ -197,7 +154,7 @@ def _depends(package: str) -> str:
     """What apt says that ``package`` depends on; nothing if it does not know it."""
     try:
         return command(["apt-cache", "depends", "--important", package])
-    except ImageError as error:
+    except BuildError as error:
         if "No packages found" in str(error):
             return ""
         raise
@@ -245,7 +202,27 @@ def kernel_file(unpacked: Path) -> Path:
         found = list(unpacked.glob(pattern))
         if len(found) == 1:
             return found[0]
-    raise ImageError("the kernel's packages have none, or several")
+    raise BuildError("the kernel's packages have none, or several")
+
+
+def unpack_vmlinuz(vmlinuz: bytes) -> bytes:
+    """The kernel in it, an ELF file that QEMU starts (PVH); ``vmlinuz`` itself if it has none, or no way to unpack it.
+
+    Where that is: Documentation/arch/x86/boot.rst of Linux.
+    """
+    if vmlinuz[0x202:0x206] != b"HdrS":
+        return vmlinuz
+    sectors, (offset, length) = vmlinuz[0x1F1], struct.unpack_from("<II", vmlinuz, 0x248)
+    begin = (sectors + 1) * 512 + offset
+    payload = vmlinuz[begin : begin + length]
+    kind = next((kind for magic, kind in MAGIC.items() if payload.startswith(magic)), "none")
+    try:
+        # After all but gzip's follows the size, in four bytes.
+        kernel = decompressed(kind, payload if kind == "gzip" else payload[:-4])
+    except (BuildError, OSError, EOFError, lzma.LZMAError, zlib.error):
+        return vmlinuz
+    starts = (struct.pack("<III", 4, size, 18) + b"Xen\0" for size in (4, 8))  # PHYS32_ENTRY of xen/elfnote.h
+    return kernel if kernel.startswith(b"\x7fELF") and any(start in kernel for start in starts) else vmlinuz
 
 
 def module_directory(unpacked: Path) -> Path:
@@ -254,7 +231,7 @@ def module_directory(unpacked: Path) -> Path:
         found = sorted((unpacked / place).glob("*/kernel"))
         if found:
             return found[0].parent
-    raise ImageError("the kernel's package has no modules")
+    raise BuildError("the kernel's package has no modules")
 
 
 def modules_in_load_order(unpacked: Path, names: Sequence[str]) -> List[Path]:
@@ -275,7 +252,7 @@ def modules_in_load_order(unpacked: Path, names: Sequence[str]) -> List[Path]:
         if path is None:
             if name.replace("-", "_") in present:
                 return
-            raise ImageError(f"the kernel has no module {name}")
+            raise BuildError(f"the kernel has no module {name}")
         match = re.search(rb"\0depends=([^\0]*)\0", read_module(path))
         for dependency in match.group(1).decode().split(",") if match else []:
             if dependency:
@@ -293,32 +270,16 @@ def _module_name(path: Path) -> str:
 
 
 def read_module(path: Path) -> bytes:
-    """The module itself: busybox' insmod hands it to the kernel as it is. Raises ImageError."""
-    kind = COMPRESSED[path.suffix]
-    data = path.read_bytes()
+    """The module itself: busybox' insmod hands it to the kernel as it is. Raises BuildError."""
+    return decompressed(COMPRESSED[path.suffix], path.read_bytes())
+
+
+def decompressed(kind: str, data: bytes) -> bytes:
+    """What is in ``data``, as packed by a program of that name. Raises BuildError."""
     if kind == "xz":
         return lzma.decompress(data)
     if kind == "gzip":
         return gzip.decompress(data)
-    if kind == "zstd":
-        return _run(["zstd", "-dcq", str(path)], "/")
+    if kind in ("zstd", "lz4"):
+        return command_bytes([kind, "-dcq"], data=data)
     return data
-
-
-def command(argv: Sequence[str], directory: str = "/", *, timeout: float = DOWNLOAD_SECONDS) -> str:
-    """Runs a command; its standard output. Raises ImageError with what it printed."""
-    return _run(argv, directory, timeout).decode(errors="replace")
-
-
-def _run(argv: Sequence[str], directory: str, timeout: float = DOWNLOAD_SECONDS) -> bytes:
-    try:
-        done = subprocess.run(
-            argv, cwd=directory, env={**os.environ, "LC_ALL": "C", "PATH": PATH}, stdin=subprocess.DEVNULL,
-            capture_output=True, timeout=timeout, check=False,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ImageError(f"{argv[0]}: {error}") from error
-    if done.returncode != 0:
-        printed = (done.stdout + done.stderr).decode(errors="replace").strip()
-        raise ImageError(f"{' '.join(argv)}: exit status {done.returncode}\n{printed}")
-    return done.stdout

@@ -8,22 +8,20 @@ test starts it.
 from __future__ import annotations
 
 import functools
-import hashlib
 import re
 import shlex
 import shutil
-import tempfile
 from pathlib import Path
 from typing import List, Sequence, Tuple
 
-from .image import ImageError, cache_directory, command, locked
+from .cache import BuildError, built_once, command
 from .sandbox import Sandbox
 
 
 def provide(sandbox: Sandbox, *names: str) -> None:
     """Let the sandbox have these packages and what they depend on: the files, no service, no user.
 
-    Raises ImageError when they cannot be had.
+    Raises BuildError when they cannot be had.
     """
     wanted = _missing(names)
     if not wanted:
@@ -44,29 +42,24 @@ def _missing(names: Tuple[str, ...]) -> List[str]:
 
 def _unpacked(names: Tuple[str, ...], wanted: Sequence[str]) -> Path:
     """Their usr and etc, in the cache."""
-    cache = cache_directory()
-    digest = hashlib.sha256("\n".join(wanted).encode()).hexdigest()[:12]
-    tree = cache / f"unpacked-{digest}"
-    cache.mkdir(parents=True, exist_ok=True)
-    with locked(cache / "lock"):
-        if not tree.is_dir():
-            with tempfile.TemporaryDirectory(prefix="build-", dir=cache) as directory:
-                build = Path(directory)
-                (build / "archives/partial").mkdir(parents=True)
-                for name in ("usr", "etc"):
-                    (build / "root" / name).mkdir(parents=True)
-                _download(f"-oDir::Cache::archives={build}/archives", *names)
-                for package in sorted((build / "archives").glob("*.deb")):
-                    command(["dpkg-deb", "--extract", str(package), str(build / "root")])
-                _merge(build / "root")
-                (build / "root").rename(tree)
-    return tree
+    return built_once("unpacked", wanted, lambda directory: _unpack(names, directory))
+
+
+def _unpack(names: Tuple[str, ...], directory: Path) -> Path:
+    root = directory / "root"
+    for path in (directory / "archives/partial", root / "usr", root / "etc"):
+        path.mkdir(parents=True)
+    _download(f"-oDir::Cache::archives={directory}/archives", *names)
+    for package in sorted((directory / "archives").glob("*.deb")):
+        command(["dpkg-deb", "--extract", str(package), str(root)])
+    _merge(root)
+    return root
 
 
 def _download(*arguments: str) -> None:
     try:
         _apt("--download-only", *arguments)
-    except ImageError:
+    except BuildError:
         # Old package lists name files that the mirror no longer has.
         command(["apt-get", "update", "-q"])
         _apt("--download-only", *arguments)

@@ -6,8 +6,7 @@ import ipaddress
 import shlex
 import sys
 from pathlib import Path
-from types import TracebackType
-from typing import Dict, List, Optional, Sequence, Type, TypeVar
+from typing import Dict, List, Optional, Sequence, TypeVar
 
 from .guest import Guest
 from .holder import Holder
@@ -107,12 +106,7 @@ class Sandbox:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
+    def __exit__(self, _: object, error: object, *__: object) -> None:
         try:
             if self._holder.pid and isinstance(error, Exception):
                 print(self.logs(), file=sys.stderr)

@@ -272,6 +272,26 @@ def test_a_full_disk_is_one_line() -> None:
     assert (done.returncode, done.stderr) == (4, b"loopnet: no space left on device\n")
 
 
+@pytest.mark.parametrize(
+    ("command", "status", "says"),
+    [
+        ("list --help >&-", 0, b""),
+        ("nosuch >&- 2>&-", 2, b""),
+        ("rewrite <&-", 2, b"loopnet: no XML was given; "),
+        ("rewrite <&- >&- 2>&-", 2, b""),
+    ],
+)
+def test_streams_that_are_closed(command: str, status: int, says: bytes) -> None:
+    """Nothing is said there, and it is no fault of ours."""
+    script = f'{PYTHON} -I -c "$1" {command}'
+    done = subprocess.run(
+        ["bash", "-c", script, "sh", CODE.format("")], capture_output=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (status, b"")
+    assert done.stderr.startswith(says)
+    assert done.stderr.count(b"\n") == int(bool(says))
+
+
 @pytest.mark.skipif(not ROOT, reason="becomes another user")
 @pytest.mark.parametrize(
     "arguments",

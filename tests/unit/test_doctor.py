@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
 
@@ -49,6 +49,11 @@ def test_a_sound_host() -> None:
         (Facts(selinux_hooks=False), "selinux-hooks", "libvirt-loopnet-selinux"),
         (Facts(networks=(network(1),), ip_forward=False), "ip-forward", "sysctl"),
         (Facts(networks=(SIX,), ipv6_off=True), "ipv6-off", "disable_ipv6=0"),
+        (
+            Facts(networks=(SIX,), ipv6_off=True, ipv6_built_in=False),
+            "ipv6-off",
+            "boot without ipv6.disable=1",
+        ),
         (Facts(networks=(SIX,), ipv6_learned=("eth0",)), "ipv6-router", "net.ipv6.conf.eth0.accept_ra=2"),
         (Facts(lo_managers=("NetworkManager",)), "lo-managed", "keep"),
         (Facts(networkd_bridges=(("virbr1", "/etc/x.network"),)), "bridge-managed", "/etc/x.network"),
@@ -129,7 +134,7 @@ def test_guests_are_kept_in_like_the_host() -> None:
     assert (past.id, past.level) == ("firewall-around", WARNING)
     assert """iifname { "virbr1" } oifname != "wg0" oifname != "virbr1" drop'""" in past.command
     port = Publication("tcp", ANY_ADDRESS, 80, 80)
-    published = Facts(networks=(network(1),), foreign=tunnel, published=(("vm1", port),))
+    published = Facts(networks=(network(1),), foreign=tunnel, published=(("vm1", port, False),))
     assert only(published).id == "firewall-published"
 
 
@@ -143,6 +148,9 @@ def test_the_worst_comes_first_and_notes_are_no_failure() -> None:
 
 HOST = IPv4Address("192.0.2.7")
 ANYWHERE, HERE = Publication("tcp", ANY_ADDRESS, 8080, 80), Publication("tcp", HOST, 8080, 80)
+FOR_FOUR = ANYWHERE._replace(clients=IPv4Network("192.0.2.0/24"))
+FOR_SIX = ANYWHERE._replace(clients=IPv6Network("2001:db8:1::/64"))
+ALL6, HOST6 = IPv6Address("::"), IPv6Address("2001:db8::7")
 
 
 @pytest.mark.parametrize(
@@ -156,12 +164,24 @@ ANYWHERE, HERE = Publication("tcp", ANY_ADDRESS, 8080, 80), Publication("tcp", H
         (ANYWHERE, Listener("udp", ANY_ADDRESS, 8080), False),
         (ANYWHERE, Listener("tcp", ANY_ADDRESS, 80), False),
         (ANYWHERE, Listener("tcp", IPv4Address("127.0.0.1"), 8080), False),
+        (ANYWHERE, Listener("tcp", IPv4Address("247.1.0.1"), 8080), False),
+        (ANYWHERE, Listener("tcp", ALL6, 8080), True),
+        (ANYWHERE, Listener("tcp", HOST6, 8080), True),
+        (ANYWHERE, Listener("tcp", IPv6Address("::1"), 8080), False),
+        (ANYWHERE, Listener("tcp", IPv6Address("fe80::1"), 8080), False),
+        (HERE, Listener("tcp", ALL6, 8080), False),
+        (FOR_FOUR, Listener("tcp", ANY_ADDRESS, 8080), True),
+        (FOR_FOUR, Listener("tcp", HOST6, 8080), False),
+        (FOR_SIX, Listener("tcp", ANY_ADDRESS, 8080), False),
+        (FOR_SIX, Listener("tcp", HOST, 8080), False),
+        (FOR_SIX, Listener("tcp", ALL6, 8080), True),
+        (FOR_SIX, Listener("tcp", HOST6, 8080), True),
     ],
 )
 def test_a_published_port_that_a_program_has(
     publication: Publication, listener: Listener, in_the_way: bool
 ) -> None:
-    facts = Facts(listeners=(listener,), addresses=(("eth0", HOST),), published=(("vm1", publication),))
+    facts = Facts(listeners=(listener,), addresses=(("eth0", HOST),), published=(("vm1", publication, True),))
     if not in_the_way:
         assert findings(facts) == []
         return
@@ -170,6 +190,16 @@ def test_a_published_port_that_a_program_has(
     assert found.command == f"loopnet unpublish vm1 {publication}"
 
 
+def test_only_what_is_published_takes_a_port_away() -> None:
+    ours = network(1)._replace(ipv6=IPv6Network("fd00:0:0:1::/64"))
+    inside: list[IPv4Address | IPv6Address] = [ours.guest_address(ours.gateway), *ours.ipv6_own]
+    listeners = tuple(Listener("tcp", each, 8080) for each in inside)
+    published = (("vm1", ANYWHERE, True),)
+    assert findings(Facts(networks=(ours,), listeners=listeners, published=published)) == []
+    six = (Listener("tcp", HOST6, 8080),)
+    assert findings(Facts(listeners=six, published=(("vm1", ANYWHERE, False),))) == []
+
+
 def test_a_published_address_that_the_host_lacks() -> None:
-    facts = Facts(addresses=(("eth0", HOST + 1),), published=(("vm1", HERE), ("vm1", ANYWHERE)))
+    facts = Facts(addresses=(("eth0", HOST + 1),), published=(("vm1", HERE, True), ("vm1", ANYWHERE, True)))
     assert only(facts)[:2] == ("published-address", NOTE)

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libvirt_loopnet.errors import HostError
-from libvirt_loopnet.firewalls.obstacles import drops, packets
+from libvirt_loopnet.firewalls.needs_ipv4 import packets
+from libvirt_loopnet.firewalls.obstacles import drops
 from libvirt_loopnet.firewalls.openings import FIREWALLD, Firewalld, Firewalls, Order, orders, script
 from libvirt_loopnet.firewalls.walk import Packet, Rules
 from libvirt_loopnet.model import MAPPED, NATIVE, Network

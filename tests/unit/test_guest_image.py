@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import lzma
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 from typing import Callable, Dict
@@ -12,11 +13,16 @@ from typing import Callable, Dict
 import pytest
 
 from tests.sandbox import image
-from tests.sandbox.image import CLOUD, ImageError, kernel_file, modules_in_load_order, read_module
+from tests.sandbox.cache import BuildError
+from tests.sandbox.image import CLOUD, kernel_file, modules_in_load_order, read_module, unpack_vmlinuz
+
+
+def packed(data: bytes, *program: str) -> bytes:
+    return subprocess.run(program, input=data, capture_output=True, check=True, timeout=10).stdout
 
 
 def zstd(data: bytes) -> bytes:
-    return subprocess.run(["zstd", "-q"], input=data, capture_output=True, check=True, timeout=10).stdout
+    return packed(data, "zstd", "-q")
 
 
 KINDS: Dict[str, Callable[[bytes], bytes]] = {
@@ -61,17 +67,46 @@ def test_what_is_built_in_needs_no_module(tmp_path: Path) -> None:
 
 
 def test_a_module_that_is_nowhere(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="has no module e1000"):
+    with pytest.raises(BuildError, match="has no module e1000"):
         modules_in_load_order(tree(tmp_path, "lib/modules", ".ko", {"a": ""}), ("e1000",))
 
 
 @pytest.mark.parametrize("place", ["boot/vmlinuz-6.1.0-1-amd64", "usr/lib/modules/7.2.13-amd64/vmlinuz"])
 def test_the_kernel_itself(tmp_path: Path, place: str) -> None:
-    with pytest.raises(ImageError, match="have none"):
+    with pytest.raises(BuildError, match="have none"):
         kernel_file(tmp_path)
     (tmp_path / place).parent.mkdir(parents=True)
     (tmp_path / place).write_text("")
     assert kernel_file(tmp_path) == tmp_path / place
+
+
+PVH = b"\x7fELF" + bytes(100) + struct.pack("<III4sQ", 4, 8, 18, b"Xen", 0x1000) + bytes(100)
+
+
+def vmlinuz(payload: bytes) -> bytes:
+    """As x86's boot protocol has it: three sectors of set-up, then the kernel's own unpacker, then what it unpacks."""
+    setup = bytearray(3 * 512)
+    setup[0x1F1] = 2
+    setup[0x202:0x206] = b"HdrS"
+    setup[0x248:0x250] = struct.pack("<II", 16, len(payload))
+    return bytes(setup) + b"unpacker".ljust(16) + payload + b"rest"
+
+
+@pytest.mark.parametrize("program", ["xz", "gzip", "zstd", "lz4"])
+def test_what_qemu_starts_is_not_packed(program: str) -> None:
+    if not shutil.which(program):
+        pytest.skip(f"needs {program}")
+    old_format = ["-l"] if program == "lz4" else []
+    size = b"" if program == "gzip" else struct.pack("<I", len(PVH))
+    assert unpack_vmlinuz(vmlinuz(packed(PVH, program, "-qc", *old_format) + size)) == PVH
+    other = vmlinuz(packed(b"\x7fELF of Xen's own kind", program, "-qc", *old_format) + size)
+    assert unpack_vmlinuz(other) == other
+
+
+@pytest.mark.parametrize("payload", [b"", b"of no kind", b"\xfd7zXZ\0 it is not", b"\x1f\x8b it is not"])
+def test_a_kernel_that_can_not_be_unpacked_stays_packed(payload: bytes) -> None:
+    assert unpack_vmlinuz(vmlinuz(payload)) == vmlinuz(payload)
+    assert unpack_vmlinuz(payload) == payload
 
 
 DEBIAN = {
@@ -108,11 +143,11 @@ def test_packages_of_the_kernel(
 ) -> None:
     def apt(argv: list[str], directory: str = "/") -> str:
         if argv[-1] not in known:
-            raise ImageError(f"{argv[-1]}: exit status 100\nE: No packages found")
+            raise BuildError(f"{argv[-1]}: exit status 100\nE: No packages found")
         return known[argv[-1]]
 
     monkeypatch.setattr(image, "command", apt)
     assert image._kernel_packages(CLOUD) == packages
     known = {}
-    with pytest.raises(ImageError, match="apt-get update"):
+    with pytest.raises(BuildError, match="apt-get update"):
         image._kernel_packages(CLOUD)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address
-from pathlib import Path
-
-import pytest
 
 from libvirt_loopnet.daemon.connection import DomainInfo
 from libvirt_loopnet.guests.interfaces import (
@@ -16,9 +13,9 @@ from libvirt_loopnet.guests.interfaces import (
     on_network,
     spare_name,
 )
-from libvirt_loopnet.host.kernel.neighbours import neighbours
+from libvirt_loopnet.host.kernel.neighbours import neighbours, neighbours6
 from libvirt_loopnet.model import Reservation
-from libvirt_loopnet.plugging.plugs import Plug, addresses, claims, plugs
+from libvirt_loopnet.networks.conversion.claims import Nic, claims, nics_on, used_addresses
 
 SPARE = spare_name("12345678-5a5c-4d7a-9a53-3f5f6f1f5c11")
 LIVE = b"""<domain type='kvm' id='1'>
@@ -82,27 +79,27 @@ def test_plugs_of_running_and_other_guests() -> None:
     left = LIVE.replace(b"<source bridge='virbr0'/>", b"<source bridge='loopnet-1234567'/>")
     running = DomainInfo("vm", "u", defined, left)
     asleep = DomainInfo("other", "v", defined, b"")
-    assert [(p.guest, p.live, p.interface.mac[-2:]) for p in plugs([running], "default", SPARE)] == [
+    assert [(p.guest, p.live, p.interface.mac[-2:]) for p in nics_on([running], "default", SPARE)] == [
         ("vm", True, "0a"),
         ("vm", True, "0b"),  # on the spare bridge
     ]
-    assert len(plugs([asleep], "default", SPARE)) == 1
-    assert plugs([DomainInfo("vm", "u", LIVE, LIVE)], "absent", SPARE) == []
+    assert len(nics_on([asleep], "default", SPARE)) == 1
+    assert nics_on([DomainInfo("vm", "u", LIVE, LIVE)], "absent", SPARE) == []
 
 
 A, B, C = (IPv4Address(f"10.0.0.{n}") for n in (1, 2, 3))
 
 
 def test_addresses() -> None:
-    assert addresses([("x", A)], []) == {"x": A}
-    assert addresses([], [("x", B)]) == {"x": B}
-    assert addresses([("x", A)], [("x", B), ("x", A)]) == {"x": A}
-    assert addresses([("x", A)], [("x", B)]) == {"x": B}  # an old lease
-    assert addresses([("x", A), ("x", B)], [("x", B), ("y", C)]) == {"x": B, "y": C}
+    assert used_addresses([("x", A)], []) == {"x": A}
+    assert used_addresses([], [("x", B)]) == {"x": B}
+    assert used_addresses([("x", A)], [("x", B), ("x", A)]) == {"x": A}
+    assert used_addresses([("x", A)], [("x", B)]) == {"x": B}  # an old lease
+    assert used_addresses([("x", A), ("x", B)], [("x", B), ("y", C)]) == {"x": B, "y": C}
 
 
-def plug(name: str, mac: str) -> Plug:
-    return Plug(name, f"uuid-{name}", True, Interface(mac, "network", "default", "virbr0", b""))
+def plug(name: str, mac: str) -> Nic:
+    return Nic(name, f"uuid-{name}", True, Interface(mac, "network", "default", "virbr0", b""))
 
 
 def test_claims() -> None:
@@ -125,19 +122,7 @@ def test_claims() -> None:
     assert found[1].uuid == ""
 
 
-def test_neighbours(tmp_path: Path) -> None:
-    arp = tmp_path / "arp"
-    arp.write_text(
-        "IP address       HW type     Flags       HW address            Mask     Device\n"
-        "192.168.122.50   0x1         0x2         52:54:00:EA:97:99     *        virbr0\n"
-        "192.168.122.51   0x1         0x0         00:00:00:00:00:00     *        virbr0\n"
-        "10.0.0.1         0x1         0x6         52:54:00:00:00:01     *        eth0\n"
-        "garbage\n"
-    )
-    assert neighbours("virbr0", str(arp)) == [("52:54:00:ea:97:99", IPv4Address("192.168.122.50"))]
-    assert neighbours("virbr0", str(tmp_path / "absent")) == []
-
-
-@pytest.mark.skipif(not Path("/proc/net/arp").exists(), reason="no /proc/net/arp")
-def test_real_neighbours() -> None:
-    neighbours("lo")
+def test_neighbours_may_be_asked_by_anybody() -> None:
+    """tests/netns/test_neighbours.py has some."""
+    for family in (neighbours, neighbours6):
+        assert family("lo") == family("absent") == []

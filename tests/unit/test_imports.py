@@ -62,6 +62,15 @@ def test_hooks_import_nothing_heavy() -> None:
     assert modules & HEAVY == set()
 
 
+def test_commands_import_no_compression() -> None:
+    """Which argparse would: by way of shutil, for the width of a terminal."""
+    modules = imported_by(
+        "import sys; sys.argv = ['loopnet', 'reserve', '--nonsense']; from libvirt_loopnet import cli; cli.main()"
+    )
+    assert "libvirt_loopnet.commands.reserve" in modules
+    assert modules & {"bz2", "lzma", "shutil"} == set()
+
+
 def test_a_guest_that_moves_finds_lxml() -> None:
     """A hook's Python starts without site-packages; what doesn't move goes without lxml."""
     domain = (

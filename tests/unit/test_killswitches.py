@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libvirt_loopnet.firewalls import opened_tables
+from libvirt_loopnet.firewalls.needs_ipv4 import outs
 from libvirt_loopnet.firewalls.obstacles import around
 from libvirt_loopnet.firewalls.opened_tables import Table
 from libvirt_loopnet.firewalls.openings import NFT_TABLE, Firewalls, orders, script
@@ -431,14 +432,14 @@ def test_who_goes_round_it() -> None:
     """A kill switch about what the host sends, and none about what it forwards."""
     switch, forward = Rules(ONLY_WG0), chain("forward", "forward", "drop")
     saved = "*filter\n:OUTPUT ACCEPT [0:0]\n:FORWARD {} [0:0]\nCOMMIT\n"
-    assert around([switch], [ONE], "eth0", WG0) == "eth0"
-    assert around([switch], [ONE], "wg0", WG0) == ""
-    assert around([switch], [ONE], "", WG0) == ""
-    assert around([switch], [ONE._replace(internet="none")], "eth0", WG0) == ""
-    assert around([Rules([*ONLY_WG0, forward])], [ONE], "eth0", WG0) == ""
+    assert around([switch], outs([ONE], "eth0"), "eth0", WG0) == "eth0"
+    assert around([switch], outs([ONE], "wg0"), "wg0", WG0) == ""
+    assert around([switch], outs([ONE], ""), "", WG0) == ""
+    assert around([switch], outs([ONE._replace(internet="none")], "eth0"), "eth0", WG0) == ""
+    assert around([Rules([*ONLY_WG0, forward])], outs([ONE], "eth0"), "eth0", WG0) == ""
     for policy, device in (("DROP", ""), ("ACCEPT", "eth0")):
-        assert around([switch, of_iptables(saved.format(policy))], [ONE], "eth0", WG0) == device
-    assert around([switch], [ONE], "eth0", EVERYWHERE) == ""
+        assert around([switch, of_iptables(saved.format(policy))], outs([ONE], "eth0"), "eth0", WG0) == device
+    assert around([switch], outs([ONE], "eth0"), "eth0", EVERYWHERE) == ""
 
 
 def test_a_firewall_that_lets_the_host_out_everywhere() -> None:

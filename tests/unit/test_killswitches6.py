@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from libvirt_loopnet.firewalls import opened_tables
-from libvirt_loopnet.firewalls.obstacles import Foreign, drops
+from libvirt_loopnet.firewalls import needs_ipv6, opened_tables
+from libvirt_loopnet.firewalls.obstacles import Foreign, around, drops
 from libvirt_loopnet.firewalls.opened_tables import Table
 from libvirt_loopnet.firewalls.openings import Firewalls, orders
-from libvirt_loopnet.firewalls.packets6 import around6, packets6
 from libvirt_loopnet.firewalls.walk import Rules
 from libvirt_loopnet.firewalls.ways import EVERYWHERE, Ways, of_iptables, ways
 from libvirt_loopnet.model import NAT, NONE, ROUTE
@@ -74,12 +73,12 @@ def test_ip6tables() -> None:
     rules = of_iptables(saved, six=True)
     assert ways([rules], six=True)._replace(by=()) == WG0
     assert ways([rules]) == EVERYWHERE
-    assert around6([rules], [SIX], "eth0", WG0) == "eth0"
-    assert around6([rules], [SIX], "wg0", WG0) == ""
-    assert around6([rules], [ONE], "eth0", WG0) == ""  # no IPv6 that leaves
-    assert around6([rules], [SIX._replace(internet=NONE)], "eth0", WG0) == ""
+    assert around([rules], needs_ipv6.outs([SIX], "eth0"), "eth0", WG0) == "eth0"
+    assert around([rules], needs_ipv6.outs([SIX], "wg0"), "wg0", WG0) == ""
+    assert around([rules], needs_ipv6.outs([ONE], "eth0"), "eth0", WG0) == ""  # no IPv6 that leaves
+    assert around([rules], needs_ipv6.outs([SIX._replace(internet=NONE)], "eth0"), "eth0", WG0) == ""
     shut = of_iptables(saved.replace("FORWARD ACCEPT", "FORWARD DROP"), six=True)
-    assert around6([shut], [SIX], "eth0", WG0) == ""
+    assert around([shut], needs_ipv6.outs([SIX], "eth0"), "eth0", WG0) == ""
 
 
 def told(ruleset: tuple[Any, ...], networks: Any, ways6: Ways = WG0, bridged: bool = False) -> str:
@@ -129,6 +128,26 @@ def test_what_a_table_is_told_beside_ipv4() -> None:
     assert "{ fd00:0:0:1::/64, fe80::/10, :: }" in told(TABLE, [SIX], bridged=True)
 
 
+def test_before_conntrack_nothing_is_an_answer() -> None:
+    """There a rule for answers does nothing, be it theirs or ours; and there is no mark and no status."""
+    early = chain("early", "prerouting", "drop")
+    answers = rule("early", 1, match({"ct": {"key": "state"}}, "established"), ACCEPT)
+    marked = rule("early", 1, match({"ct": {"key": "mark"}}, 7, "!="), ACCEPT)
+    needed = needs_ipv6.packets([SIX], "eth0", False, (), WG0)
+    for before, priority in ((False, -150), (True, -300)):
+        early["chain"]["prio"] = priority
+        found = drops(Rules((early, answers)), needed)
+        assert ("tcp" in {packet.protocol for drop in found for packet in drop.packets}) == before
+        assert bool(drops(Rules((early, marked)), needed)) == before
+    assert "established" not in told((early, answers), [SIX])
+    opened = (early, rule("early", 1, match(meta("l4proto"), "tcp", "!="), ACCEPT))
+    assert "loopnet-6-" not in told(opened, [SIX])
+    (obstacle,) = (drop.obstacle("policy drop") for drop in drops(Rules(opened), needed))
+    assert (obstacle.breaks, obstacle.mend) == (("the host doesn't reach guests by IPv6",), ())
+    (finding,) = findings(Facts(foreign=Foreign((obstacle,)), open_firewalls=("inet t",)))[:1]
+    assert "priority above -200" in finding.command
+
+
 def test_once_is_enough_and_all_goes_again() -> None:
     """Both of one family's and the other's stand before the same policy."""
     plain = (chain("output", "output", "drop"), chain("forward", "forward", "drop"))
@@ -147,7 +166,7 @@ def test_neighbour_discovery_is_found_dropped() -> None:
         "echo-request", "nd-neighbor-solicit", "nd-neighbor-advert", "nd-router-solicit", "nd-router-advert",
     ]  # fmt: skip
     accepted = [match(meta("l4proto"), {"set": ["tcp", "udp"]}), ACCEPT]
-    needed = packets6([SIX], "", False)
+    needed = needs_ipv6.packets([SIX], "", False)
     for kind in ["", *kinds[:-1]]:
         rest = {"set": [each for each in kinds if each != kind]}
         ruleset = [

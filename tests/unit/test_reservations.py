@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import random
 import signal
@@ -352,6 +353,7 @@ def test_a_holder_whose_program_takes_its_time_is_waited_for(
     with ExitStack() as holder:
         holder.enter_context(store.locked())
         began, now = 100.0, [100.0]
+        told: list[tuple[float, str]] = []
 
         def sleep(seconds: float) -> None:
             now[0] += seconds
@@ -360,8 +362,24 @@ def test_a_holder_whose_program_takes_its_time_is_waited_for(
 
         monkeypatch.setattr("libvirt_loopnet.files.time.monotonic", lambda: now[0])
         monkeypatch.setattr("libvirt_loopnet.files.time.sleep", sleep)
+        monkeypatch.setattr("libvirt_loopnet.files.warn", lambda line: told.append((now[0], line)))
         with Store(store.directory).locked():
             assert now[0] > began + process.TIMEOUT
+    ((when, line),) = told  # so that who looks why virsh hangs finds it soon, and once
+    assert when < began + 5
+    assert line.startswith(f"waiting for {store.directory}/lock, which process {os.getpid()} has locked; see")
+
+
+def test_a_holder_that_did_not_sign_is_not_mistaken_for_the_last_that_did(store: Store) -> None:
+    with store.locked():
+        pass
+    lock = Path(store.directory, "lock")
+    lock.write_text("999999999\n")  # ended long ago
+    with lock.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(StateError) as caught, Store(store.directory).locked(timeout=0):
+            pass
+    assert f"locked by another process for 0 seconds; see which: fuser -v {lock}" in str(caught.value)
 
 
 def test_locked_inside_locked(store: Store) -> None:

@@ -15,6 +15,7 @@ from tests import schema
 NIC = {
     "guest": "vm1", "dns_name": "vm1.loopnet", "name": "vm1", "network": "loopnet", "mac": "52:54:00:00:00:01",
     "loop_address": "127.1.0.2", "guest_address": "10.127.1.2", "ipv6_address": "fd12::2", "tap": None, "state": "up",
+    "link": None,
     "also": ["127.1.0.20"], "shared": [], "seen": ["127.1.0.77"], "dropped": ["192.0.2.1"],
     "published": [{"protocol": "tcp", "host_address": None, "host_port": 8080, "guest_port": 80,
           "ports": 1, "from": None}],
@@ -36,7 +37,7 @@ def test_what_is_right() -> None:
     "wrong",
     [
         {"state": "down"}, {"loop_address": "127.1.0.256"}, {"mac": "52:54"}, {"tap": ""}, {"name": None},
-        {"guest": ""}, {"ipv6_address": "10.0.0.1"}, {"dns_name": ""},
+        {"guest": ""}, {"link": "up"}, {"ipv6_address": "10.0.0.1"}, {"dns_name": ""},
         {"network": ""}, {"more": 1}, {"published": [{}]}, {"published": None},
     ],
 )  # fmt: skip
@@ -57,6 +58,7 @@ def test_the_keys_are_those_of_the_code() -> None:
         *list_command.COLUMNS,
         "name",
         "ipv6_address",
+        "link",
         "also",
         "shared",
         "seen",

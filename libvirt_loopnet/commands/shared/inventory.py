@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from itertools import groupby
+from shlex import quote
 from typing import NamedTuple
 
 from ...addresses.behind import is_behind
@@ -18,7 +19,7 @@ from ...addresses.seen import Seen, judge
 from ...addresses.store import Store
 from ...daemon import runstate
 from ...daemon.definitions import DIRECTORY, guest_names
-from ...daemon.domains import LiveNic, live_nics
+from ...daemon.domains import LiveNic, live_nics, nics_with_link_down
 from ...errors import HostError, InputError, PrivilegeError
 from ...guests.interfaces import is_of, spare_name
 from ...host import admitted, linux
@@ -29,10 +30,14 @@ from ...model import Network, Options, Port, Reservation
 from ...networks.parsing import NAMESPACE, parse_network
 from ...planning.state import desire
 from ...plugging import bridge_ports
+from ...plugging.replug import called, virsh
 from ...reports.dropped import Dropped, explain
 
 DEFINITIONS = "/etc/libvirt/qemu/networks"
 """Where libvirt keeps the definitions of networks (virNetworkObjLoadAllConfigs); qemu's or not."""
+
+PLACES = ((runstate.RUN, "--live"), (DEFINITIONS, "--config"))
+"""Where a network's XML is, and how virsh net-update is told to change it there."""
 
 FEW = 5
 """So many addresses of one NIC are told at once, of those that it has not been given: it may have made up thousands."""
@@ -49,7 +54,8 @@ class Networks(NamedTuple):
     """Defined, but not active."""
     ports: tuple[Port, ...]
     nics: tuple[LiveNic, ...] = ()
-    """Of running guests, all that may be plugged into the active ones and are not seen to be at first sight."""
+    """Of running guests, all that may belong to ours and are not seen at first sight to be plugged into active ones,
+    and all whose link is down."""
     guests: tuple[tuple[str, str], ...] = ()
     """(UUID, libvirt's name) of those it has definitions of."""
 
@@ -75,6 +81,8 @@ class Entry(NamedTuple):
     """Loop addresses that it was seen to use, and that nobody has reserved."""
     dropped: tuple[IPv4Address, ...] = ()
     """What it sends from and is not let in, as it calls that itself; root alone is told."""
+    down: LiveNic | None = None
+    """The NIC, if libvirt has its link down."""
 
     @property
     def loop_address(self) -> IPv4Address | None:
@@ -129,7 +137,7 @@ def networks_of_files(
         active=tuple(active),
         inactive=tuple(inactive),
         ports=tuple(port for each in ports.values() for port in each),
-        nics=tuple(live_nics(bridge_ports.suspects(expected))),
+        nics=(*live_nics(bridge_ports.suspects(expected)), *nics_with_link_down()),
         guests=tuple(guest_names(guests).items()),
     )
 
@@ -186,6 +194,7 @@ def entries(found: Networks, store: Store) -> list[Entry]:
     owners = {port.owner_uuid: port.owner for port in found.ports if port.owner_uuid}
     guests = {**dict(found.guests), **owners}
     seen = {network.name: _seen(network, kept[network.name]) for network in found.active}
+    down = {nic.interface.tap: nic for nic in found.nics if nic.interface.link_down}
     none = Seen()
 
     def is_up(tap: str, mac: str, bridge: str) -> bool:
@@ -204,7 +213,7 @@ def entries(found: Networks, store: Store) -> list[Entry]:
             state = UP if is_here and is_up(tap, reservation.mac, network.bridge) else RESERVED
         used, dropped = seen.get(name, {}).get(reservation.mac, none)
         guest = guests.get(reservation.uuid, "")
-        return Entry(name, reservation, network, port, tap, state, guest, used, dropped)
+        return Entry(name, reservation, network, port, tap, state, guest, used, dropped, down.get(tap))
 
     return [entry(name, reservation) for name in names for reservation in kept[name]]
 
@@ -234,16 +243,38 @@ def most_dropped(listed: Sequence[Entry]) -> Iterator[Dropped]:
         yield from told
 
 
+def stranded(found: Networks, listed: Iterable[Entry]) -> Iterator[tuple[str, str]]:
+    """(what is said of a guest that runs while its network does not, the command that helps)."""
+    active = {network.name for network in found.active}
+    for entry in listed:
+        name = entry.network_name
+        if entry.state == OFF and name not in active:
+            start = f"virsh net-start {quote(name)}; loopnet sync"
+            start = start if entry.network else f"define it again, as: loopnet define {quote(name)}"
+            who = entry.guest or entry.reservation.mac
+            yield f"guest {who} ({entry.reservation.mac}) runs, and its network {name} does not", start
+
+
+def down(listed: Iterable[Entry]) -> Iterator[tuple[str, str]]:
+    """(what is said of a NIC whose link libvirt has down, the command that brings it up)."""
+    for entry in listed:
+        if entry.down:
+            nic = entry.down
+            what = f"libvirt has the link of {called(nic)} down, on network {entry.network_name}"
+            yield what, f"{virsh(nic.driver)} domif-setlink {quote(nic.guest)} {nic.interface.mac} up"
+
+
 def _taps(found: Networks, kept: dict[str, tuple[Reservation, ...]]) -> dict[tuple[str, str], str]:
     """(network, MAC) -> device on the host, on the bridge or wherever it is."""
     taps = linux.Linux().taps(network.bridge for network in found.active)
     state = desire(found.active, kept, found.ports, taps, Options())
     bound = {(binding.network, binding.mac): binding.tap for binding in state.bindings}
+    spare = {network.name: spare_name(network.uuid) for network in found.known}
     told = {
-        (network.name, nic.interface.mac): nic.interface.tap
-        for network in found.active
+        (name, nic.interface.mac): nic.interface.tap
+        for name in {*kept, *spare}  # be it active or not: its guests run all the same
         for nic in found.nics
-        if is_of(nic.interface, network.name, spare_name(network.uuid))
+        if is_of(nic.interface, name, spare.get(name, ""))
     }
     return {**told, **bound}
 
@@ -254,8 +285,12 @@ def find(everything: Sequence[Entry], who: str) -> list[Entry]:
     The name is the domain's in libvirt or its DNS label. A second NIC's own name (vm1-7) stands
     for that NIC alone, its guest's name for all.
     """
+    return _unqualified(everything, who) or _qualified(everything, who)
+
+
+def _unqualified(everything: Sequence[Entry], who: str) -> list[Entry]:
     found = [entry for entry in everything if entry.reservation.mac == who.lower()]
-    return found or _named(everything, who) or _qualified(everything, who)
+    return found or _named(everything, who)
 
 
 def _named(everything: Sequence[Entry], name: str) -> list[Entry]:
@@ -289,5 +324,5 @@ def _qualified(everything: Sequence[Entry], name: str) -> list[Entry]:
         network = inside[0].network
         suffixes = {f".{network_name}", f".{network.domain}" if network else ""} - {""}
         guests = {name[: -len(suffix)] for suffix in suffixes if name.endswith(suffix)}
-        found += [entry for guest in sorted(guests) for entry in _named(inside, guest)]
+        found += [entry for guest in sorted(guests) for entry in _unqualified(inside, guest)]
     return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network
 
-from .nfnetlink import ACK, REQUEST, attribute, attributes, dump, message, transact
+from .netlink import ACK, NETFILTER, REQUEST, attribute, attributes, dump, message, nfgenmsg, transact
 
 _FAMILIES = {4: 2, 6: 10}
 """NFPROTO_IPV4, NFPROTO_IPV6"""
@@ -27,12 +27,12 @@ def forget(prefix: IPv4Network | IPv6Network) -> int:
 
     Their address translation goes with them: what still arrives for one is delivered by its own addresses.
     """
-    family = _FAMILIES[prefix.version]
-    entries = (dict(attributes(each)) for each in dump(_GET, family))
+    head = nfgenmsg(_FAMILIES[prefix.version])
+    entries = (dict(attributes(each[len(head) :])) for each in dump(NETFILTER, _GET, head))
     found = [entry for entry in entries if _concerns(entry, prefix)]
     for start in range(0, len(found), _BATCH):
         batch = found[start : start + _BATCH]
-        transact(b"".join(_deletion(family, entry) for entry in batch), len(batch), absent=True)
+        transact(b"".join(_deletion(head, entry) for entry in batch), len(batch), absent=True)
     return len(found)
 
 
@@ -48,8 +48,8 @@ def _addresses(entry: dict[int, bytes]) -> Iterator[int]:
             yield int.from_bytes(value, "big")
 
 
-def _deletion(family: int, entry: dict[int, bytes]) -> bytes:
+def _deletion(head: bytes, entry: dict[int, bytes]) -> bytes:
     """By what tells it from any other, one that has taken its place meanwhile among them (CTA_ID)."""
     kept = [(_NESTED | _ORIGINAL, entry[_ORIGINAL])]
     kept += [(kind, entry[kind]) for kind in (_ID, _ZONE) if kind in entry]
-    return message(_DELETE, REQUEST | ACK, family, b"".join(attribute(*each) for each in kept))
+    return message(_DELETE, REQUEST | ACK, head, b"".join(attribute(*each) for each in kept))

@@ -1,49 +1,55 @@
-"""Which addresses the host has seen in use on a bridge: how guests with static addresses are known."""
+"""Which addresses the host has seen in use on a bridge: how guests with static addresses are known.
+
+Not by libvirt's virDomainInterfaceAddresses with source ARP: libvirt 9.0's fails on kernel 6.18 ("wrong nlmsg len").
+"""
 
 from __future__ import annotations
 
+import _socket  # see netlink.py
+import struct
 from ipaddress import IPv4Address, IPv6Address
 
-from ... import process
 from ...errors import HostError
+from .netlink import ROUTE, attribute, attributes, dump
 
-ARP = "/proc/net/arp"
-COMPLETE = 0x2
-"""ATF_COM in linux/if_arp.h."""
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_GET = 30
+"""RTM_GETNEIGH in linux/rtnetlink.h, whose answers are RTM_NEWNEIGH."""
+_HEAD = struct.Struct("=BBHiHBB")
+"""struct ndmsg in linux/neighbour.h: family, padding, index of the device, state, flags, type."""
+_ADDRESS, _MAC, _DEVICE = 1, 2, 8
+"""NDA_DST, NDA_LLADDR, NDA_IFINDEX."""
+_REACHABLE, _KNOWN = 0x02, 0x02 | 0x04 | 0x08 | 0x10 | 0x80
+"""NUD_REACHABLE; it, NUD_STALE, NUD_DELAY, NUD_PROBE and NUD_PERMANENT: those that have a MAC address."""
 
 
-def neighbours(bridge: str, path: str = ARP) -> list[tuple[str, IPv4Address]]:
-    """(MAC, address) of the IPv4 neighbours on ``bridge``; empty where there is no such file.
-
-    Not libvirt's virDomainInterfaceAddresses with source ARP: libvirt 9.0's fails on kernel 6.18
-    ("wrong nlmsg len").
-    """
-    try:
-        with open(path, encoding="ascii") as file:
-            rows = [line.split() for line in file][1:]
-    except OSError:
-        return []
-    return [
-        (mac.lower(), IPv4Address(address))
-        for address, _kind, flags, mac, _mask, device in (row for row in rows if len(row) == 6)
-        if device == bridge and int(flags, 16) & COMPLETE
-    ]
+def neighbours(bridge: str) -> list[tuple[str, IPv4Address]]:
+    """(MAC, address) of the IPv4 neighbours on ``bridge``, those first that have answered of late; empty where there
+    is no such bridge."""
+    return [(mac, IPv4Address(address)) for mac, address in _neighbours(bridge, _socket.AF_INET)]
 
 
 def neighbours6(bridge: str) -> list[tuple[str, IPv6Address]]:
-    """(MAC, address) of the IPv6 neighbours on ``bridge``, fe80 not counted: those first that have answered of late.
-
-    By iproute2, as /proc has no such file; empty where it can't be asked.
-    """
-    try:
-        result = process.run(["ip", "-6", "-oneline", "neighbour", "show", "dev", bridge])
-    except HostError:
-        return []
-    rows = [line.split() for line in result.stdout.decode(errors="replace").splitlines()]
-    known = [(row, row.index("lladdr") + 1) for row in rows if "lladdr" in row[:-1] and row[-1] != _FAILED]
-    known.sort(key=lambda each: each[0][-1] != _REACHABLE)
-    found = [(row[at].lower(), IPv6Address(row[0])) for row, at in known]
+    """The same of IPv6, fe80 not counted."""
+    found = [(mac, IPv6Address(address)) for mac, address in _neighbours(bridge, _socket.AF_INET6)]
     return [(mac, address) for mac, address in found if not address.is_link_local]
 
 
-_REACHABLE, _FAILED = "REACHABLE", "FAILED"  # nud_state_n2a() in iproute2
+def _neighbours(bridge: str, family: int) -> Iterable[tuple[str, bytes]]:
+    try:
+        index = _socket.if_nametoindex(bridge)
+        head, wanted = _HEAD.pack(family, 0, 0, 0, 0, 0, 0), attribute(_DEVICE, struct.pack("=I", index))
+        answers = [*dump(ROUTE, _GET, head, wanted)]
+    except (HostError, OSError):
+        return []
+    recent: list[tuple[str, bytes]] = []
+    others: list[tuple[str, bytes]] = []
+    for answer in answers:
+        of, _, _, device, state, _, _ = _HEAD.unpack_from(answer)
+        if (of, device) == (family, index) and state & _KNOWN:
+            entry = dict(attributes(answer[_HEAD.size :]))
+            (recent if state & _REACHABLE else others).append((entry[_MAC].hex(":"), entry[_ADDRESS]))
+    return recent + others

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .nfnetlink import attribute, attributes, dump
+from .netlink import NETFILTER, attribute, attributes, dump, nfgenmsg
 
 BRIDGE = 7
 """NFPROTO_BRIDGE"""
@@ -15,11 +15,12 @@ _TABLE, _SET, _ELEMENTS, _ELEMENT, _KEY, _VALUE = 1, 2, 3, 1, 1, 1
 
 def elements(family: int, table: str, name: str) -> list[bytes]:
     """The keys of the set ``name``; none if there is no such set. Raises HostError."""
+    head = nfgenmsg(family)
     wanted = attribute(_TABLE, _text(table)) + attribute(_SET, _text(name))
     return [
         value
-        for answer in dump(_GETSETELEM, family, wanted)
-        for listed in _inside(answer, _ELEMENTS)
+        for answer in dump(NETFILTER, _GETSETELEM, head, wanted)
+        for listed in _inside(answer[len(head) :], _ELEMENTS)
         for element in _inside(listed, _ELEMENT)
         for key in _inside(element, _KEY)
         for value in _inside(key, _VALUE)

@@ -9,10 +9,10 @@ from ...addresses.store import Store
 from ...daemon.connection import Connection, NetworkInfo
 from ...errors import NotFoundError
 from ...model import Network, Reservation
-from ...plugging.plugs import Plug
 from ...plugging.replug import Plugs
 from ...xml.tree import parse
 from ..elements import bridge_of, describe, network_element, own_element
+from .claims import Nic
 from .originals import Originals
 
 
@@ -69,17 +69,17 @@ def find(connection: Connection, name: str) -> NetworkInfo | None:
         return None
 
 
-def running(connection: Connection, info: NetworkInfo, known: Iterable[Plug]) -> tuple[str, ...]:
+def running(connection: Connection, info: NetworkInfo, known: Iterable[Nic]) -> tuple[str, ...]:
     """Names of the running guests on the network, those of other drivers (LXC) included."""
-    names = {plug.guest for plug in known if plug.live}
+    names = {nic.guest for nic in known if nic.live}
     if info.active:
         names |= {port.owner for port in connection.ports(info.name)}
     return tuple(sorted(names))
 
 
-def strangers(guests: Iterable[str], known: Iterable[Plug]) -> tuple[str, ...]:
+def strangers(guests: Iterable[str], known: Iterable[Nic]) -> tuple[str, ...]:
     """A warning for each running guest that this connection can't plug in again."""
-    reachable = {plug.guest for plug in known if plug.live}
+    reachable = {nic.guest for nic in known if nic.live}
     return tuple(
         f"guest {name} is not this libvirt driver's (LXC?): after a restart of the network it must be "
         "restarted too"

@@ -18,7 +18,6 @@ from ...guests.interfaces import spare_name
 from ...host.kernel.neighbours import neighbours
 from ...ipv6 import Choice
 from ...model import Reservation
-from ...plugging.plugs import Claim, Plug, addresses, claims, plugs
 from ...xml.schema import check_schema
 from ...xml.tree import parse
 from ..elements import ipv4_elements, network_element, place, prefixes_of
@@ -26,6 +25,7 @@ from ..parsing import definition_of, missing_options
 from ..refusals import check_rewritable
 from ..rewrite import Rewritten, rewrite_network
 from .change import Change, Tools, bridge_name, ours, running, strangers
+from .claims import Claim, Nic, claims, nics_on, used_addresses
 from .originals import Original
 from .restart import plug_in, restart_network
 from .revert import revert_network
@@ -77,7 +77,7 @@ def convert_network(
 
 def _planned(tools: Tools, name: str, wanted: Wanted) -> tuple[Change, NetworkInfo, list[Claim]]:
     info = _convertible(tools.connection, name)
-    known = plugs(tools.connection.domains(), name, spare_name(info.uuid))
+    known = nics_on(tools.connection.domains(), name, spare_name(info.uuid))
     used = _used(tools.connection, info)
     rewritten = _rewritten(tools, info, wanted, used)
     check_schema(
@@ -116,7 +116,7 @@ def _used(connection: Connection, info: NetworkInfo) -> dict[str, int]:
     if not info.active or not ipv4_elements(root):
         return {}
     prefixes = prefixes_of(root, ours(info.live_xml))
-    uses = addresses(connection.leases(info.name), neighbours(bridge_name(info.live_xml)))
+    uses = used_addresses(connection.leases(info.name), neighbours(bridge_name(info.live_xml)))
     found = ((mac, place(str(address), prefixes)) for mac, address in uses.items())
     return {mac: number for mac, number in found if number is not None}
 
@@ -136,16 +136,16 @@ def _rewritten(tools: Tools, info: NetworkInfo, wanted: Wanted, used: Mapping[st
     )
 
 
-def _unknown(info: NetworkInfo, known: Sequence[Plug], claimed: Sequence[Claim]) -> list[str]:
+def _unknown(info: NetworkInfo, known: Sequence[Nic], claimed: Sequence[Claim]) -> list[str]:
     """Running guests whose address was not seen: they will get one that may not be theirs."""
     if not info.active or ours(info.live_xml):
         return []
     seen = {claim.mac for claim in claimed}
     return [
-        f"guest {plug.guest}: no address of {plug.interface.mac} is known; if it was set by hand, ping it "
-        f"and convert again, or: loopnet reserve {plug.guest} ADDRESS"
-        for plug in known
-        if plug.live and plug.interface.mac not in seen
+        f"guest {nic.guest}: no address of {nic.interface.mac} is known; if it was set by hand, ping it "
+        f"and convert again, or: loopnet reserve {nic.guest} ADDRESS"
+        for nic in known
+        if nic.live and nic.interface.mac not in seen
     ]
 
 

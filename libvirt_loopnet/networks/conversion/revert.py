@@ -5,8 +5,8 @@ from __future__ import annotations
 from ...daemon.connection import NetworkInfo
 from ...errors import ConflictError, NotFoundError
 from ...guests.interfaces import spare_name
-from ...plugging.plugs import plugs
 from .change import Change, Tools, find, ours, running, strangers
+from .claims import nics_on
 from .originals import Original
 from .restart import plug_in, restart_network
 
@@ -41,7 +41,7 @@ def _planned(tools: Tools, name: str) -> tuple[Change, NetworkInfo, Original]:
 
 
 def _change(tools: Tools, info: NetworkInfo, original: Original) -> Change:
-    known = plugs(tools.connection.domains(), info.name, spare_name(info.uuid))
+    known = nics_on(tools.connection.domains(), info.name, spare_name(info.uuid))
     guests = running(tools.connection, info, known)
     return Change(
         name=info.name,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from tests.netns.lab import FAR, Lab, LabGuest, LabNetwork
-from tests.netns.wire import LeakWatch, Servers
+from tests.netns.wire import PATIENCE, LeakWatch, Servers
 from tests.sandbox import Namespace
 from tests.sandbox.packages import provide
 
@@ -101,5 +101,5 @@ def open_field(name: str) -> Iterator[Field]:
 def raw_socket(namespace: Namespace, protocol: int) -> socket.socket:
     """Sends payloads of packets, receives whole packets, of an IP protocol."""
     made = namespace.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, protocol))
-    made.settimeout(2)
+    made.settimeout(PATIENCE)
     return made

@@ -86,7 +86,7 @@ def helper(field: Field) -> Iterator[None]:
 
 def fetch(begins: Namespace, address: str, *options: str) -> str:
     """The file by curl's FTP; if there was none, what client and server said to each other."""
-    argv = ["curl", "-sSv", "--max-time", "5", *options, f"ftp://{address}/hello"]
+    argv = ["curl", "-sSv", "--max-time", "20", *options, f"ftp://{address}/hello"]
     done = begins.run(argv, check=False)
     return done.stdout if done.returncode == 0 else done.stderr
 

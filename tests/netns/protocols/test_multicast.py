@@ -236,7 +236,7 @@ def avahi(field: Field) -> Iterator[None]:
             daemon.terminate()
 
 
-def local_name(asker: socket.socket, name: str, listener: socket.socket, seconds: float = 5.0) -> str | None:
+def local_name(asker: socket.socket, name: str, listener: socket.socket, seconds: float = 20.0) -> str | None:
     """The address that multicast DNS has for ``name``, asked and answered by these sockets."""
     label = name.encode()
     question = bytes((len(label),)) + label + b"\5local\0" + struct.pack("!HH", 1, 1)

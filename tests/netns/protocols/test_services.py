@@ -14,7 +14,7 @@ import pytest
 
 from tests.netns import frames
 from tests.netns.lab import eventually
-from tests.netns.wire import ask_udp, datagram_socket, stream_socket
+from tests.netns.wire import PATIENCE, ask_udp, datagram_socket, stream_socket
 from tests.sandbox import Namespace
 
 from .field import PORT, Field
@@ -140,7 +140,7 @@ def informed(field: Field) -> dict[int, bytes]:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
         client.bind(("0.0.0.0", 68))
-        client.settimeout(2)
+        client.settimeout(PATIENCE)
         options = frames.dhcp_option(frames.DHCP_TYPE, bytes((DHCP_INFORM,)))
         options += frames.dhcp_option(PARAMETERS, bytes((NTP, DOMAIN_SEARCH, VENDOR)))
         options += frames.dhcp_option(12, b"a-name") + frames.dhcp_option(60, b"MSFT 5.0")
@@ -160,7 +160,8 @@ def test_dhcp_option_that_names_the_server(field: Field) -> bool:
     """As in ntp-server,0.0.0.0: whether the guest can reach a service of the host at what it is told."""
     told = socket.inet_ntoa(informed(field)[NTP])
     assert told == (field.host_number if field.native else field.one.gateway)
+    patience = 0.3 if field.native else PATIENCE
     try:
-        return ask_udp(field.one.namespace, (told, PORT), timeout=0.3)[1] == field.one.transit
+        return ask_udp(field.one.namespace, (told, PORT), timeout=patience)[1] == field.one.transit
     except TimeoutError:
         return False

@@ -7,12 +7,12 @@ import tempfile
 from pathlib import Path
 from typing import Iterator, List, NamedTuple, Sequence
 
+from tests.machines.stacks import SYSTEMS
+from tests.machines.systems import System, make_disk, put
 from tests.sandbox import CHECKOUT
+from tests.sandbox.cache import cache_directory, command
 from tests.sandbox.domain import derived_mac
-from tests.sandbox.image import cache_directory, command
 from tests.sandbox.world import World
-
-from .debian import System, make_disk, put
 
 META_DATA = "instance-id: sandbox\nlocal-hostname: guest\n"
 NETWORK_CONFIG = """\
@@ -73,7 +73,7 @@ def prepared(world: World, system: System, stack: str, name: str, networks: Sequ
         else:
             for piece in pieces(stack, name, networks):
                 put(tree, piece.path, setup(world, piece.kind, *piece.options), piece.mode)
-        make_disk(tree, disk)
+        make_disk(tree, disk, SYSTEMS[stack].disk_size)
         yield disk
 
 

@@ -1,38 +1,30 @@
-"""Disks of Debian systems, made from packages by mmdebstrap and kept in the cache of the guest image.
+"""Debian systems on disks for guests, made from packages by mmdebstrap and kept in the cache.
 
-Every system is plain Debian with one way to configure its network, as its packages set that up, and beside
-it what a test needs: the command channel on the second serial line and a key for ssh.
+Every system is plain Debian as stacks.py says, and beside it what a test needs: the command channel of the small test
+guest on the second serial line, and a key for ssh.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
-import tempfile
-import time
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.machines.bootstrap import bootstrap
+from tests.sandbox.cache import BuildError, built_once, command
 from tests.sandbox.cpio import CpioWriter
 from tests.sandbox.image import (
     ROOTFS,
-    ImageError,
-    cache_directory,
-    command,
     guest_image,
-    locked,
     module_directory,
     modules_in_load_order,
     unpack_kernel,
     write_modules,
 )
 
+from .bootstrap import bootstrap, os_release
 from .stacks import SYSTEMS, Stack
 
-DISK_SIZE = "2G"
-DISK_SECONDS = 900.0
+DISK_SECONDS = 1200.0
 
 COMMON = (
     "systemd-sysv",
@@ -90,68 +82,50 @@ class System(NamedTuple):
 
 
 def system(name: str) -> System:
-    """The system called ``name`` in SYSTEMS; built when the cache has none made by this recipe.
+    """The system called ``name`` in SYSTEMS; made when the cache has none by this recipe, in some two minutes.
 
-    Raises ImageError when packages cannot be had.
+    Raises BuildError when packages cannot be had.
     """
     stack = SYSTEMS[name]
-    cache = cache_directory()
-    digest = hashlib.sha256(Path(__file__).read_bytes() + repr(stack).encode())
-    digest.update(guest_image().kernel.parent.name.encode())
-    name = next(
-        each for each in SYSTEMS if SYSTEMS[each] == stack
-    )  # the same one may be prepared in two ways
-    directory = cache / f"system-{name}-{digest.hexdigest()[:12]}"
-    cache.mkdir(parents=True, exist_ok=True)
-    with locked(cache / "systems.lock"):
-        if not directory.is_dir():
-            _forget_old(cache, name)
-            with tempfile.TemporaryDirectory(prefix="build-", dir=cache) as temporary:
-                result = Path(temporary) / "result"
-                result.mkdir()
-                _build(stack, result)
-                result.rename(directory)
-    os.utime(directory)
-    return System(
-        guest_image().kernel,
-        directory / "initramfs",
-        directory / "tree",
-        directory / "disk",
-        directory / "key",
-    )
+    # The same one may be prepared in two ways.
+    name = next(each for each in SYSTEMS if SYSTEMS[each] == stack)
+    recipe = (Path(__file__).read_text(), stack, guest_image().kernel.parent.name)
+    made = built_once(f"system-{name}", recipe, lambda place: _build(stack, place), forget_unused=True)
+    return System(made / "vmlinuz", made / "initramfs", made / "tree", made / "disk", made / "key")
 
 
-def _forget_old(cache: Path, name: str) -> None:
-    """Takes systems away that older recipes made and that nobody, in another checkout say, has used for a day."""
-    for old in cache.glob(f"system-{name}-*"):
-        if time.time() - old.stat().st_mtime > 24 * 3600:
-            shutil.rmtree(old)
-
-
-def _build(stack: Stack, result: Path) -> None:
+def _build(stack: Stack, directory: Path) -> Path:
+    result = directory / "result"
     tree = result / "tree"
+    result.mkdir()
     _bootstrap(stack, tree)
     command(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "sandbox", "-f", str(result / "key")])
-    unpacked = result / "kernel"
-    unpack_kernel(unpacked)
-    _write_initramfs(result / "initramfs", unpacked, tree)
-    _install_modules(unpacked, tree)
-    shutil.rmtree(unpacked)
+    if stack.own_kernel:
+        for part, pattern in (("vmlinuz", "vmlinuz-*"), ("initramfs", "initrd.img-*")):
+            shutil.copyfile(next((tree / "boot").glob(pattern)), result / part)
+    else:
+        shutil.copyfile(guest_image().vmlinuz, result / "vmlinuz")
+        unpack_kernel(directory / "kernel")
+        _write_initramfs(result / "initramfs", directory / "kernel", tree)
+        _install_modules(directory / "kernel", tree)
     files = {
-        **dict(stack.files),
         "/etc/hostname": "guest\n",
         "/etc/guest.sh": (ROOTFS / "etc/guest.sh").read_text(),
         "/usr/local/sbin/channel": (ROOTFS / "sbin/channel").read_text(),
         "/etc/systemd/system/channel.service": CHANNEL_UNIT,
         "/root/.ssh/authorized_keys": (result / "key.pub").read_text(),
+        **dict(stack.files),
     }
     for path, text in files.items():
         put(tree, path, text)
     (tree / "root/.ssh").chmod(0o700)
     command(["systemctl", f"--root={tree}", "--quiet", "enable", "channel.service", *stack.enable])
     # A login prompt would only share the console with what is logged there.
-    command(["systemctl", f"--root={tree}", "--quiet", "mask", "serial-getty@ttyS0.service"])
-    make_disk(tree, result / "disk")
+    command(["systemctl", f"--root={tree}", "--quiet", "mask", "serial-getty@ttyS0.service", *stack.mask])
+    if stack.script:
+        command(["chroot", str(tree), "sh", "-euc", stack.script])
+    make_disk(tree, result / "disk", stack.disk_size)
+    return result
 
 
 def put(tree: Path, path: str, text: str, mode: int = 0o644) -> None:
@@ -163,27 +137,23 @@ def put(tree: Path, path: str, text: str, mode: int = 0o644) -> None:
     file.chmod(mode)
 
 
-def make_disk(tree: Path, disk: Path) -> None:
+def make_disk(tree: Path, disk: Path, size: str) -> None:
     """An ext4 image of a root file system."""
     with disk.open("wb") as file:
         file.truncate(0)
     command(["mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal", "-E", "lazy_itable_init=1",
-             "-d", str(tree), str(disk), DISK_SIZE], timeout=DISK_SECONDS)  # fmt: skip
+             "-d", str(tree), str(disk), size], timeout=DISK_SECONDS)  # fmt: skip
 
 
 def _bootstrap(stack: Stack, tree: Path) -> None:
+    suite = stack.suite or os_release("VERSION_CODENAME")
+    if not suite:
+        raise BuildError("/etc/os-release has no VERSION_CODENAME; is this Debian?")
     bootstrap(
-        stack.suite or _codename(), COMMON + stack.packages, tree,
+        suite, COMMON + stack.packages, tree,
         *(f"--dpkgopt=path-exclude=/usr/share/{what}/*" for what in LEAN),
     )  # fmt: skip
     shutil.rmtree(tree / "var/lib/apt/lists", ignore_errors=True)
-
-
-def _codename() -> str:
-    for line in Path("/etc/os-release").read_text().splitlines():
-        if line.startswith("VERSION_CODENAME="):
-            return line.partition("=")[2].strip('"')
-    raise ImageError("/etc/os-release has no VERSION_CODENAME; is this Debian?")
 
 
 def _write_initramfs(target: Path, unpacked: Path, tree: Path) -> None:

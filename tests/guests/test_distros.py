@@ -10,13 +10,13 @@ from typing import Dict, Iterator, List, NamedTuple
 import pytest
 
 from tests.e2e.test_first_light import REBIND, dhcp
+from tests.machines.guest import SystemGuest
+from tests.machines.stacks import STACKS
+from tests.machines.systems import system
 from tests.sandbox import INTERNET, CommandError
 from tests.sandbox.world import MAPPED, NATIVE, Kind, World, template, wait
 
-from .debian import system
 from .prepare import prepared, seed, setup
-from .real import RealGuest
-from .stacks import STACKS
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -44,7 +44,7 @@ class Real(NamedTuple):
     stack: str
     kind: Kind
     second: Kind
-    guest: RealGuest
+    guest: SystemGuest
 
     @property
     def name(self) -> str:
@@ -84,7 +84,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
         world.clean()
 
 
-def made(world: World, stack: str, mode: str, stacked: contextlib.ExitStack) -> RealGuest:
+def made(world: World, stack: str, mode: str, stacked: contextlib.ExitStack) -> SystemGuest:
     """The guest called like its mode, not started."""
     networks = [KINDS[mode].name, SECOND[mode].name]
     debian = system(stack)
@@ -94,7 +94,7 @@ def made(world: World, stack: str, mode: str, stacked: contextlib.ExitStack) -> 
         image = stacked.enter_context(seed(user_data + LET_ROOT_IN))
     elif mode == "native" and stack not in BY_SMBIOS:
         disk = stacked.enter_context(prepared(world, debian, stack, mode, networks))
-    return RealGuest(world.sandbox, mode, networks[:1], debian, disk=disk, seed=image)
+    return SystemGuest(world.sandbox, mode, networks[:1], debian, disk=disk, second=image)
 
 
 @pytest.fixture(params=["mapped", "native"])
@@ -156,7 +156,7 @@ def quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def resolved(guest: RealGuest, name: str) -> List[str]:
+def resolved(guest: SystemGuest, name: str) -> List[str]:
     told = guest.run(f"getent ahostsv4 {name}", check=False, timeout=60)
     return list(dict.fromkeys(re.findall(r"^\S+", told, re.MULTILINE)))
 

@@ -1,4 +1,5 @@
-"""Speaks nfnetlink (linux/netfilter/nfnetlink.h): sends ready-made messages, reads what the kernel lists."""
+"""Speaks netlink (linux/netlink.h, linux/netfilter/nfnetlink.h), in the little that hooks need of it: sends ready-made
+messages to netfilter, reads what the kernel lists. pyroute2 takes longer to import than a whole event to handle."""
 
 from __future__ import annotations
 
@@ -11,22 +12,24 @@ from contextlib import contextmanager
 
 from ...errors import HostError
 
-NETLINK_NETFILTER = 12
+ROUTE, NETFILTER = 0, 12
+"""Of the families of netlink."""
 REQUEST, ACK = 0x1, 0x4
 _DUMP = 0x300
 _ERROR, _DONE = 2, 3
 _TYPE_MASK = 0x3FFF
 """NLA_TYPE_MASK; the bits above say that an attribute is nested, or in network order."""
 _TIMEOUT = 10.0
+_TOLD = {ROUTE: "neighbours", NETFILTER: "netfilter"}
 
 
 def transact(messages: bytes, acknowledgements: int, *, absent: bool = False) -> None:
-    """Send messages and read their acknowledgements. Raises HostError with the kernel's first refusal.
+    """Send messages to netfilter and read their acknowledgements. Raises HostError with the kernel's first refusal.
 
     With ``absent`` it is none that what is to be deleted is no more.
     """
     ignored = errno.ENOENT if absent else 0
-    with _socket_for("refused") as netlink:
+    with _socket_for(NETFILTER, "refused") as netlink:
         # Room for the answers of a large batch: a few dozen bytes each, plus their overhead
         netlink.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVBUF, 1 << 21)
         netlink.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, 1 << 21)
@@ -38,11 +41,11 @@ def transact(messages: bytes, acknowledgements: int, *, absent: bool = False) ->
                     acknowledgements -= 1
 
 
-def dump(kind: int, family: int, wanted: bytes = b"") -> Iterator[bytes]:
-    """The attributes of each thing that the kernel lists in answer to ``kind``, of those ``wanted``; none where
-    there is no such thing. Raises HostError."""
-    with _socket_for("can't be read") as netlink:
-        netlink.send(message(kind, REQUEST | _DUMP, family, wanted))
+def dump(protocol: int, kind: int, head: bytes, wanted: bytes = b"") -> Iterator[bytes]:
+    """Each thing that the kernel lists in answer to ``kind``, of those ``wanted``, with a head as long as ``head``;
+    none where there is no such thing. Raises HostError."""
+    with _socket_for(protocol, "can't be read") as netlink:
+        netlink.send(message(kind, REQUEST | _DUMP, head, wanted))
         while True:
             for answer, body in _messages(netlink.recv(1 << 17)):
                 if answer == _DONE:
@@ -50,13 +53,17 @@ def dump(kind: int, family: int, wanted: bytes = b"") -> Iterator[bytes]:
                 if answer == _ERROR:
                     _raise(body, errno.ENOENT)
                     return
-                yield body[4:]
+                yield body
 
 
-def message(kind: int, flags: int, family: int, body: bytes) -> bytes:
-    """One message; ``body`` is attributes."""
-    head = struct.pack("=IHHII", 20 + len(body), kind, flags, 1, 0)
-    return head + struct.pack("!BBH", family, 0, 0) + body
+def message(kind: int, flags: int, head: bytes, body: bytes) -> bytes:
+    """One message; ``head`` is its protocol's, ``body`` is attributes."""
+    return struct.pack("=IHHII", 16 + len(head) + len(body), kind, flags, 1, 0) + head + body
+
+
+def nfgenmsg(family: int) -> bytes:
+    """The head of netfilter's."""
+    return struct.pack("!BBH", family, 0, 0)
 
 
 def attribute(kind: int, value: bytes) -> bytes:
@@ -74,9 +81,9 @@ def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 @contextmanager
-def _socket_for(failing: str) -> Iterator[_socket.socket]:
+def _socket_for(protocol: int, failing: str) -> Iterator[_socket.socket]:
     try:
-        netlink = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW, NETLINK_NETFILTER)
+        netlink = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW, protocol)
         try:
             netlink.settimeout(_TIMEOUT)
             netlink.bind((0, 0))
@@ -84,7 +91,7 @@ def _socket_for(failing: str) -> Iterator[_socket.socket]:
         finally:
             netlink.close()
     except OSError as error:
-        raise HostError(f"netfilter by netlink {failing}: {error.strerror or error}") from None
+        raise HostError(f"{_TOLD[protocol]} by netlink {failing}: {error.strerror or error}") from None
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:

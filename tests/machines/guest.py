@@ -1,4 +1,4 @@
-"""A Debian system as a guest of the sandbox."""
+"""A Debian system on a disk as a guest of the sandbox."""
 
 from __future__ import annotations
 
@@ -6,68 +6,39 @@ import re
 import time
 from pathlib import Path
 from typing import Optional, Sequence
-from xml.sax.saxutils import escape
 
-from tests.sandbox import Guest, GuestError, Sandbox
-from tests.sandbox.domain import interface_xml
-from tests.sandbox.image import command
+from tests.sandbox import Guest, GuestError, GuestImage, Sandbox
+from tests.sandbox.cache import command
 
-from .debian import System
+from .systems import System
 
-BOOT_SECONDS = 400.0
+BOOT_SECONDS = 600.0
 """Emulated, on a machine that does other things: a minute is usual."""
 POLL_SECONDS = 0.5
-CMDLINE = "console=ttyS0 nokaslr mitigations=off net.ifnames=0 systemd.show_status=0 panic=-1"
+ARGUMENTS = "root=/dev/vda rw net.ifnames=0 systemd.show_status=0"
+CMDLINE = f"console=ttyS0 nokaslr mitigations=off panic=-1 {ARGUMENTS}"
+"""For who describes such a guest himself."""
 
-DOMAIN = """\
-<domain type='qemu'>
-  <name>{name}</name>
-  <uuid>{uuid}</uuid>
-  <memory unit='MiB'>512</memory>
-  <vcpu>1</vcpu>
-  <os>
-    <type arch='x86_64' machine='pc'>hvm</type>
-    <kernel>{kernel}</kernel>
-    <initrd>{initramfs}</initrd>
-    <cmdline>{cmdline}</cmdline>
-  </os>
-  <features><acpi/></features>
-  <on_reboot>destroy</on_reboot>
-  <devices>
-    <controller type='usb' model='none'/>
-    <memballoon model='none'/>
+DISK = """\
     <disk type='file' device='disk'>
       <driver name='qemu' type='qcow2' cache='unsafe'/>
-      <source file='{base}.qcow2'/>
+      <source file='{file}'/>
       <target dev='vda' bus='virtio'/>
     </disk>
-    {seed}
-    <serial type='pty'>
-      <log file='{base}.console' append='on'/>
-      <target port='0'/>
-    </serial>
-    <serial type='unix'>
-      <source mode='bind' path='{base}.channel'/>
-      <target port='1'/>
-    </serial>
-    <rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>
-    {interfaces}
-    {devices}
-  </devices>
-</domain>
 """
-
-SEED = """\
-<disk type='file' device='disk'>
+SECOND_DISK = """\
+    <disk type='file' device='disk'>
       <driver name='qemu' type='raw'/>
       <source file='{file}'/>
       <target dev='vdb' bus='virtio'/>
       <readonly/>
-    </disk>"""
+    </disk>
+"""
+RANDOM = "    <rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>\n"
 
 
-class RealGuest(Guest):
-    """A guest with a disk. `disk` is its backing file, `seed` an image for cloud-init, `devices` are further ones."""
+class SystemGuest(Guest):
+    """A guest that runs off a disk. `disk` is its backing file, `overlay` where it writes, `second` a disk to read."""
 
     def __init__(
         self,
@@ -77,30 +48,25 @@ class RealGuest(Guest):
         system: System,
         *,
         disk: Optional[Path] = None,
-        seed: Optional[Path] = None,
-        cmdline: str = "",
+        overlay: Optional[Path] = None,
+        second: Optional[Path] = None,
         devices: str = "",
+        arguments: str = "",
+        memory_mib: int = 512,
+        vcpus: int = 1,
     ) -> None:
-        super().__init__(sandbox, name, networks, cmdline=cmdline, devices=devices)
+        file = overlay or Path(f"/run/sandbox/guests/{name}.qcow2")
+        devices += DISK.format(file=file) + (SECOND_DISK.format(file=second) if second else "") + RANDOM
+        super().__init__(
+            sandbox, name, networks, image=GuestImage(system.kernel, system.kernel, system.initramfs),
+            cmdline=f"{ARGUMENTS} {arguments}", devices=devices, memory_mib=memory_mib, vcpus=vcpus,
+        )  # fmt: skip
         self._system = system
-        self._seed = seed
-        overlay = sandbox.path(f"{self._base}.qcow2")
-        backing = disk or system.disk
-        command(["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(backing), "-F", "raw", str(overlay)])
+        command(
+            ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(disk or system.disk), "-F", "raw",
+             str(overlay or sandbox.path(str(file)))]
+        )  # fmt: skip
         self.define()
-
-    def xml(self) -> str:
-        return DOMAIN.format(
-            name=escape(self.name),
-            uuid=self.uuid,
-            kernel=self._system.kernel,
-            initramfs=self._system.initramfs,
-            cmdline=escape(f"{CMDLINE} {self._cmdline}".rstrip()),
-            base=self._base,
-            seed=SEED.format(file=self._seed) if self._seed else "",
-            interfaces="".join(interface_xml(mac, net) for mac, net in zip(self.macs, self.networks)),
-            devices=self._devices,
-        )
 
     def wait_boot(self, timeout: float = BOOT_SECONDS) -> None:
         super().wait_boot(timeout)

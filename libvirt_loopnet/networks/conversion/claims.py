@@ -1,4 +1,4 @@
-"""Guests plugged into a network, asked of libvirt: who they are, what addresses they use."""
+"""NICs on a network that changes, asked of libvirt, what addresses they use, and so which number each is to keep."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
-from ..daemon.connection import DomainInfo
-from ..guests.interfaces import Interface, interfaces, is_of
-from ..model import Reservation
+from ...daemon.connection import DomainInfo
+from ...guests.interfaces import Interface, interfaces, is_of
+from ...model import Reservation
 
 
-class Plug(NamedTuple):
+class Nic(NamedTuple):
     """A NIC of a domain on the network, live or only defined."""
 
     guest: str
@@ -20,10 +20,10 @@ class Plug(NamedTuple):
     interface: Interface
 
 
-def plugs(domains: Iterable[DomainInfo], network: str, spare: str) -> list[Plug]:
+def nics_on(domains: Iterable[DomainInfo], network: str, spare: str) -> list[Nic]:
     """The NICs on ``network``: of running guests as they run, of others as they are defined."""
     return [
-        Plug(domain.name, domain.uuid, bool(domain.live_xml), interface)
+        Nic(domain.name, domain.uuid, bool(domain.live_xml), interface)
         for domain in domains
         for interface in interfaces(domain.live_xml or domain.xml)
         if is_of(interface, network, spare)
@@ -34,7 +34,7 @@ Seen = Iterable[tuple[str, IPv4Address]]
 """(MAC, address), MAC in lower case."""
 
 
-def addresses(leases: Seen, seen: Seen) -> dict[str, IPv4Address]:
+def used_addresses(leases: Seen, seen: Seen) -> dict[str, IPv4Address]:
     """One address for each MAC address: its lease, unless it was ``seen`` with others only."""
     leased, used = _grouped(leases), _grouped(seen)
     chosen = {}
@@ -63,26 +63,26 @@ class Claim(NamedTuple):
     """The NIC has this number now, by lease or by hand; else the definition says so."""
 
 
-def claims(declared: Iterable[Reservation], used: Mapping[str, int], known: Sequence[Plug]) -> list[Claim]:
+def claims(declared: Iterable[Reservation], used: Mapping[str, int], known: Sequence[Nic]) -> list[Claim]:
     """Who is to keep what: as the definition declares, then as known NICs have it.
 
     A declared name without a MAC address is that of a domain with a single NIC on the network.
     """
-    by_mac = {plug.interface.mac: plug for plug in known}
+    by_mac = {nic.interface.mac: nic for nic in known}
     found: dict[str, Claim] = {}
     for host in declared:
-        plug = by_mac.get(host.mac) if host.mac else _by_name(host.name, known)
-        mac = host.mac or (plug.interface.mac if plug else "")
+        nic = by_mac.get(host.mac) if host.mac else _by_name(host.name, known)
+        mac = host.mac or (nic.interface.mac if nic else "")
         if mac:
-            uuid, guest = (plug.uuid, plug.guest) if plug else ("", host.name)
+            uuid, guest = (nic.uuid, nic.guest) if nic else ("", host.name)
             found[mac] = Claim(mac, uuid, guest, host.number, used.get(mac) == host.number)
     for mac, number in used.items():
         if mac in by_mac and mac not in found:
-            plug = by_mac[mac]
-            found[mac] = Claim(mac, plug.uuid, plug.guest, number, True)
+            nic = by_mac[mac]
+            found[mac] = Claim(mac, nic.uuid, nic.guest, number, True)
     return list(found.values())
 
 
-def _by_name(name: str, known: Sequence[Plug]) -> Plug | None:
-    found = [plug for plug in known if plug.guest == name]
+def _by_name(name: str, known: Sequence[Nic]) -> Nic | None:
+    found = [nic for nic in known if nic.guest == name]
     return found[0] if len(found) == 1 else None

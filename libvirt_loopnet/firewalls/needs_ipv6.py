@@ -1,4 +1,4 @@
-"""What must pass in IPv6 for our networks, as packets() of obstacles.py has it for IPv4. Pure.
+"""What must pass in IPv6 for our networks, as sample packets. Pure.
 
 Neighbour discovery is not tracked by conntrack, and answers have the addresses that new connections have: what of
 these is let in, ``ct state`` has to say.
@@ -6,12 +6,12 @@ these is let in, ``ct state`` has to say.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from ipaddress import IPv6Address
 
 from ..ipv6 import LINK_LOCAL
 from ..model import NONE, ROUTE, Network
-from .obstacles import (
+from .needs import (
     CLIENT,
     NO_DHCP,
     NO_DNS,
@@ -24,9 +24,8 @@ from .obstacles import (
     devices,
     directions,
     guest_of,
-    is_any_let_out,
 )
-from .walk import ICMPV6, Packet, Rules
+from .walk import ICMPV6, Packet
 from .ways import EVERYWHERE, Ways
 
 _ANYWHERE = IPv6Address("2620:fe::9")
@@ -37,14 +36,14 @@ _FE80 = LINK_LOCAL.network_address + 0x5054FF00FE000002
 _UNTRACKED = "untracked"
 
 
-def packets6(
+def packets(
     networks: Iterable[Network],
     uplink: str,
     bridged: bool,
     published: Collection[str] = (),
     ways: Ways = EVERYWHERE,
 ) -> list[Packet]:
-    """What must pass for those that have prefixes; the rest as in packets()."""
+    """What must pass for those that have prefixes; the rest as in needs_ipv4.packets()."""
     found: list[Packet] = []
     for network in (network for network in networks if network.ipv6_prefixes):
         found += [*_to_host(network), *_from_host(network), *(_among_guests(network) if bridged else ())]
@@ -57,11 +56,10 @@ def packets6(
     return found
 
 
-def around6(filters: Iterable[Rules], networks: Sequence[Network], uplink: str, ways: Ways) -> str:
-    """As around() in obstacles.py."""
+def outs(networks: Iterable[Network], uplink: str) -> list[Packet]:
+    """What guests send to the internet by ``uplink``."""
     open_ones = [network for network in networks if network.internet != NONE]
-    outs = [next(iter(_by_way(network, uplink, ""))) for network in open_ones if network.ipv6_prefixes]
-    return uplink if uplink and not ways.lets_out(uplink) and is_any_let_out(filters, outs) else ""
+    return [next(iter(_by_way(network, uplink, ""))) for network in open_ones if network.ipv6_prefixes]
 
 
 def _set(elements: Iterable[object]) -> str:

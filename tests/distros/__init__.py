@@ -1,1 +1,0 @@
-"""Guests as people have them: Debian systems with this or that network configuration (make check-guests)."""
