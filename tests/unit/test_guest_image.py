@@ -14,7 +14,14 @@ import pytest
 
 from tests.sandbox import image
 from tests.sandbox.cache import BuildError
-from tests.sandbox.image import CLOUD, kernel_file, modules_in_load_order, read_module, unpack_vmlinuz
+from tests.sandbox.image import (
+    CLOUD,
+    kernel_file,
+    modules_in_load_order,
+    read_module,
+    unpack_vmlinuz,
+    without_signature,
+)
 
 
 def packed(data: bytes, *program: str) -> bytes:
@@ -64,6 +71,15 @@ def test_what_is_built_in_needs_no_module(tmp_path: Path) -> None:
     )
     found = modules_in_load_order(unpacked, ("virtio_pci", "virtio_net"))
     assert [path.name for path in found] == ["virtio_net.ko.xz"]
+
+
+def test_a_signature_is_left_out() -> None:
+    signature = bytes(681)
+    about = struct.pack(">5B3xI", 0, 0, 2, 0, 0, len(signature))
+    assert without_signature(module("a") + signature + about + b"~Module signature appended~\n") == module(
+        "a"
+    )
+    assert without_signature(module("a")) == module("a")
 
 
 def test_a_module_that_is_nowhere(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 # Prints the value of guest.$1 on the kernel command line, or nothing.
 parameter() {
-    for word in $(cat /proc/cmdline); do
+    read -r arguments </proc/cmdline
+    for word in $arguments; do
         case $word in "guest.$1="*) echo "${word#*=}" ;; esac
     done
 }
