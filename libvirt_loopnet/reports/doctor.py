@@ -219,7 +219,7 @@ def _leases(facts: Facts) -> Iterator[Finding]:
 
 def _state(facts: Facts) -> Iterator[Finding]:
     for line in facts.broken_state:
-        yield Finding("state-broken", ERROR, line, "its network's guests can't start", "see the message")
+        yield Finding("state-broken", ERROR, line, "networks, or guests on them, can't start", "see the message")
     if facts.drift:
         count = "one thing is" if len(facts.drift) == 1 else f"{len(facts.drift)} things are"
         yield Finding(
