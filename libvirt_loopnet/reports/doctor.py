@@ -140,6 +140,14 @@ def _occupants(facts: Facts) -> Iterator[Finding]:
 
 
 def _definitions(facts: Facts) -> Iterator[Finding]:
+    for network, why in facts.unfit:
+        yield Finding(
+            "definition",
+            WARNING,
+            why,
+            f"network {network} can't start as it is defined",
+            f"virsh net-edit {network}",
+        )
     for problem in facts.problems:
         yield Finding(
             "dhcp",

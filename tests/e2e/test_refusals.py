@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from typing import Callable, Dict, Iterator, Tuple
+from typing import Callable, Dict, Iterator, List, Tuple
 
 import pytest
 
@@ -174,7 +174,14 @@ def test_bad_definition(world: World, what: str) -> None:
     line = one_line(world.refusal("net-start", name))
     assert re.search(says, line), line
     assert name not in world.active_networks()
+    assert unfit(world, name) == [line]
     world.check_unchanged()
+
+
+def unfit(world: World, name: str) -> List[str]:
+    """Why a network can't start as it is defined, in doctor's words."""
+    told = json.loads(world.host.run(["loopnet", "doctor", "--json"], check=False).stdout)
+    return [it["what"] for it in told if it["consequence"] == f"network {name} can't start as it is defined"]
 
 
 def test_bridge_name_too_long(world: World) -> None:
@@ -191,7 +198,9 @@ def test_dnsmasq_option_missing(world: World, number: int) -> None:
     assert len(options) == 7, "test as many as there are"
     line = f"<dnsmasq:option value='{options[number]}'/>"
     world.define(changed((line, "")))
-    assert options[number] in one_line(world.refusal("net-start", "bad"))
+    line = one_line(world.refusal("net-start", "bad"))
+    assert options[number] in line
+    assert unfit(world, "bad") == [line]
 
 
 def test_overlap_with_a_running_network(world: World) -> None:
