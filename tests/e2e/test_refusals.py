@@ -76,6 +76,18 @@ def test_what_a_failed_start_has_left_is_no_obstacle(world: World, how: Callable
     assert world.host.run(["loopnet", "plan"]).stdout == "nothing to do\n"
 
 
+def test_a_pid_file_that_is_out_of_date_ends_nobody(world: World) -> None:
+    """libvirt leaves them behind, and the number may be another network's dnsmasq's by now."""
+    world.define(network_xml("other", "127.9.0.", "10.127.9."))
+    world.sandbox.virsh("net-start", "other")
+    world.define(template("loopnet"))
+    world.host.sh("cp /run/libvirt/network/other.pid /run/libvirt/network/loopnet.pid")
+    pid = world.path("/run/libvirt/network/other.pid").read_text().strip()
+    world.sandbox.virsh("net-start", "loopnet")
+    world.host.sh(f"kill -0 {pid}")
+    assert world.path("/run/libvirt/network/loopnet.pid").read_text().strip() != pid
+
+
 # --- other programs ---
 
 SERVERS = {
