@@ -17,8 +17,8 @@ from tests.sandbox.snapshot import snapshot
 from tests.sandbox.world import MAPPED, NATIVE, Kind, World, wait
 
 HARD = {"bridge_nf": True, "ip_rule": True, "rp_filter": True}
-SOON = 3.0
-"""Seconds within which what is refused must be refused; to time out takes five."""
+SOON = 15.0
+"""Seconds within which what is refused must be refused, also on a busy machine; to time out takes twenty."""
 CLOSED = 9
 """A port where nobody listens."""
 BIG = 3_000_000
@@ -104,8 +104,8 @@ def test_udp(lit: Lit) -> None:
 
 
 def test_ping(lit: Lit) -> None:
-    lit.world.host.sh(f"ping -q -c 2 -i 0.2 -W 2 {lit.loop}")
-    lit.world.host.sh(f"ping -q -c 1 -W 2 -s 4000 {lit.loop}")
+    lit.world.host.sh(f"ping -q -c 2 -i 0.2 {lit.loop}")
+    lit.world.host.sh(f"ping -q -c 1 -s 4000 {lit.loop}")
 
 
 def test_closed_ports_are_refused_at_once(lit: Lit) -> None:
@@ -113,7 +113,7 @@ def test_closed_ports_are_refused_at_once(lit: Lit) -> None:
     with pytest.raises(ConnectionRefusedError):
         lit.world.udp(lit.loop, CLOSED, "hello")
     with pytest.raises(ConnectionRefusedError):
-        lit.world.host.call(lambda: socket.create_connection((lit.loop, CLOSED), 5))
+        lit.world.host.call(lambda: socket.create_connection((lit.loop, CLOSED), 20))
     assert time.monotonic() - begin < SOON
 
 
@@ -165,7 +165,7 @@ def test_guest_to_the_internet(lit: Lit) -> None:
     begin = time.monotonic()
     assert guest.run(f"udp send {INTERNET} {CLOSED} hello; echo $?").endswith("refused\n1\n")
     assert time.monotonic() - begin < SOON
-    guest.run(f"ping -q -c 2 -W 2 {INTERNET}")
+    guest.run(f"ping -q -c 2 {INTERNET}")
 
 
 def test_guest_to_a_service_of_the_host(lit: Lit) -> None:
@@ -250,21 +250,21 @@ def test_guest_to_guest(lit: Lit) -> None:
     assert two.run(f"wget -qO- http://{other}/cgi-bin/peer") == f"{lit.kind.guest}3\n"
     assert two.run(f"udp send {other} 7 hello").endswith(" hello\n")
     assert two.run(f"udp send {other} {CLOSED} hello; echo $?").endswith("refused\n1\n")
-    one.run(f"ping -q -c 2 -W 2 {lit.kind.guest}3")
+    one.run(f"ping -q -c 2 {lit.kind.guest}3")
 
 
 def test_same_prefix_on_the_lan_and_in_the_guest(lit: Lit) -> None:
     """The router 10.127.1.1 is the LAN's to the host and the host itself to a guest."""
     router = lit.world.sandbox.router_address
     assert router == MAPPED.gateway
-    lit.world.host.sh(f"ping -q -c 1 -W 2 {router}")
+    lit.world.host.sh(f"ping -q -c 1 {router}")
     neighbour = lit.world.host.sh(f"ip neighbour show {router}")
     assert "dev uplink0" in neighbour
     found = re.search(r"lladdr (\S+)", neighbour)
     assert found
     assert f" {found.group(1)} " in lit.world.sandbox.lan.sh("ip link show lan0")
     guest = lit.guests[0]
-    guest.run(f"ping -q -c 1 -W 2 {lit.kind.gateway}")
+    guest.run(f"ping -q -c 1 {lit.kind.gateway}")
     mac = lit.world.host.sh(f"cat /sys/class/net/{bridge(lit)}/address").strip()
     assert mac in guest.run(f"ip neigh show {lit.kind.gateway}")
 
@@ -273,7 +273,7 @@ def test_the_rest_of_127_stays_with_the_host(lit: Lit) -> None:
     assert "127.0.0.1/8 scope host lo" in lit.lo
     assert lo_addresses(lit.world) == lit.lo.replace("127.0.0.1/8", "127.0.0.1/16")
     for address in ("127.0.0.1", "127.0.1.1", "127.200.0.1", "127.1.1.1", "127.255.255.254"):
-        lit.world.host.sh(f"ping -q -c 1 -W 2 {address}")
+        lit.world.host.sh(f"ping -q -c 1 {address}")
 
 
 def test_the_host_shows_whose_tap_it_is(lit: Lit) -> None:
@@ -314,7 +314,7 @@ def test_the_first_question_is_answered_at_once(lit: Lit) -> None:
         messages = dhcp(log, guest.macs[0])
         assert messages[:4] == ["DHCPDISCOVER", "DHCPOFFER", "DHCPREQUEST", "DHCPACK"]
         times = re.findall(rf"^([\d.]+) .*DHCP[DO]\S+ .*{guest.macs[0]}", log, re.MULTILINE)
-        assert float(times[1]) - float(times[0]) < 1  # a ping would take three
+        assert float(times[1]) - float(times[0]) < 2.5  # a ping would take three
 
 
 def test_nothing_but_our_own_changed_meanwhile(lit: Lit) -> None:

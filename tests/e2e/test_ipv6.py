@@ -63,8 +63,8 @@ def add(guest: Guest, address: str) -> None:
     guest.run(f"echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad; ip address add {address}/64 dev eth0")
 
 
-def pings(world: World, address: str) -> bool:
-    done = world.host.run(["ping", "-6", "-n", "-c1", "-W2", address], check=False)
+def pings(world: World, address: str, patience: int = 10) -> bool:
+    done = world.host.run(["ping", "-6", "-n", "-c1", f"-W{patience}", address], check=False)
     return done.returncode == 0
 
 
@@ -91,9 +91,9 @@ def test_a_new_network_with_ipv6(world: World) -> None:
     assert loopnet(world, "ip", "--ipv6", "vm1") == f"{made}\n"
     assert made in loopnet(world, "list")
     vm1.run(f"ip address add {prefix[2]}/64 dev eth0")
-    wait(lambda: pings(world, str(prefix[2])), "an answer at its number's address")
-    vm2.run(f"ping -c1 -W2 {made}")
-    vm2.run(f"ping -c1 -W2 {prefix[1]}")
+    wait(lambda: pings(world, str(prefix[2]), 2), "an answer at its number's address")
+    vm2.run(f"ping -c1 {made}")
+    vm2.run(f"ping -c1 {prefix[1]}")
     vm2.run("ip -6 route")
     assert "default" not in vm2.run("ip -6 route")
     # What is another's is dropped, and so is what says that it was.
@@ -115,7 +115,7 @@ def test_a_new_network_with_ipv6(world: World) -> None:
     assert prefix_of(world, "one") == prefix
     loopnet(world, "sync")  # plugs the guests in again
     assert "drift:  none" in loopnet(world, "status")
-    wait(lambda: pings(world, made), "the guest by IPv6 again")
+    wait(lambda: pings(world, made, 2), "the guest by IPv6 again")
 
 
 def test_there_and_back(world: World) -> None:
@@ -130,8 +130,8 @@ def test_there_and_back(world: World) -> None:
 
     told = world.host.run(["loopnet", "convert", "six", "--restart"], timeout=120)
     assert "IPv6" not in told.stderr
-    wait(lambda: pings(world, "fd66::50"), "the guest by IPv6")
-    guest.run("ping -c1 -W2 fd66::1")
+    wait(lambda: pings(world, "fd66::50", 2), "the guest by IPv6")
+    guest.run("ping -c1 fd66::1")
     rules = world.host.sh("nft list table ip6 loopnet")
     assert "ip6 saddr fd66::/64 masquerade" in rules
     assert slaac_or_link(guest) == made
@@ -139,7 +139,7 @@ def test_there_and_back(world: World) -> None:
 
     loopnet(world, "revert", "six", "--restart")
     assert world.sandbox.virsh("net-dumpxml", "--inactive", "six") == before
-    wait(lambda: pings(world, "fd66::50"), "the guest by IPv6")
+    wait(lambda: pings(world, "fd66::50", 2), "the guest by IPv6")
     assert "loopnet" not in world.host.sh("nft list tables")
 
 

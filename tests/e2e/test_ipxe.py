@@ -51,7 +51,7 @@ def all_booted() -> Iterator[Dict[Kind, Booted]]:
     kinds = {"mapped": MAPPED, "native": NATIVE}
     files: Dict[str, object] = {}
     for name in kinds:
-        files.update({f"/{name}/vmlinuz": image.kernel, f"/{name}/initramfs": image.initramfs})
+        files.update({f"/{name}/vmlinuz": image.vmlinuz, f"/{name}/initramfs": image.initramfs})
     with World() as world, WebServer(world.host, files) as server:
         world.path(TFTP).mkdir(mode=0o755)
         guests = {}

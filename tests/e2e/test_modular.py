@@ -132,7 +132,7 @@ def test_networks_are_apart(lit: Lit) -> None:
 def test_a_published_port(lit: Lit) -> None:
     """For the LAN, and for a guest of libvirt's own network."""
     world, host = lit.world, lit.world.sandbox.host_address
-    fetch = f"curl -sS --max-time 5 http://{host}:8080/"
+    fetch = f"curl -sS --max-time 20 http://{host}:8080/"
     assert world.sandbox.lan.run(fetch.split(), check=False).returncode != 0
     world.host.sh("loopnet publish mapped 8080:80")
     try:

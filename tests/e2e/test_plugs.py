@@ -55,8 +55,8 @@ def is_well(world: World) -> bool:
     return world.host.run(["loopnet", "status"], check=False).returncode == 0
 
 
-def answers(world: World, address: str) -> bool:
-    return world.host.run(["ping", "-q", "-c", "1", "-W", "2", address], check=False).returncode == 0
+def answers(world: World, address: str, patience: int = 10) -> bool:
+    return world.host.run(["ping", "-qc1", f"-W{patience}", address], check=False).returncode == 0
 
 
 def ports(world: World) -> List[str]:
@@ -162,9 +162,9 @@ def test_watch_plugs_them_in_at_once(world: World, watch: subprocess.Popen[str])
         restart_network(world)
         began = time.monotonic()
         for address in ADDRESSES.values():
-            wait(lambda address=address: answers(world, address), f"answer of {address}", 15)  # type: ignore[misc]
+            wait(lambda address=address: answers(world, address, 1), f"answer of {address}")  # type: ignore[misc]
         print(f"back after {time.monotonic() - began:.1f} s")
-        wait(lambda: is_well(world), "peace", 5)
+        wait(lambda: is_well(world), "peace")
 
 
 def test_a_tap_taken_off_the_bridge(world: World) -> None:

@@ -77,7 +77,7 @@ class Ports:
 
 def assert_well(world: World, guest: Guest, where: str) -> None:
     """It answers, at the first attempt, and nothing that looks at the host finds fault with it."""
-    world.host.sh(f"ping -q -c 1 -W 2 {where}")
+    world.host.sh(f"ping -q -c 1 {where}")
     assert world.page(where) == f"hello from {guest.name}\n"
     assert_no_drift(world)
     assert world.published()[f"{guest.name}.loopnet"] == where
@@ -225,7 +225,7 @@ def test_fifty_changes_beside_a_ping(world: World) -> None:
                 setlink(world, guest, "down")
                 setlink(world, guest, "up")
                 wait_for_carrier(guest)
-                world.host.run(["ping", "-q", "-c1", "-W2", where])
+                world.host.run(["ping", "-q", "-c1", where])
             else:
                 with world.pinged(where):
                     assert update(world, guest, ISOLATED if number % 4 else VIRTIO)

@@ -58,7 +58,7 @@ class SystemGuest(Guest):
         file = overlay or Path(f"/run/sandbox/guests/{name}.qcow2")
         devices += DISK.format(file=file) + (SECOND_DISK.format(file=second) if second else "") + RANDOM
         super().__init__(
-            sandbox, name, networks, image=GuestImage(system.kernel, system.initramfs),
+            sandbox, name, networks, image=GuestImage(system.kernel, system.kernel, system.initramfs),
             cmdline=f"{ARGUMENTS} {arguments}", devices=devices, memory_mib=memory_mib, vcpus=vcpus,
         )  # fmt: skip
         self._system = system

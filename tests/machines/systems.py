@@ -104,7 +104,7 @@ def _build(stack: Stack, directory: Path) -> Path:
         for part, pattern in (("vmlinuz", "vmlinuz-*"), ("initramfs", "initrd.img-*")):
             shutil.copyfile(next((tree / "boot").glob(pattern)), result / part)
     else:
-        shutil.copyfile(guest_image().kernel, result / "vmlinuz")
+        shutil.copyfile(guest_image().vmlinuz, result / "vmlinuz")
         unpack_kernel(directory / "kernel")
         _write_initramfs(result / "initramfs", directory / "kernel", tree)
         _install_modules(directory / "kernel", tree)

@@ -96,11 +96,13 @@ def command(argv: Sequence[str], directory: str = "/", *, timeout: float = COMMA
     return command_bytes(argv, directory, timeout=timeout).decode(errors="replace")
 
 
-def command_bytes(argv: Sequence[str], directory: str = "/", *, timeout: float = COMMAND_SECONDS) -> bytes:
-    """The same, with output that is no text."""
+def command_bytes(
+    argv: Sequence[str], directory: str = "/", *, timeout: float = COMMAND_SECONDS, data: bytes = b""
+) -> bytes:
+    """The same, with output that is no text; it reads `data`."""
     try:
         done = subprocess.run(
-            argv, cwd=directory, env={**os.environ, "LC_ALL": "C", "PATH": PATH}, stdin=subprocess.DEVNULL,
+            argv, cwd=directory, env={**os.environ, "LC_ALL": "C", "PATH": PATH}, input=data,
             capture_output=True, timeout=timeout, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -12,7 +12,7 @@ import uuid as uuids
 from pathlib import Path
 from typing import TYPE_CHECKING, List, Optional, Sequence
 
-from .domain import derived_mac, domain_xml, interface_xml
+from .domain import SMALL_GUEST, derived_mac, domain_xml, interface_xml
 from .image import CLOUD, GuestImage, Kernel, guest_image
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Guest:
         self.networks = list(networks)
         self.macs = list(macs) if macs else [derived_mac(name, nic) for nic in range(len(networks))]
         self._sandbox = sandbox
-        self._cmdline = cmdline
+        self._cmdline = cmdline if image else f"{SMALL_GUEST} {cmdline}".rstrip()
         self._memory_mib = memory_mib
         self._devices = devices
         self._image = image or guest_image(kernel)

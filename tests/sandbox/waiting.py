@@ -12,7 +12,7 @@ POLL_SECONDS = 0.03
 T = TypeVar("T")
 
 
-def wait(condition: Callable[[], T], what: str, timeout: float = 20.0) -> T:
+def wait(condition: Callable[[], T], what: str, timeout: float = 60.0) -> T:
     """Polls until `condition` gives something true, and returns that; fails after `timeout`."""
     end = time.monotonic() + timeout
     while True:

@@ -184,7 +184,7 @@ class World:
 
     def check_lan(self) -> None:
         """Fails if the LAN has seen anything but the host's own address, or nothing at all."""
-        self.host.sh(f"ping -q -c 1 -W 2 {self.sandbox.router_address}")
+        self.host.sh(f"ping -q -c 1 {self.sandbox.router_address}")
         wait(lambda: self.capture.frames, "a frame on the LAN")
         assert not self.capture.within(*FORBIDDEN)
         own = {self.sandbox.host_address, self.sandbox.router_address}
@@ -208,7 +208,7 @@ class World:
 
     def page(self, address: str, path: str = "") -> str:
         """A page of a guest's web server, got by the host."""
-        return self.host.sh(f"curl -sS --max-time 10 http://{address}/{path}")
+        return self.host.sh(f"curl -sS --max-time 30 http://{address}/{path}")
 
     def syslog(self) -> str:
         """The system log: dnsmasq and the hooks."""
@@ -220,7 +220,7 @@ class World:
         assert done.returncode != 0, f"virsh {' '.join(arguments)} went through"
         return done.stderr
 
-    def udp(self, address: str, port: int, payload: str, timeout: float = 5.0) -> str:
+    def udp(self, address: str, port: int, payload: str, timeout: float = 20.0) -> str:
         """Sends a datagram from the host; the answer. Raises OSError: refused, timed out."""
 
         def exchange() -> str:

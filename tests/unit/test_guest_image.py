@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import lzma
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 from typing import Callable, Dict
@@ -13,11 +14,15 @@ import pytest
 
 from tests.sandbox import image
 from tests.sandbox.cache import BuildError
-from tests.sandbox.image import CLOUD, kernel_file, modules_in_load_order, read_module
+from tests.sandbox.image import CLOUD, kernel_file, modules_in_load_order, read_module, unpack_vmlinuz
+
+
+def packed(data: bytes, *program: str) -> bytes:
+    return subprocess.run(program, input=data, capture_output=True, check=True, timeout=10).stdout
 
 
 def zstd(data: bytes) -> bytes:
-    return subprocess.run(["zstd", "-q"], input=data, capture_output=True, check=True, timeout=10).stdout
+    return packed(data, "zstd", "-q")
 
 
 KINDS: Dict[str, Callable[[bytes], bytes]] = {
@@ -73,6 +78,35 @@ def test_the_kernel_itself(tmp_path: Path, place: str) -> None:
     (tmp_path / place).parent.mkdir(parents=True)
     (tmp_path / place).write_text("")
     assert kernel_file(tmp_path) == tmp_path / place
+
+
+PVH = b"\x7fELF" + bytes(100) + struct.pack("<III4sQ", 4, 8, 18, b"Xen", 0x1000) + bytes(100)
+
+
+def vmlinuz(payload: bytes) -> bytes:
+    """As x86's boot protocol has it: three sectors of set-up, then the kernel's own unpacker, then what it unpacks."""
+    setup = bytearray(3 * 512)
+    setup[0x1F1] = 2
+    setup[0x202:0x206] = b"HdrS"
+    setup[0x248:0x250] = struct.pack("<II", 16, len(payload))
+    return bytes(setup) + b"unpacker".ljust(16) + payload + b"rest"
+
+
+@pytest.mark.parametrize("program", ["xz", "gzip", "zstd", "lz4"])
+def test_what_qemu_starts_is_not_packed(program: str) -> None:
+    if not shutil.which(program):
+        pytest.skip(f"needs {program}")
+    old_format = ["-l"] if program == "lz4" else []
+    size = b"" if program == "gzip" else struct.pack("<I", len(PVH))
+    assert unpack_vmlinuz(vmlinuz(packed(PVH, program, "-qc", *old_format) + size)) == PVH
+    other = vmlinuz(packed(b"\x7fELF of Xen's own kind", program, "-qc", *old_format) + size)
+    assert unpack_vmlinuz(other) == other
+
+
+@pytest.mark.parametrize("payload", [b"", b"of no kind", b"\xfd7zXZ\0 it is not", b"\x1f\x8b it is not"])
+def test_a_kernel_that_can_not_be_unpacked_stays_packed(payload: bytes) -> None:
+    assert unpack_vmlinuz(vmlinuz(payload)) == vmlinuz(payload)
+    assert unpack_vmlinuz(payload) == payload
 
 
 DEBIAN = {
