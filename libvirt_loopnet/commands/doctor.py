@@ -12,22 +12,24 @@ objects::
 
 from __future__ import annotations
 
+import os
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from glob import glob
 from ipaddress import IPv4Address
 
 from .. import config
 from ..addresses.store import Store
 from ..daemon import hookfiles, runstate
-from ..errors import Hindrance, LoopnetError
+from ..errors import Hindrance, InputError, LoopnetError
 from ..firewalls.obstacles import Foreign
 from ..host import blocking_rules, dnsmasq, facts, ipv6, leases, linux, other_firewalls, sockets
 from ..host.kernel import versions
 from ..model import Network, Publication
 from ..networks.dhcp import Problem, static_in
-from ..networks.parsing import definition_of, given_options
+from ..networks.parsing import NAMESPACE, check_options, definition_of, given_options, parse_network
 from ..reports import doctor
 from ..reports.findings import Facts, Finding
 from .shared import plugging
@@ -79,6 +81,7 @@ def look_around() -> Facts:
     out = [(plugging.lacking(each), plugging.command(each)) for each in plugging.out_of_place()]
     return Facts(
         networks=tuple(networks),
+        unfit=tuple(_unfit()),
         problems=_problems(),
         missing_programs=(*missing, *facts.missing(facts.BY_LIBVIRT)),
         old=tuple((each.program, str(each)) for each in versions.old()),
@@ -110,6 +113,18 @@ def look_around() -> Facts:
         links_down=tuple(down(listed)),
         dropped=tuple(most_dropped(listed)),
     )
+
+
+def _unfit() -> Iterator[tuple[str, str]]:
+    """(network, why it can't start as it is defined)"""
+    for path in sorted(glob(f"{DEFINITIONS}/*.xml")):
+        data = read_or_nothing(path)
+        try:
+            network = parse_network(data) if NAMESPACE.encode() in data else None
+            if network:
+                check_options(definition_of(data), network)
+        except InputError as error:
+            yield os.path.basename(path)[: -len(".xml")], str(error)
 
 
 def _problems() -> tuple[Problem, ...]:

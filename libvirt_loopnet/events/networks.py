@@ -20,8 +20,7 @@ from ..ipv6 import check_ipv6_overlap
 from ..log import warn
 from ..model import Network, Options, Reservation
 from ..networks.dhcp import static_of
-from ..networks.dnsmasq_options import lease_option
-from ..networks.parsing import Definition, given_options, hosts_of, missing_options, parse_hook
+from ..networks.parsing import Definition, check_options, given_options, hosts_of, parse_hook
 from ..prefixes import LOOPBACK, check_overlap
 
 
@@ -34,13 +33,7 @@ def network_start(data: bytes) -> None:
             f"network {network.name}: libvirt-loopnet was removed; install it, or use another network"
         )
     options = config.load()
-    spare = () if network.ipv6 else (lease_option(network.name),)
-    missing = [option for option in missing_options(definition, network) if option not in spare]
-    if missing:
-        raise InputError(
-            f"network {network.name} lacks the dnsmasq option {missing[0]!r}; fix it: "
-            f"virsh net-dumpxml --inactive {network.name} | loopnet rewrite > new.xml; virsh net-define new.xml"
-        )
+    check_options(definition, network)
     denied = confinement.of_reservations()
     if denied:
         raise HostError(f"network {network.name}: {denied}")
@@ -75,7 +68,8 @@ def _clear_away(network: Network) -> None:
     """Bridge and dnsmasq of a start that libvirt has given up, and nobody has taken away: another program's hook has
     failed, or ours was killed."""
     if not runstate.is_saved(network.name):
-        dnsmasq.stop(network.name)
+        if dnsmasq.is_running(network.name):
+            dnsmasq.stop(network.name)
         if linux.is_bridge(network.bridge, network.bridge_mac):
             linux.delete_device(network.bridge)
 

@@ -154,8 +154,15 @@ def reload(network_name: str, run: str = RUN) -> bool:
 
 
 def is_running(network_name: str, run: str = RUN) -> bool:
-    """Is there a dnsmasq of the network's, whether libvirt knows of it or has given it up?"""
-    return bool(_pid(network_name, run))
+    """Is there a dnsmasq of the network's, whether libvirt knows of it or has given it up?
+
+    libvirt leaves pid files behind: one of an ended dnsmasq may name another network's by now. What it was started
+    with tells.
+    """
+    pid = _pid(network_name, run)
+    arguments = _read_quietly(f"/proc/{pid}/cmdline") if pid else None
+    ending = f"/{network_name}.conf".encode("utf-8", "surrogateescape")
+    return any(argument.endswith(ending) for argument in (arguments or b"").split(b"\0"))
 
 
 def stop(network_name: str, run: str = RUN, patience: float = 2.0) -> None:

@@ -24,7 +24,7 @@ from ..model import Network, Port, Reservation
 from ..records import NamedTuple
 from ..validation import check_mac, check_uuid, shown
 from ..xml.tree import Element, local_name, parse
-from .dnsmasq_options import dnsmasq_options, given_options
+from .dnsmasq_options import dnsmasq_options, given_options, lease_option
 from .elements import NAMESPACE, host_number, network_element, network_of, own_element
 
 __all__ = [
@@ -102,6 +102,17 @@ def missing_options(definition: Definition, network: Network) -> tuple[str, ...]
     """Which of ``dnsmasq_options(network)`` its ``definition`` lacks."""
     given = given_options(definition)
     return tuple(option for option in dnsmasq_options(network) if option not in given)
+
+
+def check_options(definition: Definition, network: Network) -> None:
+    """Raise InputError for a definition with which the network would not work."""
+    spare = () if network.ipv6 else (lease_option(network.name),)
+    missing = [option for option in missing_options(definition, network) if option not in spare]
+    if missing:
+        raise InputError(
+            f"network {network.name} lacks the dnsmasq option {missing[0]!r}; fix it: "
+            f"virsh net-dumpxml --inactive {network.name} | loopnet rewrite > new.xml; virsh net-define new.xml"
+        )
 
 
 def _host(network: Network, host: Element) -> Reservation:

@@ -140,6 +140,14 @@ def _occupants(facts: Facts) -> Iterator[Finding]:
 
 
 def _definitions(facts: Facts) -> Iterator[Finding]:
+    for network, why in facts.unfit:
+        yield Finding(
+            "definition",
+            WARNING,
+            why,
+            f"network {network} can't start as it is defined",
+            f"virsh net-edit {network}",
+        )
     for problem in facts.problems:
         yield Finding(
             "dhcp",
@@ -219,7 +227,9 @@ def _leases(facts: Facts) -> Iterator[Finding]:
 
 def _state(facts: Facts) -> Iterator[Finding]:
     for line in facts.broken_state:
-        yield Finding("state-broken", ERROR, line, "its network's guests can't start", "see the message")
+        yield Finding(
+            "state-broken", ERROR, line, "networks, or guests on them, can't start", "see the message"
+        )
     if facts.drift:
         count = "one thing is" if len(facts.drift) == 1 else f"{len(facts.drift)} things are"
         yield Finding(
@@ -276,20 +286,14 @@ def _ipv6(facts: Facts) -> Iterator[Finding]:
     ours = [network for network in facts.networks if network.ipv6]
     if ours and facts.ipv6_off:
         name = ours[0].name
-        on = (
-            "sysctl -w net.ipv6.conf.all.disable_ipv6=0"
+        on = f"sysctl -w net.ipv6.conf.all.disable_ipv6=0; virsh net-destroy {name}; virsh net-start {name}"
+        off = "IPv6 is switched off on this host"
+        what, command = (
+            (off, on)
             if facts.ipv6_built_in
-            else "boot without ipv6.disable=1"
+            else ("the kernel of this host has no IPv6", "boot without ipv6.disable=1")
         )
-        yield Finding(
-            "ipv6-off",
-            NOTE,
-            "IPv6 is switched off on this host"
-            if facts.ipv6_built_in
-            else "the kernel of this host has no IPv6",
-            f"network {name} has none either",
-            f"{on}; virsh net-destroy {name}; virsh net-start {name}",
-        )
+        yield Finding("ipv6-off", NOTE, what, f"network {name} has none either", command)
     for device in facts.ipv6_learned if any(network.internet != NONE for network in ours) else ():
         yield Finding(
             "ipv6-router",

@@ -50,6 +50,8 @@ class Facts(NamedTuple):
     """(program, what says that it is too old)."""
     nft_refusal: str = ""
     """Why nft or the kernel doesn't take our rules; '' if it does."""
+    unfit: tuple[tuple[str, str], ...] = ()
+    """(network, why it can't start as it is defined)."""
     problems: tuple[Problem, ...] = ()
     """What stands in <dhcp> of our networks and can't be followed."""
     hooks: tuple[tuple[str, str], ...] = ()

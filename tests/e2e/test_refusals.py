@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from typing import Callable, Dict, Iterator, Tuple
+from typing import Callable, Dict, Iterator, List, Tuple
 
 import pytest
 
@@ -74,6 +74,18 @@ def test_what_a_failed_start_has_left_is_no_obstacle(world: World, how: Callable
     assert '"port-taken"' not in world.host.run(["loopnet", "doctor", "--json"], check=False).stdout
     world.sandbox.virsh("net-start", "loopnet")
     assert world.host.run(["loopnet", "plan"]).stdout == "nothing to do\n"
+
+
+def test_a_pid_file_that_is_out_of_date_ends_nobody(world: World) -> None:
+    """libvirt leaves them behind, and the number may be another network's dnsmasq's by now."""
+    world.define(network_xml("other", "127.9.0.", "10.127.9."))
+    world.sandbox.virsh("net-start", "other")
+    world.define(template("loopnet"))
+    world.host.sh("cp /run/libvirt/network/other.pid /run/libvirt/network/loopnet.pid")
+    pid = world.path("/run/libvirt/network/other.pid").read_text().strip()
+    world.sandbox.virsh("net-start", "loopnet")
+    world.host.sh(f"kill -0 {pid}")
+    assert world.path("/run/libvirt/network/loopnet.pid").read_text().strip() != pid
 
 
 # --- other programs ---
@@ -174,7 +186,14 @@ def test_bad_definition(world: World, what: str) -> None:
     line = one_line(world.refusal("net-start", name))
     assert re.search(says, line), line
     assert name not in world.active_networks()
+    assert unfit(world, name) == [line]
     world.check_unchanged()
+
+
+def unfit(world: World, name: str) -> List[str]:
+    """Why a network can't start as it is defined, in doctor's words."""
+    told = json.loads(world.host.run(["loopnet", "doctor", "--json"], check=False).stdout)
+    return [it["what"] for it in told if it["consequence"] == f"network {name} can't start as it is defined"]
 
 
 def test_bridge_name_too_long(world: World) -> None:
@@ -191,7 +210,9 @@ def test_dnsmasq_option_missing(world: World, number: int) -> None:
     assert len(options) == 7, "test as many as there are"
     line = f"<dnsmasq:option value='{options[number]}'/>"
     world.define(changed((line, "")))
-    assert options[number] in one_line(world.refusal("net-start", "bad"))
+    line = one_line(world.refusal("net-start", "bad"))
+    assert options[number] in line
+    assert unfit(world, "bad") == [line]
 
 
 def test_overlap_with_a_running_network(world: World) -> None:
