@@ -68,8 +68,7 @@ def _clear_away(network: Network) -> None:
     """Bridge and dnsmasq of a start that libvirt has given up, and nobody has taken away: another program's hook has
     failed, or ours was killed."""
     if not runstate.is_saved(network.name):
-        if dnsmasq.is_running(network.name):
-            dnsmasq.stop(network.name)
+        dnsmasq.stop(network.name)
         if linux.is_bridge(network.bridge, network.bridge_mac):
             linux.delete_device(network.bridge)
 

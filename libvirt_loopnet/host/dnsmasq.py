@@ -170,7 +170,7 @@ def stop(network_name: str, run: str = RUN, patience: float = 2.0) -> None:
 
     For a network that libvirt has given up without stopping it. Raises HostError.
     """
-    pid = _pid(network_name, run)
+    pid = _pid(network_name, run) if is_running(network_name, run) else 0
     deadline = time.monotonic() + patience
     number = _SIGTERM
     while _signal(pid, number) and _is_dnsmasq(pid):
