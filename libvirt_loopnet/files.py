@@ -1,4 +1,4 @@
-"""Files that outlast a power cut, and locks: what everything that we keep on disk shares."""
+"""Files that outlast a power cut, locks, and how long to wait for one: what everything that we keep on disk shares."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LONGEST = 255 - len(".reservations")
 _POLL = 0.01
 NOTICE = 3.0
 """Seconds of waiting for a lock until it is said for whom: virsh shows nothing of what its hooks wait for."""
-PATIENCE = 60.0
+LOCK_SECONDS = 60.0
 """Seconds to wait for a lock. Whoever holds one runs programs, each of which may take half a minute (process.TIMEOUT)
 where the machine is busy or slow; a guest's start is not refused for that."""
 

@@ -3,7 +3,8 @@
 ::
 
     /var/lib/libvirt-loopnet/          0755
-        lock                           0600  flock: held while reservations are read and changed
+        lock                           0600  flock: held while reservations are read and changed; others wait
+                                             up to files.LOCK_SECONDS
         NAME.reservations              0644  NAME percent-encoded, see file_name()
         .new                           what is being written; a stale one is removed
 
@@ -18,7 +19,7 @@ from contextlib import contextmanager, suppress
 
 from ..errors import StateError
 from ..files import (
-    PATIENCE,
+    LOCK_SECONDS,
     file_name,
     lock_file,
     make_directory,
@@ -53,7 +54,7 @@ class Store:
         return () if text is None else parse(text, path)
 
     @contextmanager
-    def locked(self, timeout: float = PATIENCE) -> Iterator[Store]:
+    def locked(self, timeout: float = LOCK_SECONDS) -> Iterator[Store]:
         """Hold the lock of the whole store: load, change and save within.
 
         Waits up to ``timeout`` seconds, then raises StateError naming the holder. The lock goes

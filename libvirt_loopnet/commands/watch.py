@@ -31,7 +31,8 @@ from .shared.privileges import require_root
 PERIOD = 30.0
 """Seconds after which it looks unasked."""
 REST = 0.25
-"""Seconds between two looks: a host where much changes must not be busy with us."""
+"""Seconds between two looks: a host where much changes must not be busy with us. Between a change and the look that
+repairs it is notify.SETTLE."""
 
 
 def add_arguments(_parser: ArgumentParser) -> None:

@@ -1,4 +1,5 @@
-"""What a guest of a native network needs, as text for its own network configuration. Pure.
+"""What a guest of a native network needs, as text: for its own network configuration, for cloud-init, and as the
+credentials that smbios.py puts into its definition. Pure.
 
 The kernel treats 127.0.0.0/8 from a NIC as martian and answers no ARP for it, unless route_localnet is on
 (net/ipv4/route.c, arp.c), nor may a socket speak from there: NetworkManager's DHCP client, which connects one to

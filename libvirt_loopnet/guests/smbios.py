@@ -1,4 +1,4 @@
-"""systemd credentials in a guest's SMBIOS: nothing in its image is changed. Pure.
+"""Puts systemd credentials, which setup.py makes, into a guest's SMBIOS: nothing in its image is changed. Pure.
 
     <os>… <smbios mode='sysinfo'/></os>
     <sysinfo type='smbios'>

@@ -1,4 +1,5 @@
-"""A ``<network>`` element -> Network. What parsing.py reads from libvirt and rewrite.py changes."""
+"""A ``<network>`` element, with our attributes in its metadata (which new.py writes) -> Network. What parsing.py reads
+from libvirt and rewrite.py changes."""
 
 from __future__ import annotations
 

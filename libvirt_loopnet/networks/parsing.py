@@ -1,4 +1,5 @@
-"""libvirt's network XML -> Network, Port, Reservation. On the path of every hook: expat only.
+"""libvirt's network XML -> Network, Port, Reservation; elements.py reads a network's own element and attributes. On the
+path of every hook: expat only.
 
     <network>
       <name>loopnet</name>

@@ -1,7 +1,7 @@
 """lo from 127.0.0.1/8 to /16 and back, without a moment in which 127.0.0.1 is not there. Pure.
 
 Bare, the change would let what no network claims leave by the default route, and break software that
-uses 127.x beyond /16. So ``local 127.0.0.0/8 dev lo`` is added first. Its metric is also the only
+uses 127.x beyond /16. So ``local 127.0.0.0/8 dev lo`` is added first. That route's metric is also the only
 record of what to do at the end: whether it was us who made lo narrow.
 """
 

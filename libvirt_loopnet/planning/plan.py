@@ -3,7 +3,8 @@
 One order serves setup, teardown and repair alike: what must go goes first, then the tables are
 replaced, then what is missing is added, route_localnet last. So the guards stand before
 route_localnet is set and stay until it is cleared, and lo has its addresses at every moment.
-Undoing a setup is planning for the state before it; no inverse is kept anywhere.
+Undoing a setup is planning for the state before it; no inverse is kept anywhere. How a step is
+written for ip(8) is at the end.
 """
 
 from __future__ import annotations
@@ -209,7 +210,8 @@ def _address(verb: str, address: Address) -> str:
 
 
 def _route(verb: str, route: Route) -> str:
-    line = f"route {verb} {route.kind} {route.prefix} dev {route.dev} table local"
+    metric = f" metric {route.metric}" if route.metric else ""
+    line = f"route {verb} {route.kind} {route.prefix} dev {route.dev} table local{metric}"
     if not route.ours:
         return line
     source = f" src {route.source}" if route.source else ""

@@ -1,8 +1,8 @@
 """What a host should hold and what it does hold, in the same terms.
 
-``HostState`` is computed from networks, live ports, reservations and options, never accumulated; what leases and
-listeners make of it, converge/apply.py adds. ``Observed`` is read from the kernel, never remembered. plan.py compares
-the two.
+``HostState`` (our addresses, routes in table local, neighbours, rules) is computed from networks, live ports,
+reservations and options, never accumulated; what leases and listeners make of it, converge/apply.py adds.
+``Observed`` is read from the kernel, never remembered. plan.py compares the two.
 """
 
 from __future__ import annotations

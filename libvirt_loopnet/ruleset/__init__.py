@@ -1,9 +1,9 @@
 """Desired networks and ports to nft text: the data plane and its guards.
 
-Four tables carry our name and nothing else does: ``bridge loopnet`` rewrites addresses, statelessly,
-before br_netfilter or conntrack see a packet; ``ip loopnet`` guards the host and masquerades, as ``ip6
-loopnet`` does while a network has IPv6; and ``arp loopnet`` guards the host's neighbour table. They are
-always replaced whole, in one transaction; guests come and go as set elements.
+Four tables carry our name and nothing else does: ``bridge loopnet`` says who may send what, in ARP too, and rewrites
+addresses, statelessly, before br_netfilter or conntrack see a packet; ``ip loopnet`` guards the host and
+masquerades, as ``ip6 loopnet`` does while a network has IPv6; and ``arp loopnet`` guards the host's neighbour
+table. They are always replaced whole, in one transaction; guests come and go as set elements.
 
 Chains are named after the network's loop prefix, which no two networks share.
 

@@ -1,4 +1,5 @@
-"""Table ``arp loopnet``: guards of the host's neighbour table."""
+"""Table ``arp loopnet``: which ARP the host itself believes and answers. What guests may send, in ARP too, is in
+bridge.py."""
 
 from __future__ import annotations
 

@@ -52,6 +52,8 @@ def add_uplink(lab: Lab) -> None:
         f"ip address add {UPLINK6}/64 dev uplink0 nodad; ip -n lan address add {LAN6}/64 dev lan0 nodad\n"
         f"ip -n lan address add {INTERNET6}/128 dev lo; ip -6 route add default via {LAN6}"
     )
+    # The kernel adds it a little after the address, "nodad" or not (addrconf_dad_work()).
+    eventually(lambda: f"local {UPLINK6} " in lab.host.sh("ip -6 route show table local"))
 
 
 def guest_routes(guest: LabGuest) -> str:

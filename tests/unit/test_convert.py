@@ -316,7 +316,7 @@ def test_what_cannot_be_kept_is_an_error_and_leaves_nothing(tmp_path: Path) -> N
 
 
 def test_one_conversion_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(libvirt_loopnet.networks.conversion.originals, "PATIENCE", 0.05)
+    monkeypatch.setattr(libvirt_loopnet.networks.conversion.originals, "LOCK_SECONDS", 0.05)
     with world.originals.locked(), pytest.raises(StateError, match="locked by process"):
         world.convert()
     assert world.steps.log == []

@@ -27,6 +27,8 @@ _GROUPS = (
     | rtnl.RTMGRP_NEIGH
 )
 """The last tells of neighbours, which may be many, and of what bridges learn, as family AF_BRIDGE."""
+SETTLE, LONGEST = 0.03, 0.3
+"""Seconds without a change, after one, until it is told; it is told after the second at the latest."""
 
 
 class Changes:
@@ -53,7 +55,7 @@ class Changes:
         self._route.close()
         self._rules.close()
 
-    def wait(self, timeout: float, settle: float = 0.03, patience: float = 0.3) -> bool:
+    def wait(self, timeout: float, settle: float = SETTLE, patience: float = LONGEST) -> bool:
         """Wait up to ``timeout`` seconds for a change; False if there was none.
 
         After the first, waits until there was none for ``settle`` seconds, but ``patience`` at most.

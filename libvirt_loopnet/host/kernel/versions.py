@@ -1,4 +1,4 @@
-"""The oldest versions that loopnet works with, and those that are here."""
+"""The oldest versions that loopnet works with, and those that are here. The packages and README name them, too."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from ...addresses.store import DIRECTORY
 from ...errors import StateError
-from ...files import PATIENCE, file_name, lock_file, make_directory, state_error, sync_directory
+from ...files import LOCK_SECONDS, file_name, lock_file, make_directory, state_error, sync_directory
 
 _LINE = "<!-- libvirt-loopnet: autostart={} active={} -->\n"
 _STATES = {
@@ -53,7 +53,7 @@ class Originals:
     def locked(self) -> Iterator[None]:
         """One conversion at a time. Not the store's lock: hooks take that while we wait for them."""
         self._make_directory()
-        with lock_file(os.path.join(self.directory, "lock"), PATIENCE):
+        with lock_file(os.path.join(self.directory, "lock"), LOCK_SECONDS):
             yield
 
     def load(self, name: str) -> Original | None:
