@@ -36,8 +36,8 @@ from .shared import plugging
 from .shared.inventory import (
     DEFINITIONS,
     PLACES,
-    down,
     entries,
+    links_down,
     most_dropped,
     networks_of_files,
     read_or_nothing,
@@ -110,7 +110,7 @@ def look_around() -> Facts:
         untold=() if broken else tuple((str(each), each.command) for each in untold(Store())),
         published=tuple((guest, each, bool(network.ipv6_prefixes)) for network, guest, each in ports),
         broken_state=broken,
-        links_down=tuple(down(listed)),
+        links_down=tuple(links_down(listed)),
         dropped=tuple(most_dropped(listed)),
     )
 

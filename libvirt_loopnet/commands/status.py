@@ -33,7 +33,7 @@ from ..planning.lo import FOUND, NARROW, SHRUNK, WIDE
 from ..ruleset.tables import TABLES
 from .list import as_json
 from .publish import line_of
-from .shared.inventory import UP, Entry, down, dropped, entries, most_dropped, networks_of_files
+from .shared.inventory import UP, Entry, dropped, entries, links_down, most_dropped, networks_of_files
 from .shared.output import print_json, print_table
 from .shared.plugging import lacking, out_of_place
 from .shared.privileges import require_root
@@ -177,7 +177,7 @@ def _print(status: Status) -> None:
     print(f"rules:  {'loaded' if _has_rules(seen) else 'not loaded'}{wanted}")
     for line in _ports(status):
         print(f"port:   {line}")
-    for what, command in down(status.entries):
+    for what, command in links_down(status.entries):
         print(f"link:   {what}: {command}")
     for why in most_dropped(status.entries):
         print(f"drops:  {why.what}: {why.command}")

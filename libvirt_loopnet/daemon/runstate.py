@@ -70,7 +70,7 @@ def active_networks(run: str = RUN) -> list[Network]:
 def is_active(network_name: str, run: str = RUN) -> bool:
     """Is the network up, as far as libvirt's files or our notes say?"""
     note = f"{NOTES}/{file_name(network_name)}.xml"
-    return os.path.exists(f"{run}/{network_name}.xml") or bool(_note(note))
+    return is_saved(network_name, run) or bool(_note(note))
 
 
 def is_saved(network_name: str, run: str = RUN) -> bool:

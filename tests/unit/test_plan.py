@@ -190,6 +190,17 @@ def test_hidden_routes_that_the_kernel_made_again_go_again() -> None:
     assert not hidden & host.routes
 
 
+def test_a_route_goes_by_its_metric() -> None:
+    """Else the kernel would delete ours, which is the first of that prefix (fib_table_delete())."""
+    host = FakeHost()
+    bring(host, NETWORKS[:1])
+    (ours,) = [route for route in host.routes if route.prefix == NETWORKS[0].loop_prefix and route.ours]
+    host.routes.add(ours._replace(metric=5))
+    (step,) = steps(host, state(NETWORKS[:1]))
+    assert step.text.startswith("route del ")
+    assert " metric 5 " in step.text
+
+
 def test_other_devices_are_left_alone() -> None:
     host = FakeHost()
     neighbour = Address("eth0", IPv4Address("10.127.1.1"), 24, noprefixroute=True)

@@ -255,7 +255,7 @@ def stranded(found: Networks, listed: Iterable[Entry]) -> Iterator[tuple[str, st
             yield f"guest {who} ({entry.reservation.mac}) runs, and its network {name} does not", start
 
 
-def down(listed: Iterable[Entry]) -> Iterator[tuple[str, str]]:
+def links_down(listed: Iterable[Entry]) -> Iterator[tuple[str, str]]:
     """(what is said of a NIC whose link libvirt has down, the command that brings it up)."""
     for entry in listed:
         if entry.down:
