@@ -303,6 +303,8 @@ def session(world: World) -> Iterator[List[str]]:
     )
     world.host.sh(
         f"mkdir -p /etc/qemu; echo allow virbr1 >/etc/qemu/bridge.conf\n"
+        # everybody's, as udev makes it: Ubuntu's helper opens it as the user
+        f"mknod -m 666 /run/sandbox/tun c 10 200; mount --bind /run/sandbox/tun /dev/net/tun\n"
         f"chown -R {USER}:{USER} {HOME}; chmod 711 /run/sandbox\n"
         # as Debian's README says that its administrator should, by dpkg-statoverride
         f"cp /usr/lib/qemu/qemu-bridge-helper {HOME}/; chmod u+s {HOME}/qemu-bridge-helper"
@@ -316,7 +318,10 @@ def session(world: World) -> Iterator[List[str]]:
         "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
     ]
     yield [*user, *environment]
-    world.host.sh(f"pkill -u {USER} || true; sleep 0.2; pkill -9 -u {USER} || true; rm -rf {HOME} /etc/qemu")
+    world.host.sh(
+        f"pkill -u {USER} || true; sleep 0.2; pkill -9 -u {USER} || true; rm -rf {HOME} /etc/qemu\n"
+        "umount /dev/net/tun; rm /run/sandbox/tun"
+    )
 
 
 def test_a_guest_of_a_session(world: World, session: List[str]) -> None:

@@ -15,15 +15,15 @@ from tests.sandbox.packages import provide
 
 from .arena import PREFIX6
 from .lab import Lab, LabGuest, eventually
+from .networkd import FILES, RUN, prepare
 from .wire import PATIENCE
 
 pytestmark = pytest.mark.timeout(900)  # one of them is built
 
-NETIF, FILES = "/run/systemd/netif", "/run/systemd/network"
 NETWORKD = "[Match]\nName=eth0\n[Network]\nDHCP=ipv6\nIPv6AcceptRA=yes\n"
 # Its own /etc/resolv.conf: what a client writes there is no business of the host's.
 OWN_RESOLVER = "touch /run/resolv.guest; mount --bind /run/resolv.guest /etc/resolv.conf; "
-# As it boots: NetworkManager takes over no NIC that has addresses already.
+# As it boots: NetworkManager takes over no NIC that has addresses already, and Ubuntu's no Ethernet unless told to.
 NETWORKMANAGER = """
 ip address flush dev eth0; ip link set eth0 down
 for directory in /run/dbus /run/NetworkManager /var/lib/NetworkManager; do
@@ -48,6 +48,7 @@ dns=none
 auth-polkit=false
 [keyfile]
 path=/run/NetworkManager/profiles
+unmanaged-devices=type:loopback
 END
 bus=$(dbus-daemon --system --fork --nopidfile --print-pid --address=unix:path=/run/dbus/system_bus_socket)
 NetworkManager --no-daemon --config /run/NetworkManager.conf &
@@ -65,7 +66,7 @@ chmod +x /run/udhcpc6.script; exec /run/udhcpc6 -f -i eth0 -s /run/udhcpc6.scrip
 CLIENTS = {
     "dhclient": "mkdir -p /var/lib/dhcp; exec dhclient -6 -d eth0",
     "dhcpcd": "mkdir -p /var/lib/dhcpcd /run/dhcpcd; exec dhcpcd --nobackground --ipv6only eth0",
-    "networkd": "mount -o remount,bind,ro /sys; exec /lib/systemd/systemd-networkd",
+    "networkd": RUN,
     "NetworkManager": NETWORKMANAGER,
     "udhcpc6": UDHCPC6,
 }
@@ -76,9 +77,7 @@ PACKAGES = ("isc-dhcp-client", "dhcpcd-base", "network-manager")
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     with Lab("mapped", lan_prefix="192.168.7.0/24", addresses=request.param) as made:
         provide(made, *PACKAGES)
-        made.host.sh(
-            f"mkdir -p {FILES} {NETIF}/links {NETIF}/leases {NETIF}/lldp; chown -R systemd-network: {NETIF}"
-        )
+        prepare(made)
         made.path(f"{FILES}/guest.network").write_text(NETWORKD)
         shutil.copy(busybox.udhcpc6(), made.path("/run/udhcpc6"))
         made.start(made.network(1, ipv6=PREFIX6), dnsmasq=True)

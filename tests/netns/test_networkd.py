@@ -10,10 +10,9 @@ from collections.abc import Iterator
 import pytest
 
 from .lab import Lab, LabGuest, eventually
+from .networkd import FILES, NETIF, RUN, prepare
 from .wire import PATIENCE
 
-NETIF = "/run/systemd/netif"
-FILES = "/run/systemd/network"
 UPLINK = "[Match]\nName=uplink0\n[Network]\nKeepConfiguration=yes\nLinkLocalAddressing=no\n"
 LO = "[Match]\nName=lo\n[Network]\nAddress=127.0.0.1/8\n"
 EVERYTHING = "[Match]\nName=*\n[Network]\nDHCP=yes\n"
@@ -22,19 +21,16 @@ EVERYTHING = "[Match]\nName=*\n[Network]\nDHCP=yes\n"
 @pytest.fixture
 def lab() -> Iterator[Lab]:
     with Lab() as made:
-        made.host.sh(
-            f"mkdir -p {FILES} {NETIF}/links {NETIF}/leases {NETIF}/lldp\nchown -R systemd-network: {NETIF}"
-        )
+        prepare(made)
         yield made
 
 
 @contextlib.contextmanager
 def networkd(lab: Lab, **files: str) -> Iterator[subprocess.Popen[str]]:
-    """Runs it until the end of the block. Where /sys can't be written it does not wait for udev."""
+    """Runs it until the end of the block."""
     for name, text in files.items():
         lab.path(f"{FILES}/{name}.network").write_text(text)
-    script = "mount -o remount,bind,ro /sys; exec /lib/systemd/systemd-networkd"
-    process = lab.host.popen(["unshare", "--mount", "sh", "-c", script])
+    process = lab.host.popen(["unshare", "--mount", "sh", "-c", RUN])
     try:
         yield process
     finally:
