@@ -61,6 +61,12 @@ def planned(host: Host, desired: HostState, *, thorough: bool = False) -> list[S
     return _plan(host, _observe(host, desired, thorough), desired, thorough)
 
 
+def compared(host: Host, desired: HostState) -> tuple[Observed, list[Step]]:
+    """What the host holds, rules and all, and the steps from there to ``desired``."""
+    observed = _observe(host, desired, thorough=True)
+    return observed, _plan(host, observed, desired, thorough=True)
+
+
 def _observe(host: Host, desired: HostState, thorough: bool, firewalls: Firewalls | None = None) -> Observed:
     devices = [network.bridge for network in desired.networks]
     observed = host.observe(devices, ruleset=thorough, firewalls=firewalls, trusted=desired.trusted)

@@ -39,12 +39,12 @@ def look() -> Look:
     store, host, options = Store(), linux.Linux(), config.load()
     with settled(store):
         desired = apply.survey(host, store, options)
-        bridges = [network.bridge for network in desired.networks]
+        observed, steps = apply.compared(host, desired)
         return Look(
             options=options,
             desired=desired,
-            observed=host.observe(bridges, ruleset=True, trusted=desired.trusted),
-            steps=tuple(apply.planned(host, desired, thorough=True)),
+            observed=observed,
+            steps=tuple(steps),
             stale=tuple(stale_files(store, desired.networks)),
             broken=broken_networks(),
         )
