@@ -21,7 +21,7 @@ from tests.netns.wire import Prober
 from tests.sandbox import Guest
 from tests.sandbox.world import World, network_xml, wait
 
-SECONDS = float(os.environ.get("LOOPNET_LOAD_SECONDS", "30"))
+SECONDS = float(os.environ.get("LOOPNET_LOAD_SECONDS", "15"))
 GUESTS = 50
 CLIENTS = 4
 ANSWER = 45.0
