@@ -70,7 +70,7 @@ CLIENTS = {
     "NetworkManager": NETWORKMANAGER,
     "udhcpc6": UDHCPC6,
 }
-PACKAGES = ("isc-dhcp-client", "dhcpcd-base", "network-manager")
+PACKAGES = ("isc-dhcp-client", "dhcpcd-base|dhcpcd5", "network-manager")
 
 
 @pytest.fixture(scope="module", params=["free", "own"])

@@ -21,16 +21,28 @@ from .sandbox import Sandbox
 def provide(sandbox: Sandbox, *names: str) -> None:
     """Let the sandbox have these packages and what they depend on: the files, no service, no user.
 
-    Raises BuildError when they cannot be had.
+    Where releases call one differently, all its names stand there, "one|other". Raises BuildError when they cannot
+    be had.
     """
-    wanted = _missing(names)
+    chosen = tuple(map(_known, names))
+    wanted = _missing(chosen)
     if not wanted:
         return
-    tree = _unpacked(names, wanted)
+    tree = _unpacked(chosen, wanted)
     sandbox.host.sh(
         f"mount -t overlay -o lowerdir={shlex.quote(f'{tree}/usr:/usr')} overlay /usr\n"
         f"tar -C {shlex.quote(f'{tree}/etc')} -c . | tar -C /etc -x --skip-old-files"
     )
+
+
+@functools.cache
+def _known(names: str) -> str:
+    """The first of these that apt knows, or just the first, of which apt complains then."""
+    several = names.split("|")
+    if len(several) == 1:
+        return names
+    found = (name for name in several if command(["apt-cache", "search", "--names-only", f"^{name}$"]))
+    return next(found, several[0])
 
 
 @functools.cache

@@ -114,8 +114,8 @@ def something_behind(namespace: Namespace, lab_host: Namespace) -> Iterator[None
             "ip address add 172.30.0.1/24 dev inner0; ip link set inner0 up\n"
             "echo 1 >/proc/sys/net/ipv4/ip_forward\n"
             "nft add table ip publish\n"
-            "nft 'add chain ip publish to { type nat hook prerouting priority -100; }'\n"
-            f"nft add rule ip publish to udp dport 7400 dnat to {INNER}"
+            "nft 'add chain ip publish incoming { type nat hook prerouting priority -100; }'\n"
+            f"nft add rule ip publish incoming udp dport 7400 dnat to {INNER}"
         )
         lab_host.sh(
             f"ip -n {inside} address add {INNER}/24 dev eth0; ip -n {inside} link set eth0 up\n"
