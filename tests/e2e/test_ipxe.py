@@ -63,7 +63,7 @@ def all_booted() -> Iterator[Dict[Kind, Booted]]:
                 cmdline=kind.cmdline,
             )  # fmt: skip
             world.path(f"{TFTP}/{name}.ipxe").write_text(script)
-            world.define(bootable(world, kind, IPV6[kind], TFTP, f"{name}.ipxe"))
+            world.define(bootable(world, kind, TFTP, f"{name}.ipxe", IPV6[kind]))
             world.sandbox.virsh("net-start", kind.name)
             guests[name] = NetGuest(world.sandbox, name, [kind.name], memory_mib=256)
             guests[name].define()

@@ -28,11 +28,12 @@ DHCP = """\
 """
 
 
-def bootable(world: World, kind: Kind, ipv6_prefix: str, root: str, file: str) -> str:
-    """A network of xml-templates/ with IPv6, TFTP and a file to boot, as one would write it with virsh net-edit."""
+def bootable(world: World, kind: Kind, root: str, file: str, ipv6_prefix: str = "") -> str:
+    """A network of xml-templates/ with TFTP and a file to boot, as one would write it with virsh net-edit."""
     more = DHCP.format(root=root, file=file)
     text = re.sub(r"(<ip address='[\d.]+' netmask='255.255.255.0')/>\n", r"\1>\n" + more, template(kind.name))
-    text = text.replace("<loopnet:network ", f"<loopnet:network ipv6='{ipv6_prefix}' ")
+    if ipv6_prefix:
+        text = text.replace("<loopnet:network ", f"<loopnet:network ipv6='{ipv6_prefix}' ")
     return world.host.run(["loopnet", "rewrite"], input=text).stdout
 
 
