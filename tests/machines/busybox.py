@@ -8,8 +8,7 @@ from pathlib import Path
 
 from tests.sandbox.cache import BuildError, built_once, command
 
-from .bootstrap import DEBIAN, mirror
-from .source import libraries, tarball
+from .source import debian_tarball, libraries
 
 SUITE = "bookworm"
 SETTINGS = {"FEATURE_IPV6": True, "UDHCPC6": True, "SH_IS_NONE": True, "SH_IS_ASH": False}
@@ -23,7 +22,7 @@ def udhcpc6() -> Path:
 
 
 def _build(directory: Path) -> Path:
-    archive = tarball("busybox", [f"{mirror(DEBIAN, SUITE)} {SUITE}"], directory / "fetched")
+    archive = debian_tarball("busybox", SUITE, directory / "fetched")
     shutil.unpack_archive(archive, directory)
     source = next(directory.glob("busybox-*"))
     make = ["make", "-C", str(source)]

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from tests.sandbox.cache import BuildError, built_once, command
 
-from .bootstrap import DEBIAN, keys, mirror
-from .source import libraries, tarball
+from .source import debian_tarball, libraries
 
 SUITE, VERSION = "trixie", "11.3.0"
 ON = ("driver_remote", "driver_libvirtd", "driver_qemu", "driver_network", "libnl", "capng", "attr", "json_c")
@@ -31,9 +30,7 @@ def built() -> Path:
 
 def fetched(directory: Path) -> Path:
     """The tarball that its source came in. Raises BuildError."""
-    # An older Ubuntu has no key of Debian's latest.
-    keyrings = [str(path) for path in sorted(keys().glob("*.gpg"))]
-    return tarball("libvirt", [f"{mirror(DEBIAN, SUITE)} {SUITE}"], directory, keyrings)
+    return debian_tarball("libvirt", SUITE, directory)
 
 
 def _build(directory: Path) -> Path:

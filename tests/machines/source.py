@@ -9,6 +9,8 @@ from typing import Sequence
 
 from tests.sandbox.cache import command
 
+from .bootstrap import DEBIAN, keys, mirror
+
 KEYRINGS = (
     "/usr/share/keyrings/debian-archive-keyring.gpg",
     "/usr/share/keyrings/ubuntu-archive-keyring.gpg",
@@ -41,6 +43,13 @@ def tarball(
     fetch = ["source", "--download-only", "--tar-only", package]
     command(["apt-get", *options, *fetch], str(directory), timeout=FETCH_SECONDS)
     return next(directory.glob(f"{package}_*.orig.tar.*[!c]"))
+
+
+def debian_tarball(package: str, suite: str, directory: Path) -> Path:
+    """tarball() from a release of Debian's, on whichever system. Raises BuildError."""
+    # An Ubuntu has few of Debian's keys, and an older one none of the latest.
+    keyrings = [str(path) for path in sorted(keys().glob("*.gpg"))]
+    return tarball(package, [f"{mirror(DEBIAN, suite)} {suite}"], directory, keyrings)
 
 
 def libraries() -> str:
