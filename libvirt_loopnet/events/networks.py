@@ -20,6 +20,7 @@ from ..ipv6 import check_ipv6_overlap
 from ..log import warn
 from ..model import Network, Options, Reservation
 from ..networks.dhcp import static_of
+from ..networks.dnsmasq_options import tftp_options
 from ..networks.parsing import Definition, check_options, given_options, hosts_of, parse_hook
 from ..prefixes import LOOPBACK, check_overlap
 
@@ -38,7 +39,7 @@ def network_start(data: bytes) -> None:
     if denied:
         raise HostError(f"network {network.name}: {denied}")
     _clear_away(network)
-    given = given_options(definition)
+    given, tftp = given_options(definition), tftp_options(definition)
     _check_sockets(network, "port=0" not in given)
     with store.locked():
         others = [other for other in runstate.active_networks() if other.name != network.name]
@@ -51,7 +52,7 @@ def network_start(data: bytes) -> None:
         before = store.load(network.name)
         try:
             dnsmasq.sync_hosts(network, _with_own_hosts(store, network, definition))
-            obstacle = leases.prepare(network, options.lease_addresses, given)
+            obstacle = leases.prepare(network, options.lease_addresses, given, more=tftp)
         except LoopnetError:
             for error in attempts(
                 lambda: store.save(network.name, before),

@@ -53,11 +53,14 @@ _REINSTALL = "reinstall libvirt-loopnet"
 _SAY_SO = 'if that is intended, lease-addresses = "guest" in /etc/libvirt-loopnet.conf'
 
 
-def prepare(network: Network, addresses: str, options: Sequence[str], root: str = ROOT) -> Hindrance | None:
+def prepare(
+    network: Network, addresses: str, options: Sequence[str], root: str = ROOT, more: Sequence[str] = ()
+) -> Hindrance | None:
     """Lay out both files for the start of ``network``; why libvirt will list guest addresses, None if it won't.
 
-    ``addresses`` is the setting lease-addresses, ``options`` are the dnsmasq options of the definition. A native
-    network, whose guests have one address only, needs no script, and has the first file empty. Raises StateError.
+    ``addresses`` is the setting lease-addresses, ``options`` are the dnsmasq options of the definition, ``more`` those
+    that go into the first file. A native network, whose guests have one address only, needs no script. Raises
+    StateError.
     """
     from . import ipv6  # a guest's events read leases only
 
@@ -65,6 +68,7 @@ def prepare(network: Network, addresses: str, options: Sequence[str], root: str 
     why = _obstacle(network, options) if mapped else None
     lines = [f"dhcp-script={script()}"] if mapped and not why else []
     lines += ipv6_options(network) if ipv6.is_enabled() else []
+    lines += more
     try:
         update(_configuration(network.name, root), "".join(f"{line}\n" for line in lines).encode())
     except OSError as error:

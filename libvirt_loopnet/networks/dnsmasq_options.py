@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from ..errors import InputError
 from ..model import FREE, MAPPED, NONE, Network
+from ..validation import shown
 from ..xml.tree import Element
 
 DNSMASQ_NAMESPACE = "http://libvirt.org/schemas/network/dnsmasq/1.0"
@@ -79,6 +81,22 @@ def ipv6_options(network: Network) -> tuple[str, ...]:
         f"dhcp-range={network.ipv6.network_address},{kinds},{network.ipv6.prefixlen}",
         f"ra-param={network.bridge},{RA_INTERVAL},0",
     )
+
+
+def tftp_options(definition: Element) -> tuple[str, ...]:
+    """What dnsmasq is told of the definition's ``<tftp>``, in the file that lease_option() names.
+
+    libvirt 8.0 writes it only for a prefix with <range> or <host>. Newer ones write it, too, and dnsmasq takes it
+    twice; so this is not in the definition, where it would outlive the element. Raises InputError.
+    """
+    roots = [tftp.get("root", "") for ip in definition.findall("ip") for tftp in ip.findall("tftp")]
+    for root in roots:
+        if not (root.startswith("/") and root.isprintable()):
+            raise InputError(
+                f"network {definition.findtext('name')}: <tftp root={shown(root)}>: that is no path of a directory; "
+                "change it with: virsh net-edit"
+            )
+    return tuple(line for root in roots for line in ("enable-tftp", f"tftp-root={root}"))
 
 
 def given_options(network: Element) -> tuple[str, ...]:

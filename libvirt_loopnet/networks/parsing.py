@@ -25,7 +25,7 @@ from ..model import Network, Port, Reservation
 from ..records import NamedTuple
 from ..validation import check_mac, check_uuid, shown
 from ..xml.tree import Element, local_name, parse
-from .dnsmasq_options import dnsmasq_options, given_options, lease_option
+from .dnsmasq_options import dnsmasq_options, given_options, lease_option, tftp_options
 from .elements import NAMESPACE, host_number, network_element, network_of, own_element
 
 __all__ = [
@@ -114,6 +114,7 @@ def check_options(definition: Definition, network: Network) -> None:
             f"network {network.name} lacks the dnsmasq option {missing[0]!r}; fix it: "
             f"virsh net-dumpxml --inactive {network.name} | loopnet rewrite > new.xml; virsh net-define new.xml"
         )
+    tftp_options(definition)
 
 
 def _host(network: Network, host: Element) -> Reservation:

@@ -174,6 +174,11 @@ BAD_NETWORKS: dict[str, tuple[str, str, str]] = {
     "bridge-too-long": ("name='virbr1'", "name='virbr-far-too-long'", "at most 15"),
     "bridge-two-words": ("name='virbr1'", "name='a b'", "device"),
     "nat": ("mode='open'", "mode='nat'", "forward mode='open'"),
+    "tftp-in-two-lines": (
+        "netmask='255.255.255.0'/>",
+        "netmask='255.255.255.0'><tftp root='/srv&#10;log-queries'/></ip>",
+        "no path of a directory",
+    ),
     "no-options": ("no-ping", "no-pong", "lacks the dnsmasq option 'no-ping'"),
     "no-address": ("<ip address='127.1.0.254' netmask='255.255.255.0'/>", "", "0 IPv4 <ip> elements"),
     "name-with-a-slash": ("<name>net1</name>", "<name>a/../b</name>", "network name"),

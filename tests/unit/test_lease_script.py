@@ -343,3 +343,5 @@ def test_native_needs_none(tmp_path: Path) -> None:
     native = NETWORK._replace(mode="native", guest_prefix=NETWORK.loop_prefix)
     assert leases.prepare(native, "loop", (), str(tmp_path)) is None
     assert files(tmp_path) == {"net.loopnet-dnsmasq": ""}
+    leases.prepare(native, "loop", (), str(tmp_path), more=["enable-tftp", "tftp-root=/srv"])
+    assert files(tmp_path) == {"net.loopnet-dnsmasq": "enable-tftp\ntftp-root=/srv\n"}

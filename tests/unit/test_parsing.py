@@ -11,7 +11,7 @@ import pytest
 from libvirt_loopnet.errors import InputError
 from libvirt_loopnet.model import Network, Port, Reservation
 from libvirt_loopnet.networks.dhcp import Static, static_in
-from libvirt_loopnet.networks.dnsmasq_options import lease_option
+from libvirt_loopnet.networks.dnsmasq_options import lease_option, tftp_options
 from libvirt_loopnet.networks.parsing import (
     definition_of,
     dnsmasq_options,
@@ -310,3 +310,21 @@ def test_imports_are_cheap(module: str) -> None:
 
 def test_guests_events_import_no_plans() -> None:
     assert "libvirt_loopnet.planning.plan" not in imported("libvirt_loopnet.events.guests")
+
+
+def tftp(root: str) -> tuple[str, ...]:
+    ip = IP.replace("/>", f"><tftp root='{root}'/></ip>")
+    return tftp_options(definition_of(xml(ip=ip)))
+
+
+def test_tftp() -> None:
+    assert tftp_options(definition_of(xml())) == ()
+    assert tftp("/srv/a b") == ("enable-tftp", "tftp-root=/srv/a b")
+
+
+@pytest.mark.parametrize("root", ["", "srv", "/srv&#10;dhcp-script=/bin/x", "/srv&#x2028;"])
+def test_tftp_from_no_directory(root: str) -> None:
+    """It goes into a file of lines."""
+    with pytest.raises(InputError, match=r"network net: <tftp root=.*virsh net-edit") as told:
+        tftp(root)
+    assert "\n" not in str(told.value)
