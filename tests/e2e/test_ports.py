@@ -241,7 +241,7 @@ def test_updates_lose_nothing(world: World) -> None:
     (guest,) = world.boot("vm1")
     where = world.published()["vm1.loopnet"]
     with world.pinged(where):
-        for number in range(50):
+        for number in range(20):
             assert update(world, guest, ISOLATED if number % 2 else VIRTIO)
     assert_well(world, guest, where)
 
