@@ -152,15 +152,20 @@ class World:
 
     def clean(self) -> None:
         """Ends and undefines all guests, then all networks but libvirt's default one."""
-        for name in self.running_guests():
-            self.sandbox.virsh("destroy", name)
-        for name in self._names("list", "--all"):
-            self.sandbox.virsh("undefine", name, "--managed-save", "--snapshots-metadata")
-        for name in self.active_networks():
-            self.sandbox.virsh("net-destroy", name)
-        for name in self._names("net-list", "--all"):
-            if name != "default":
-                self.sandbox.virsh("net-undefine", name)
+        lists = (
+            "list --uuid", "list --all --persistent --uuid", "net-list --uuid", "net-list --all --persistent --name",
+        )  # fmt: skip
+        told = self.sandbox.virsh("; echo '|'; ".join(lists))
+        running, guests, active, networks = (part.splitlines() for part in told.split("|"))
+        commands = [f"destroy {uuid}" for uuid in running if uuid]
+        commands += [f"undefine {uuid} --managed-save --snapshots-metadata" for uuid in guests if uuid]
+        commands += [f"net-destroy {uuid}" for uuid in active if uuid]
+        commands += [
+            f"net-undefine '{name}'" for name in map(str.strip, networks) if name not in ("default", "")
+        ]
+        if commands:  # in one virsh, whose status is the last one's
+            done = self.host.run(["virsh", "-q", "; ".join(commands)], check=False)
+            assert not done.stderr.strip(), f"{'; '.join(commands)}:\n{done.stderr}"
         self.path("/etc/libvirt-loopnet.conf").unlink(missing_ok=True)
 
     def power_cut(self) -> None:
