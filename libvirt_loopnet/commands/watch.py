@@ -12,7 +12,8 @@ import signal
 import socket
 import time
 from argparse import ArgumentParser, Namespace
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Optional
 
@@ -82,9 +83,21 @@ def _differs(known: Known) -> bool:
         return False
 
 
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Who stops it meanwhile, as an upgrade does, waits: of our rules some are made by nft, and others after it."""
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
 def _mend() -> None:
     try:
-        for line in mend():
+        with _undisturbed():
+            lines = mend()
+        for line in lines:
             _say(f"repaired: {line}")
     except LoopnetError as error:  # a later look may do better
         _say(f"not repaired: {error}")

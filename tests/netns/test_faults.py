@@ -12,7 +12,7 @@ from typing import Callable
 
 import pytest
 
-from tests.netns.lab import Lab, LabGuest, LabNetwork
+from tests.netns.lab import Lab, LabGuest, LabNetwork, eventually
 from tests.netns.looking import look
 from tests.netns.wire import Prober, Servers, ask_tcp
 from tests.sandbox import CHECKOUT
@@ -31,6 +31,7 @@ esac
 echo $((left - 1)) "$mode" "$lines" "$scope" >/dev/shm/fault/plan
 [ "$left" = 0 ] || exec $real "$@"
 case $mode in
+stop) pkill -TERM -f ' watch$' && exec $real "$@" ;;
 after) $real "$@" ;;
 lines) head -n "$lines" | $real "$@" ;;
 esac
@@ -111,6 +112,10 @@ def strike_everywhere(lab: Lab, event: Event, recover: Event) -> int:
         else:
             pytest.fail(f"{mode}: there are more than {MOST_CHANGES} changes")
     return count
+
+
+def plan(lab: Lab) -> str:
+    return lab.host.run(["loopnet", "plan"], check=False).stdout
 
 
 def sync(lab: Lab) -> None:
@@ -212,15 +217,17 @@ def test_ports(lab: Lab, running: tuple[LabNetwork, LabGuest]) -> None:
     assert strike_everywhere(lab, replug, recover) >= 6
 
 
+SPOIL = "nft flush ruleset; ip route flush table local proto 127; ip address add 127.0.0.1/8 dev lo"
+NOTHING = "nothing to do\n"
+
+
 def test_sync(lab: Lab, running: tuple[LabNetwork, LabGuest]) -> None:
     _, guest = running
 
     def mend() -> None:
         plan = lab.path("/dev/shm/fault/plan").read_text()
         disarm(lab)
-        lab.host.sh(
-            "nft flush ruleset; ip route flush table local proto 127; ip address add 127.0.0.1/8 dev lo"
-        )
+        lab.host.sh(SPOIL)
         lab.path("/dev/shm/fault/plan").write_text(plan)
         lab.host.run(["loopnet", "sync"], check=False)
 
@@ -263,6 +270,27 @@ def test_publish(lab: Lab, running: tuple[LabNetwork, LabGuest], verb: str) -> N
 
 def answers(lab: Lab, guest: LabGuest) -> None:
     lab.host.run(["ping", "-c", "1", guest.loop])
+
+
+def test_watch_ends_what_it_has_begun(lab: Lab, running: tuple[LabNetwork, LabGuest]) -> None:
+    """It is stopped, as by an upgrade, at every call: what is to be repaired is repaired as a whole, or not at all."""
+    seen = set()
+    for call in range(MOST_CHANGES):
+        lab.host.sh(SPOIL)
+        before = plan(lab)
+        arm(lab, call, "stop")
+        with lab.host.popen(["loopnet", "watch"]) as watch:
+            eventually(lambda: watch.poll() is not None or plan(lab) == NOTHING, 20)
+            hit = struck(lab)
+            disarm(lab)
+            watch.terminate()
+            watch.wait(10)
+        seen.add(plan(lab))
+        assert seen <= {before, NOTHING}, (call, seen - {before})
+        sync(lab)
+        if not hit:
+            break
+    assert seen == {before, NOTHING}
 
 
 LOST_MESSAGES = """
