@@ -491,10 +491,10 @@ table inet vpn {
 		ct mark 0xf41 accept
 		udp sport 68 udp dport 67 accept
 		ip daddr @lan accept
-		jump tunnel
+		jump through_vpn
 		reject
 	}
-	chain tunnel {
+	chain through_vpn {
 		oifname "wg*" accept
 	}
 	chain input {

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.machines import busybox
-from tests.sandbox.packages import provide
+from tests.sandbox.packages import available, provide
 
 from .arena import PREFIX6
 from .lab import Lab, LabGuest, eventually
@@ -70,13 +70,15 @@ CLIENTS = {
     "NetworkManager": NETWORKMANAGER,
     "udhcpc6": UDHCPC6,
 }
-PACKAGES = ("isc-dhcp-client", "dhcpcd-base|dhcpcd5", "network-manager")
+PACKAGES = ("dhcpcd-base|dhcpcd5", "network-manager")
+DHCLIENT = "isc-dhcp-client"
+"""Its maker has given it up; releases after Debian 13 may be without it."""
 
 
 @pytest.fixture(scope="module", params=["free", "own"])
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     with Lab("mapped", lan_prefix="192.168.7.0/24", addresses=request.param) as made:
-        provide(made, *PACKAGES)
+        provide(made, *PACKAGES, *filter(available, [DHCLIENT]))
         prepare(made)
         made.path(f"{FILES}/guest.network").write_text(NETWORKD)
         shutil.copy(busybox.udhcpc6(), made.path("/run/udhcpc6"))
@@ -112,6 +114,8 @@ def pings(lab: Lab, address: str, patience: float = PATIENCE) -> bool:
 
 @pytest.mark.parametrize("name", [*CLIENTS])
 def test_a_client_gets_its_numbers_address(lab: Lab, name: str) -> None:
+    if name == "dhclient" and not available(DHCLIENT):
+        pytest.skip(f"this release has no {DHCLIENT} any more")
     guest = lab.guest(lab.active[0])
     eventually(lambda: addresses(guest, "link"))  # as ifupdown waits for it
     with client(guest, name) as process:

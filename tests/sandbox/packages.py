@@ -36,13 +36,15 @@ def provide(sandbox: Sandbox, *names: str) -> None:
 
 
 @functools.cache
+def available(name: str) -> bool:
+    """Does this release have the package?"""
+    return bool(command(["apt-cache", "search", "--names-only", f"^{re.escape(name)}$"]))
+
+
 def _known(names: str) -> str:
     """The first of these that apt knows, or just the first, of which apt complains then."""
     several = names.split("|")
-    if len(several) == 1:
-        return names
-    found = (name for name in several if command(["apt-cache", "search", "--names-only", f"^{name}$"]))
-    return next(found, several[0])
+    return several[0] if len(several) == 1 else next(filter(available, several), several[0])
 
 
 @functools.cache

@@ -12,8 +12,8 @@ from libvirt_loopnet.networks.new import new_network
 from libvirt_loopnet.networks.parsing import parse_network
 from libvirt_loopnet.ruleset.tables import make_tables
 
-# The tokens of nft 1.0.2, 1.0.9 and 1.1.3, as their parsers name them in errors. Newer ones take some of these
-# for names, where they can't be meant otherwise.
+# The tokens of nft 1.0.2, 1.0.9 and 1.1.3, and what was seen of 1.1.7, as their parsers name them in errors. Newer
+# ones take some of these for names, where they can't be meant otherwise.
 WORDS = """
 a-rwnd abort accept ackseq add addr ah all arp asconf asconf-ack auto-merge avgpkt bridge burst bypass bytes
 cfi cgroup cgroupv2 chain chains checksum chunk classid code colon comma comment comp constant continue
@@ -35,8 +35,8 @@ rename replace reply reqid reserved reserved2 reset return right rr rt rt0 rt2 r
 sack sack-permitted sack0 sack1 sack2 sack3 saddr sctp secmark secmarks second seed seg-left semicolon seq
 seqno set sets shutdown shutdown-ack shutdown-complete sid size skgid skuid snaplen snat socket spi spnum
 sport srh ssn ssrr state status stream string subtype symhash synproxy synproxys table tables taddr tag tcp
-th time timeout timestamp to tproxy trace transparent tsecr tsn tsval ttl type typeof udp udplite undefine
-until update urgptr used value version vlan vm vmap vni vtag vxlan week wildcard window with wscale xml xt
+th time timeout timestamp to tproxy trace transparent tsecr tsn tsval ttl tunnel tunnels type typeof udp udplite
+undefine until update urgptr used value version vlan vm vmap vni vtag vxlan week wildcard window with wscale xml xt
 zone
 """
 
