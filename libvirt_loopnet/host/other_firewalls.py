@@ -44,8 +44,8 @@ PERMANENT_ZONES = "/etc/firewalld/zones"
 """Where firewalld keeps what was changed by ``--permanent`` (firewalld.zone(5))."""
 
 _NAME, _PATH = "org.fedoraproject.FirewallD1", "/org/fedoraproject/FirewallD1"
-_OF_FIREWALLD = (":INPUT_ZONES ", ":INPUT_POLICIES ")
-"""Its chains in iptables, by version 1.3 and by 2.3."""
+_OF_FIREWALLD = (":INPUT_ZONES ", ":INPUT_POLICIES ", ":INPUT_dispatch ")
+"""Its chains in iptables, by versions 1.3, 2.3 and 2.5."""
 _DBUS_TIMEOUT = "10"
 _METHODS = {"--change-interface": "changeZoneOfInterface", "--remove-interface": "removeInterface"}
 
