@@ -96,9 +96,8 @@ def _undisturbed() -> Iterator[None]:
 def _mend() -> None:
     try:
         with _undisturbed():
-            lines = mend()
-        for line in lines:
-            _say(f"repaired: {line}")
+            for line in mend():
+                _say(f"repaired: {line}")
     except LoopnetError as error:  # a later look may do better
         _say(f"not repaired: {error}")
 

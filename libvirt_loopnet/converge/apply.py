@@ -58,13 +58,13 @@ def _with_leased(desired: HostState) -> HostState:
 def planned(host: Host, desired: HostState, *, thorough: bool = False) -> list[Step]:
     """The steps from what the host holds to ``desired``; with ``thorough`` the rules are compared, else
     replaced unseen."""
-    return _plan(host, _observe(host, desired, thorough), desired, thorough)
+    return compared(host, desired, thorough=thorough)[1]
 
 
-def compared(host: Host, desired: HostState) -> tuple[Observed, list[Step]]:
-    """What the host holds, rules and all, and the steps from there to ``desired``."""
-    observed = _observe(host, desired, thorough=True)
-    return observed, _plan(host, observed, desired, thorough=True)
+def compared(host: Host, desired: HostState, *, thorough: bool) -> tuple[Observed, list[Step]]:
+    """planned(), and what the host was seen to hold for it."""
+    observed = _observe(host, desired, thorough)
+    return observed, _plan(host, observed, desired, thorough)
 
 
 def _observe(host: Host, desired: HostState, thorough: bool, firewalls: Firewalls | None = None) -> Observed:

@@ -39,7 +39,7 @@ def look() -> Look:
     store, host, options = Store(), linux.Linux(), config.load()
     with settled(store):
         desired = apply.survey(host, store, options)
-        observed, steps = apply.compared(host, desired)
+        observed, steps = apply.compared(host, desired, thorough=True)
         return Look(
             options=options,
             desired=desired,

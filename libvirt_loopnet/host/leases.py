@@ -7,9 +7,10 @@ addresses. Two files, written before dnsmasq starts::
     /var/lib/libvirt/dnsmasq/NAME.loopnet-dnsmasq      dhcp-script=/usr/libexec/libvirt-loopnet/lease
     /var/lib/libvirt/dnsmasq/BRIDGE.loopnet-leases     loop clean 127.1.0.0 10.127.1.0 255.255.255.0 HELPER
 
-* The first is a ``conf-file=`` of the network. In it, and not in the definition, stands the script, as only
-  here it is known where this installation has it and whether dnsmasq may run it: dnsmasq doesn't start when
-  it can't. A file overrides the --dhcp-script on libvirt's command line (dnsmasq's option.c, one_opt()).
+* The first is a ``conf-file=`` of the network, which has ipv6_options() and tftp_options() as well. In it, and
+  not in the definition, stands the script, as only here it is known where this installation has it and whether
+  dnsmasq may run it: dnsmasq doesn't start when it can't. A file overrides the --dhcp-script on libvirt's
+  command line (dnsmasq's option.c, one_opt()).
 * dnsmasq passes the script no arguments, but the bridge's name in the environment that libvirt gave it
   (VIR_BRIDGE_NAME, networkBuildDhcpDaemonCommandLine()); so the second file is by bridge. It is read for
   every lease: with SIGHUP, at which dnsmasq tells of all leases again, a change counts at once.
@@ -58,8 +59,8 @@ def prepare(
 ) -> Hindrance | None:
     """Lay out both files for the start of ``network``; why libvirt will list guest addresses, None if it won't.
 
-    ``addresses`` is the setting lease-addresses, ``options`` are the dnsmasq options of the definition, ``more`` those
-    that go into the first file. A native network, whose guests have one address only, needs no script. Raises
+    ``addresses`` is the setting lease-addresses, ``options`` are the dnsmasq options of the definition, ``more`` are
+    further lines of the first file. A native network, whose guests have one address only, needs no script. Raises
     StateError.
     """
     from . import ipv6  # a guest's events read leases only

@@ -114,7 +114,7 @@ def check_options(definition: Definition, network: Network) -> None:
             f"network {network.name} lacks the dnsmasq option {missing[0]!r}; fix it: "
             f"virsh net-dumpxml --inactive {network.name} | loopnet rewrite > new.xml; virsh net-define new.xml"
         )
-    tftp_options(definition)
+    tftp_options(definition)  # raises for what dnsmasq can't be told
 
 
 def _host(network: Network, host: Element) -> Reservation:

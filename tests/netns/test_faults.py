@@ -31,7 +31,7 @@ esac
 echo $((left - 1)) "$mode" "$lines" "$scope" >/dev/shm/fault/plan
 [ "$left" = 0 ] || exec $real "$@"
 case $mode in
-stop) pkill -TERM -f ' watch$' && exec $real "$@" ;;
+stop) pkill -TERM -f ' watch$'; exec $real "$@" ;;
 after) $real "$@" ;;
 lines) head -n "$lines" | $real "$@" ;;
 esac
@@ -120,8 +120,8 @@ def plan(lab: Lab) -> str:
 
 def sync(lab: Lab) -> None:
     lab.host.run(["loopnet", "sync"])
-    plan = lab.host.run(["loopnet", "plan"], check=False)
-    assert plan.returncode == 0, plan.stdout
+    planned = lab.host.run(["loopnet", "plan"], check=False)
+    assert planned.returncode == 0, planned.stdout
 
 
 def test_started(lab: Lab) -> None:
