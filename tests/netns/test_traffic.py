@@ -245,19 +245,21 @@ def test_networks_are_apart(world: World) -> None:
 def test_what_is_broadcast_for_the_host_is_for_the_host_alone(world: World) -> None:
     """In it are addresses by then that no guest knows."""
     one, two = world.one, world.two
-    renewal = frames.udp_packet((one.address, 68), ("255.255.255.255", 67), b"renewal")
+    # each has the mark at its end: the guest's own kernel may still be asking on behalf of an earlier test
+    mark = b"of this test"
+    renewal = frames.udp_packet((one.address, 68), ("255.255.255.255", 67), mark)
     with Capture(two.namespace, "eth0") as ears, Capture(one.namespace, "eth0") as mouth:
         for neighbour in (one.gateway, host_as_seen(one), two.address):
             asker = (one.mac, one.address)
             request = frames.arp(frames.REQUEST, asker, (frames.NOBODY, neighbour))
-            mouth.send(frames.ethernet(one.mac, frames.BROADCAST, frames.ARP, request))
+            mouth.send(frames.ethernet(one.mac, frames.BROADCAST, frames.ARP, request + mark))
             answer = frames.address(neighbour) + frames.mac(one.mac)
             assert mouth.find(lambda frame, answer=answer: answer in frame, PATIENCE)  # type: ignore[misc]
         mouth.send(frames.ethernet(one.mac, frames.BROADCAST, frames.IP, renewal))
         mouth.send(frames.ethernet(one.mac, frames.BROADCAST, frames.EXPERIMENT, b"the end"))
         heard = []
         while (frame := ears.next(PATIENCE)) is not None and b"the end" not in frame:
-            if frame[6:12] == frames.mac(one.mac) and frame[12:14] in (b"\x08\x06", b"\x08\x00"):
+            if mark in frame:
                 heard.append(frame)
     assert frame is not None
     assert [frames.address(two.address) in each for each in heard] == [True], heard
