@@ -78,6 +78,8 @@ def look_around() -> Facts:
     ports = _published(networks)
     found = networks_of_files()
     listed = () if broken else entries(found, Store())
+    # of networks that are as they should be it has just taken them
+    tried = bool(networks) and not (missing or broken or drift)
     out = [(plugging.lacking(each), plugging.command(each)) for each in plugging.out_of_place()]
     return Facts(
         networks=tuple(networks),
@@ -85,7 +87,7 @@ def look_around() -> Facts:
         problems=_problems(),
         missing_programs=(*missing, *facts.missing(facts.BY_LIBVIRT)),
         old=tuple((each.program, str(each)) for each in versions.old()),
-        nft_refusal="" if missing else facts.nft_refusal(),
+        nft_refusal="" if missing or tried else facts.nft_refusal(),
         hooks=tuple(item for item in hooks.items() if item[1] != hookfiles.INSTALLED),
         daemons=facts.daemons(map(hookfiles.path, hookfiles.DRIVERS)),
         ip_forward=facts.ip_forward(),

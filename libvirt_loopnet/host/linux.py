@@ -12,7 +12,7 @@ from contextlib import suppress
 from ipaddress import ip_address, ip_network
 
 from .. import process
-from ..errors import HostError, LoopnetError, PrivilegeError
+from ..errors import HostError, PrivilegeError
 from ..firewalls.openings import Firewalls
 from ..log import warn
 from ..model import Network
@@ -20,7 +20,7 @@ from ..planning.plan import CONNTRACK, HOSTS, IP, NETLINK, NFT, SYSCTL, Step, in
 from ..planning.state import Observed, Tap
 from ..ruleset.moves import batch, parse
 from ..ruleset.tables import IPV6_TABLE, TABLES
-from . import hosts_file, ipv6, other_firewalls
+from . import hosts_file, ipv6, listing, other_firewalls
 from .kernel import conntrack, iproute, netlink
 from .kernel.nftables import nft
 
@@ -32,7 +32,7 @@ class Linux:
     """Host as ruled by the kernel this runs on, in the network namespace this runs in."""
 
     def __init__(self) -> None:
-        self._listed: tuple[bytes, str] = b"", ""
+        self._given, self._listed = ("", b""), ""
         """What canonical() was last given, and its answer: each takes a namespace and one more Python."""
 
     def observe(
@@ -51,7 +51,7 @@ class Linux:
             addresses=seen.addresses,
             routes=seen.routes,
             route_localnet=frozenset(dev for dev in looked_at if _route_localnet(dev)),
-            ruleset=_list_tables() if ruleset else _empty_or_unknown(chains),
+            ruleset=listing.listed() if ruleset else _empty_or_unknown(chains),
             hosts=_published_names(),
             firewalls=other_firewalls.observe(chains, trusted) if firewalls is None else firewalls,
             macs=frozenset((dev, _sysfs(dev, "address")) for dev in looked_at),
@@ -60,21 +60,12 @@ class Linux:
         )
 
     def canonical(self, networks: Sequence[Network], script: str) -> str:
-        """Loads ``script`` in a network namespace of its own and lets nft list it there."""
-        code = (
-            "import sys; sys.path.insert(0, sys.argv[1]);"
-            "from libvirt_loopnet.host.linux import canonical_here; canonical_here()"
-        )
-        root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-        python = ["/usr/bin/python3", "-I", "-S", "-c", code, root]
-        moved = "\n".join(str(each) for network in networks for each in inserts(network))
-        given = f"{moved}\0{script}".encode()
-        if given != self._listed[0]:
-            result = process.run(["unshare", "--net", *python], given)
-            if result.status:
-                raise HostError(f"nft refused the rules: {_last_line(result.stderr)}")
-            self._listed = given, result.stdout.decode()
-        return self._listed[1]
+        """As listing.foretell() has it."""
+        messages, acknowledgements = batch(each for network in networks for each in inserts(network))
+        given = script, messages
+        if given != self._given:
+            self._given, self._listed = given, listing.foretell(script, messages, acknowledgements)
+        return self._listed
 
     def taps(self, bridges: Iterable[str]) -> list[Tap]:
         return [
@@ -194,10 +185,6 @@ def _failed_line(lines: list[str], stderr: bytes) -> str:
     return f"{text.splitlines()[0] if text else 'no reason given'} (ip {line})"
 
 
-def _last_line(text: bytes) -> str:
-    return (text.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
-
-
 # --- reading -------------------------------------------------------------------------------------
 
 
@@ -220,46 +207,6 @@ def _empty_or_unknown(chains: str | None) -> str | None:
     """What is known of our tables by the list of all chains: '' when none is there."""
     heads = {f"table {family} {table} {{" for family, table in (*TABLES, IPV6_TABLE)}
     return None if chains is None or heads.intersection(chains.splitlines()) else ""
-
-
-def _list_tables() -> str:
-    return "".join(_list_table(family, table) for family, table in (*TABLES, IPV6_TABLE))
-
-
-def _list_table(family: str, table: str) -> str:
-    result = process.run(["nft", "--stateless", "list", "table", family, table])
-    if result.status and b"No such file or directory" not in result.stderr:
-        raise HostError(f"nft list table {family} {table} failed: {result.complaint}")
-    return "" if result.status else without_seen(result.stdout.decode())
-
-
-def without_seen(listing: str) -> str:
-    """What nft lists, less what packets have put into sets (ruleset.phrases.seen()), and less how many elements
-    nft 1.1.7 says a set has: no rules, those."""
-    kept: list[str] = []
-    in_set = in_elements = False
-    for line in listing.splitlines(keepends=True):
-        if line.startswith("\tset "):
-            in_set = line.startswith("\tset seen-")
-        in_elements = in_elements or (in_set and line.startswith("\t\telements = {"))
-        if not in_elements:
-            rest, count, _ = line.partition("\t# count ")
-            kept.append(f"{rest}\n" if count else line)
-        in_elements = in_elements and not line.endswith("}\n")
-    return "".join(kept)
-
-
-def canonical_here() -> None:
-    """In a namespace made by Linux.canonical(): load what stands on stdin, print nft's listing."""
-    import sys
-
-    moved, _, script = sys.stdin.read().partition("\0")
-    try:
-        nft(script)
-        _run_netlink(moved.splitlines())
-        sys.stdout.write(_list_tables())
-    except LoopnetError as error:
-        sys.exit(str(error))
 
 
 def _sysfs(dev: str, attribute: str) -> str:

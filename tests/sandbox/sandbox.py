@@ -202,7 +202,7 @@ class Sandbox:
     def _install_command(self) -> None:
         code = (
             f"import sys; sys.path.insert(0, {str(self._package)!r}); "
-            "from libvirt_loopnet.cli import main; sys.exit(main())"
+            "from libvirt_loopnet.cli import program; program()"
         )
         command = self.path("/run/bin/loopnet")
         command.write_text(f'#!/bin/sh\nexec {PYTHON} -I -c {shlex.quote(code)} "$@"\n')

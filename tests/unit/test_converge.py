@@ -42,9 +42,9 @@ def test_nft_is_asked_once_how_it_lists_the_same_rules(monkeypatch: pytest.Monke
 
     def run(argv: Sequence[str], stdin: bytes = b"") -> process.Result:
         given.append(stdin)
-        return process.Result(0, b"listed " + stdin, b"")
+        return process.Result(0, f"table ip loopnet {{\n\t{stdin!r}\n}}\n".encode(), b"")
 
-    monkeypatch.setattr("libvirt_loopnet.host.linux.process.run", run)
+    monkeypatch.setattr("libvirt_loopnet.host.listing.process.run", run)
     host: Host = linux.Linux()
     first = host.canonical([], "rules")
     assert host.canonical([], "rules") == first
@@ -56,7 +56,7 @@ def test_nft_is_asked_once_how_it_lists_the_same_rules(monkeypatch: pytest.Monke
 
 def test_rules_that_nft_refuses_are_refused_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "libvirt_loopnet.host.linux.process.run", lambda *_: process.Result(1, b"", b"syntax error\n")
+        "libvirt_loopnet.host.listing.process.run", lambda *_: process.Result(1, b"", b"syntax error\n")
     )
     host = linux.Linux()
     for _ in range(2):

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from libvirt_loopnet.addresses.seen import Seen, judge
-from libvirt_loopnet.host.linux import without_seen
+from libvirt_loopnet.host.listing import without_seen
 from libvirt_loopnet.model import Network, Reservation
 from libvirt_loopnet.reports.dropped import explain
 
