@@ -8,6 +8,7 @@ from typing import Generator, Iterator
 
 import pytest
 
+from tests.sandbox import Guest
 from tests.sandbox.world import World
 
 
@@ -18,6 +19,24 @@ def world() -> Iterator[World]:
         pytest.skip("namespaces need root")
     with World() as made:
         yield made
+
+
+@pytest.fixture
+def vm1(world: World) -> Guest:
+    """A guest on `loopnet` that runs and has its lease. To boot it takes longer than most tests, so those that
+    take it and leave it as it was have the same one, where they stand side by side."""
+    return world.keep()
+
+
+@pytest.fixture
+def cleaned(world: World, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Nothing of an earlier test is there, nothing of this one is left; but all of one with `vm1`, for the next."""
+    keeps = "vm1" in request.fixturenames
+    if world.kept and not keeps:
+        world.clean()
+    yield
+    if not keeps:
+        world.clean()
 
 
 SPOILED = pytest.StashKey[bool]()

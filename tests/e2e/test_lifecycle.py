@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from typing import Callable, Dict, Iterator, List
+from typing import Callable, Dict, List
 
 import pytest
 
@@ -14,10 +14,7 @@ from tests.sandbox.world import World, network_xml, template, wait
 MANY = 50
 
 
-@pytest.fixture(autouse=True)
-def _cleaned(world: World) -> Iterator[None]:
-    yield
-    world.clean()
+pytestmark = pytest.mark.usefixtures("cleaned")
 
 
 def address(world: World, name: str, network: str = "loopnet") -> str:
@@ -83,29 +80,25 @@ def test_address_is_the_same_after_a_restart_of(world: World, event: str) -> Non
     assert list(world.published()) == ["second.loopnet"]
 
 
-def test_running_guest_survives_libvirtd(world: World) -> None:
-    world.start()
-    (guest,) = world.boot("vm1")
-    where, inside = address(world, "vm1"), guest.address()
+def test_running_guest_survives_libvirtd(world: World, vm1: Guest) -> None:
+    where, inside = address(world, "vm1"), vm1.address()
     rules = world.host.sh("nft --stateless list table bridge loopnet")
     for event in (restart_libvirtd, kill_libvirtd):
         event(world)
         assert answers(world, where, "vm1")
         assert world.resolve("vm1.loopnet") == [where]
         assert world.host.sh("nft --stateless list table bridge loopnet") == rules
-    guest.destroy()
-    guest.start()
-    guest.wait_boot()
-    assert guest.wait_lease() == inside
+    vm1.destroy()
+    vm1.start()
+    vm1.wait_boot()
+    assert vm1.wait_lease() == inside
     assert answers(world, where, "vm1")
 
 
-def test_network_restarts_under_a_running_guest(world: World) -> None:
+def test_network_restarts_under_a_running_guest(world: World, vm1: Guest) -> None:
     """libvirt plugs the guest in again when the daemon that runs guests restarts."""
-    world.start()
     start_network(world, "beside", "127.10.0.", "10.127.10.")
-    world.still("vm2", ["beside"])
-    (guest,) = world.boot("vm1")
+    beside = world.still("vm2", ["beside"])
     where = address(world, "vm1")
     world.sandbox.virsh("net-destroy", "loopnet")
     assert list(world.published()) == ["vm2.beside"]
@@ -114,23 +107,23 @@ def test_network_restarts_under_a_running_guest(world: World) -> None:
     wait(lambda: world.resolve("vm1.loopnet") == [where], "name")
     assert answers(world, where, "vm1")
     # The new dnsmasq began while /etc/hosts had a guest's loop address.
-    assert guest.resolve("vm1.loopnet") == [guest.address()]
-    assert guest.resolve("vm2.beside") == []
+    assert vm1.resolve("vm1.loopnet") == [vm1.address()]
+    assert vm1.resolve("vm2.beside") == []
+    beside.destroy()
+    end_network(world, "beside")
 
 
 # --- guests on hold ---
 
 
-def test_save_and_restore(world: World) -> None:
-    world.start()
-    (guest,) = world.boot("vm1")
+def test_save_and_restore(world: World, vm1: Guest) -> None:
     where = address(world, "vm1")
     world.sandbox.virsh("save", "vm1", "/run/sandbox/saved")
     assert world.published() == {}
     other = world.still("other")
     world.sandbox.virsh("restore", "/run/sandbox/saved")
     assert answers(world, where, "vm1")
-    assert guest.run(f"wget -qO- http://{INTERNET}/").startswith("hello")
+    assert vm1.run(f"wget -qO- http://{INTERNET}/").startswith("hello")
     world.sandbox.virsh("managedsave", "vm1")
     other.destroy()
     world.sandbox.virsh("start", "vm1")
@@ -138,9 +131,7 @@ def test_save_and_restore(world: World) -> None:
     assert list(world.published()) == ["vm1.loopnet"]
 
 
-def test_suspend_and_resume(world: World) -> None:
-    world.start()
-    world.boot("vm1")
+def test_suspend_and_resume(world: World, vm1: Guest) -> None:
     where = address(world, "vm1")
     world.sandbox.virsh("suspend", "vm1")
     assert world.resolve("vm1.loopnet") == [where]
@@ -158,12 +149,15 @@ def start_network(world: World, name: str, loop_prefix: str, guest_prefix: str) 
     world.sandbox.virsh("net-start", name)
 
 
-def test_nic_is_plugged_in_and_out(world: World) -> None:
-    world.start()
+def end_network(world: World, name: str) -> None:
+    world.sandbox.virsh("net-destroy", name)
+    world.sandbox.virsh("net-undefine", name)
+
+
+def test_nic_is_plugged_in_and_out(world: World, vm1: Guest) -> None:
     start_network(world, "second", "127.5.0.", "10.127.5.")
-    (guest,) = world.boot("vm1")
     world.host.sh("virsh attach-interface vm1 network second --mac 52:54:00:aa:bb:01 --model virtio --live")
-    assert guest.wait_lease(1) == "10.127.5.2"
+    assert vm1.wait_lease(1) == "10.127.5.2"
     assert address(world, "vm1", "second") == "127.5.0.2"
     assert answers(world, "127.5.0.2", "vm1")
     assert answers(world, "vm1.second", "vm1")
@@ -174,19 +168,18 @@ def test_nic_is_plugged_in_and_out(world: World) -> None:
     tables = world.host.sh("nft list table bridge loopnet")
     assert "52:54:00:aa:bb:01" not in tables
     assert answers(world, "vm1.loopnet", "vm1")
+    end_network(world, "second")
 
 
-def test_nic_is_plugged_out_and_in_again(world: World) -> None:
+def test_nic_is_plugged_out_and_in_again(world: World, vm1: Guest) -> None:
     """One that was there from the start, so that its MAC was tied to another tap."""
-    world.start()
-    (guest,) = world.boot("vm1")
-    where = address(world, "vm1")
-    mac = guest.macs[0]
-    guest.detach_nic(mac)
+    where, leases = address(world, "vm1"), vm1.console().count("lease eth0")
+    mac = vm1.macs[0]
+    vm1.detach_nic(mac)
     wait(lambda: world.published() == {}, "end of the name")
-    guest.attach_nic("loopnet", mac)
+    vm1.attach_nic("loopnet", mac)
     assert world.published() == {"vm1.loopnet": where}
-    wait(lambda: guest.console().count("lease eth0") == 2, "new lease")
+    wait(lambda: vm1.console().count("lease eth0") > leases, "new lease")
     assert answers(world, where, "vm1")
 
 

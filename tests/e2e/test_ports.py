@@ -24,10 +24,7 @@ echo "${{2#port-}} ${{uuid%%<*}}" >>{EVENTS}
 PORTS = "/run/libvirt/network/loopnet/ports"
 
 
-@pytest.fixture(autouse=True)
-def _cleaned(world: World) -> Iterator[None]:
-    yield
-    world.clean()
+pytestmark = pytest.mark.usefixtures("cleaned")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -105,29 +102,17 @@ def update(world: World, guest: Guest, settings: str, network: str = "") -> bool
     return done.returncode == 0
 
 
-def test_link_down_and_up(world: World) -> None:
-    world.start()
-    (guest,) = world.boot("vm1")
+def test_link_down_and_up(world: World, vm1: Guest) -> None:
     where = world.published()["vm1.loopnet"]
     for _ in range(2):
         for state in ("down", "up"):
             ports = Ports(world)
-            setlink(world, guest, state)
+            setlink(world, vm1, state)
             assert (ports.events(), ports.live()) in EITHER
             assert_no_drift(world)
-        wait_for_carrier(guest)
-        assert_well(world, guest, where)
+        wait_for_carrier(vm1)
+        assert_well(world, vm1, where)
     assert world.host.run(["loopnet", "sync"]).stdout == "nothing to do\n"
-
-
-def test_link_is_down_at_the_start(world: World) -> None:
-    world.start()
-    guest = world.sandbox.guest("vm1", ["loopnet"], settings=[f"{VIRTIO}<link state='down'/>"])
-    guest.start()
-    guest.wait_boot()
-    setlink(world, guest, "up")
-    guest.wait_lease()
-    assert_well(world, guest, world.published()["vm1.loopnet"])
 
 
 ISOLATED = f"<port isolated='yes'/>{VIRTIO}"
@@ -142,76 +127,125 @@ UPDATES: Dict[str, Tuple[str, Sequence[Told]]] = {
 }
 
 
-def test_updates(world: World) -> None:
+def test_updates(world: World, vm1: Guest) -> None:
     """libvirt has a new port for each, and keeps the old one or the new one."""
-    world.start()
-    (guest,) = world.boot("vm1")
     where = world.published()["vm1.loopnet"]
     for what, (settings, expected) in UPDATES.items():
         ports = Ports(world)
-        assert update(world, guest, settings) != what.startswith("refused"), what
+        assert update(world, vm1, settings) != what.startswith("refused"), what
         assert (ports.events(), ports.live()) in expected, what
         if what != "link down":
-            wait_for_carrier(guest)
-            assert_well(world, guest, where)
-    guest.destroy()
-    assert guest.macs[0] not in world.host.sh("nft list ruleset")
+            wait_for_carrier(vm1)
+            assert_well(world, vm1, where)
 
 
 def wait_for_carrier(guest: Guest) -> None:
     guest.run("until [ $(cat /sys/class/net/eth0/carrier) = 1 ]; do sleep 0.05; done")
 
 
-def test_another_network_and_back(world: World) -> None:
+def test_another_network_and_back(world: World, vm1: Guest) -> None:
     """The tap goes from bridge to bridge; no event but those of ports tells of it."""
-    world.start()
     world.sandbox.virsh("net-start", "default")
-    (guest,) = world.boot("vm1")
     where = world.published()["vm1.loopnet"]
     ports = Ports(world)
-    assert update(world, guest, VIRTIO, network="default")
+    assert update(world, vm1, VIRTIO, network="default")
     assert world.published() == {}
-    assert guest.macs[0] not in world.host.sh("nft list table bridge loopnet")
+    assert vm1.macs[0] not in world.host.sh("nft list table bridge loopnet")
     assert_no_drift(world)
-    assert update(world, guest, VIRTIO, network="loopnet")
+    assert update(world, vm1, VIRTIO, network="loopnet")
     assert ports.events() == ["created B", "deleted A", "created C", "deleted B"]
     wait(lambda: world.host.run(["ping", "-qc1", "-W1", where], check=False).returncode == 0, "answer")
     world.host.run(["loopnet", "sync"])  # its tap, of which no event tells
-    assert_well(world, guest, where)
+    assert_well(world, vm1, where)
+    world.sandbox.virsh("net-destroy", "default")
 
 
-def test_restarts_of_libvirtd(world: World) -> None:
+def test_restarts_of_libvirtd(world: World, vm1: Guest) -> None:
     """Between the two halves of a change of the link, and after it: libvirt tells of the port that is left."""
-    world.start()
-    (guest,) = world.boot("vm1")
     where = world.published()["vm1.loopnet"]
-    setlink(world, guest, "down")
+    setlink(world, vm1, "down")
     ports = Ports(world)
     world.sandbox.kill_libvirtd()
     world.sandbox.start_libvirtd()
     assert ports.events() == ["created A"]
     assert_no_drift(world)
-    setlink(world, guest, "up")
+    setlink(world, vm1, "up")
     world.sandbox.stop_libvirtd()
     world.sandbox.start_libvirtd()
-    wait_for_carrier(guest)
-    assert_well(world, guest, where)
+    wait_for_carrier(vm1)
+    assert_well(world, vm1, where)
 
 
-def test_a_nic_that_can_not_be_plugged_in(world: World) -> None:
+def test_a_nic_that_can_not_be_plugged_in(world: World, vm1: Guest) -> None:
     """QEMU has no place for it: its port comes and goes, and the other NIC with its MAC address stays."""
-    world.start()
-    (guest,) = world.boot("vm1")
     where = world.published()["vm1.loopnet"]
     taken = f"{VIRTIO}<address type='pci' domain='0x0000' bus='0x00' slot='0x01' function='0x0'/>"
     argv = ["virsh", "-q", "attach-device", "vm1", "/dev/stdin", "--live"]
-    for mac in (guest.macs[0], "52:54:00:aa:bb:77"):
+    for mac in (vm1.macs[0], "52:54:00:aa:bb:77"):
         ports = Ports(world)
         assert world.host.run(argv, input=interface_xml(mac, "loopnet", taken), check=False).returncode
         assert (ports.events(), ports.live()) == KEPT
     # beside its guest's own tap, which may send as any of the guest's NICs
     assert "aa:bb:77" not in world.host.sh("nft list set bridge loopnet macs")
-    assert_well(world, guest, where)
+    assert_well(world, vm1, where)
+
+
+def test_updates_lose_nothing(world: World, vm1: Guest) -> None:
+    """The link stays up all the time."""
+    where = world.published()["vm1.loopnet"]
+    with world.pinged(where):
+        for number in range(20):
+            assert update(world, vm1, ISOLATED if number % 2 else VIRTIO)
+    assert_well(world, vm1, where)
+
+
+def test_a_second_guest_with_the_same_mac_address(world: World, vm1: Guest) -> None:
+    """It is refused, and told of the first, which notices nothing."""
+    where, rules = world.published()["vm1.loopnet"], world.host.sh("nft --stateless list ruleset")
+    copy = world.sandbox.guest("a copy", ["loopnet"], macs=vm1.macs)
+    other = world.still("vm3")
+    before = world.host.sh(
+        "nft --stateless list ruleset; cat /etc/hosts /var/lib/libvirt-loopnet/*.reservations"
+    )
+    plug = interface_xml(vm1.macs[0], "loopnet", VIRTIO)
+    with world.pinged(where):
+        for name, argv, xml in (
+            ("a copy", ["start", "a copy"], None),
+            ("vm3", ["attach-device", "vm3", "/dev/stdin", "--live"], plug),
+        ):
+            done = world.host.run(["virsh", "-q", *argv], input=xml, check=False)
+            assert done.returncode
+            assert re.search(rf"{name}.*{vm1.macs[0]}.*guest 'vm1'.*virsh edit '?{name}", done.stderr), done
+    now = world.host.sh(
+        "nft --stateless list ruleset; cat /etc/hosts /var/lib/libvirt-loopnet/*.reservations"
+    )
+    assert now == before
+    assert rules
+    other.destroy()
+    assert_well(world, vm1, where)
+    # What the line advises: without a MAC address, libvirt makes one.
+    xml = re.sub(r"<mac [^>]*/>", "", copy.xml())
+    world.host.run(["virsh", "-q", "define", "/dev/stdin"], input=xml)
+    world.sandbox.virsh("start", "a copy", "--paused")
+    assert world.published()["a-copy.loopnet"] != where
+    assert_well(world, vm1, where)
+    # One that runs no more is in nobody's way.
+    vm1.destroy()
+    world.sandbox.virsh("destroy", "a copy")
+    assert vm1.macs[0] not in world.host.sh("nft list ruleset"), "whatever was updated meanwhile"
+    copy.define()
+    world.sandbox.virsh("start", "a copy", "--paused")
+    assert list(world.published().values()) == [where]
+
+
+def test_link_is_down_at_the_start(world: World) -> None:
+    world.start()
+    guest = world.sandbox.guest("vm1", ["loopnet"], settings=[f"{VIRTIO}<link state='down'/>"])
+    guest.start()
+    guest.wait_boot()
+    setlink(world, guest, "up")
+    guest.wait_lease()
+    assert_well(world, guest, world.published()["vm1.loopnet"])
 
 
 def test_fifty_changes_beside_a_ping(world: World) -> None:
@@ -233,57 +267,6 @@ def test_fifty_changes_beside_a_ping(world: World) -> None:
         assert_well(world, guest if name == "vm1" else other, address)
     # What was spent is gone: the notes of two hundred ports would fill /run.
     assert len(world.host.sh("ls /run/libvirt-loopnet/loopnet").splitlines()) <= 8
-
-
-def test_updates_lose_nothing(world: World) -> None:
-    """The link stays up all the time."""
-    world.start()
-    (guest,) = world.boot("vm1")
-    where = world.published()["vm1.loopnet"]
-    with world.pinged(where):
-        for number in range(20):
-            assert update(world, guest, ISOLATED if number % 2 else VIRTIO)
-    assert_well(world, guest, where)
-
-
-def test_a_second_guest_with_the_same_mac_address(world: World) -> None:
-    """It is refused, and told of the first, which notices nothing."""
-    world.start()
-    (guest,) = world.boot("vm1")
-    where, rules = world.published()["vm1.loopnet"], world.host.sh("nft --stateless list ruleset")
-    copy = world.sandbox.guest("a copy", ["loopnet"], macs=guest.macs)
-    other = world.still("vm3")
-    before = world.host.sh(
-        "nft --stateless list ruleset; cat /etc/hosts /var/lib/libvirt-loopnet/*.reservations"
-    )
-    plug = interface_xml(guest.macs[0], "loopnet", VIRTIO)
-    with world.pinged(where):
-        for name, argv, xml in (
-            ("a copy", ["start", "a copy"], None),
-            ("vm3", ["attach-device", "vm3", "/dev/stdin", "--live"], plug),
-        ):
-            done = world.host.run(["virsh", "-q", *argv], input=xml, check=False)
-            assert done.returncode
-            assert re.search(rf"{name}.*{guest.macs[0]}.*guest 'vm1'.*virsh edit '?{name}", done.stderr), done
-    now = world.host.sh(
-        "nft --stateless list ruleset; cat /etc/hosts /var/lib/libvirt-loopnet/*.reservations"
-    )
-    assert now == before
-    assert rules
-    other.destroy()
-    assert_well(world, guest, where)
-    # What the line advises: without a MAC address, libvirt makes one.
-    xml = re.sub(r"<mac [^>]*/>", "", copy.xml())
-    world.host.run(["virsh", "-q", "define", "/dev/stdin"], input=xml)
-    world.sandbox.virsh("start", "a copy", "--paused")
-    assert world.published()["a-copy.loopnet"] != where
-    assert_well(world, guest, where)
-    # One that runs no more is in nobody's way.
-    guest.destroy()
-    world.sandbox.virsh("destroy", "a copy")
-    copy.define()
-    world.sandbox.virsh("start", "a copy", "--paused")
-    assert list(world.published().values()) == [where]
 
 
 def test_hosts_file_can_not_be_written(world: World) -> None:

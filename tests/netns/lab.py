@@ -20,6 +20,7 @@ from libvirt_loopnet.model import ALL, FREE, NATIVE, Network
 from libvirt_loopnet.networks.new import new_network
 from libvirt_loopnet.networks.parsing import parse_network
 from tests.sandbox import Namespace, Sandbox
+from tests.sandbox.waiting import POLL_SECONDS, longer
 
 from .wire import PATIENCE
 
@@ -436,10 +437,11 @@ class Lab(Sandbox):
 
 def eventually(check: Callable[[], object], seconds: float = PATIENCE) -> None:
     """Wait until ``check()`` is true."""
-    end = time.monotonic() + seconds
+    end, pause = time.monotonic() + seconds, POLL_SECONDS
     while not check():
         assert time.monotonic() < end, f"not so after {seconds} s"
-        time.sleep(0.01)
+        time.sleep(pause)
+        pause = longer(pause)
 
 
 @contextlib.contextmanager

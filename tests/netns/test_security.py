@@ -991,25 +991,29 @@ def test_guards_hold_while_networks_come_and_go(arena: Arena) -> None:
     lab, third = arena.lab, arena.lab.network(3)
     arena.refresh()
 
-    def packet(source: str, destination: str) -> bytes:
-        return frames.udp_packet((source, 4000), (destination, LOCAL_PORT), arena.token)
+    def frame(sender: str, receiver: str, source: str, destination: tuple[str, int]) -> bytes:
+        packet = frames.udp_packet((source, 4000), destination, arena.token)
+        return frames.ethernet(sender, receiver, frames.IP, packet)
 
-    def from_guests() -> None:
-        for guest in (arena.bound, arena.loose, arena.early):
-            for source in (guest.address, "127.0.0.1", guest.transit):
-                frame = packet(source, "127.0.0.1")
-                arena.send(guest, frames.ethernet(guest.mac, arena.bridge_mac, frames.IP, frame))
-            for source in (arena.victim.address, arena.asleep.address):  # reserved, and so never free
-                frame = frames.udp_packet((source, 4000), (arena.gateway, ANY_PORT), arena.token)
-                arena.send(guest, frames.ethernet(guest.mac, arena.bridge_mac, frames.IP, frame))
+    def from_guest(guest: LabGuest) -> list[bytes]:
+        forged = [
+            (source, ("127.0.0.1", LOCAL_PORT)) for source in (guest.address, "127.0.0.1", guest.transit)
+        ]
+        # reserved, and so never free
+        forged += [(victim.address, (arena.gateway, ANY_PORT)) for victim in (arena.victim, arena.asleep)]
+        return [frame(guest.mac, arena.bridge_mac, *each) for each in forged]
 
-    def from_lan() -> None:
-        for source in (lab.router_address, "127.0.0.1", "247.3.0.5"):
-            frame = packet(source, "127.0.0.1")
-            arena.send_from_lan(frames.ethernet(arena.lan_mac, arena.uplink_mac, frames.IP, frame))
-
+    # Made before, so that they come as thick as can be.
+    attacks = [
+        functools.partial(arena.send, guest, *from_guest(guest))
+        for guest in (arena.bound, arena.loose, arena.early)
+    ]
+    from_lan = [
+        frame(arena.lan_mac, arena.uplink_mac, source, ("127.0.0.1", LOCAL_PORT))
+        for source in (lab.router_address, "127.0.0.1", "247.3.0.5")
+    ]
     with chatter(lab, [arena.bound, arena.stranger]) as chat:
-        with Flood(from_guests, from_lan) as flood:
+        with Flood(*attacks, functools.partial(arena.send_from_lan, *from_lan)) as flood:
             for _ in range(2):
                 lab.start(third)
                 lab.network_hook(arena.net, "updated")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import selectors
@@ -14,8 +15,8 @@ from pathlib import Path
 from typing import Callable, List, Mapping, Optional, Sequence, TypeVar
 
 PATH = "/run/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-CLONE_NEWNET = 0x40000000
-CLONE_NEWPID = 0x20000000
+CLONE_FS = 0x200
+LIBC = ctypes.CDLL(None, use_errno=True)
 
 T = TypeVar("T")
 
@@ -72,13 +73,17 @@ class Holder:
                 raise CommandError(argv, process.returncode, errors.read(), why)
         self._pid = _only_child(process.pid)
 
-    def start_inside(self, start: Callable[[], subprocess.Popen[str]]) -> subprocess.Popen[str]:
-        """Calls `start` so that the process it starts is in the PID namespace.
+    def start_inside(
+        self, start: Callable[[], subprocess.Popen[str]], network: Optional[str] = None
+    ) -> subprocess.Popen[str]:
+        """Calls `start` so that the process it starts is in all namespaces, `network` being the path of another one.
 
-        nsenter would have to fork for that. To kill nsenter would not kill the command, and a
-        command that nsenter leaves behind becomes a zombie of the real machine's init.
+        nsenter would have to fork for PIDs. To kill nsenter would not kill the command, and a command that
+        nsenter leaves behind becomes a zombie of the real machine's init.
         """
-        path = f"/proc/{self._pid}/ns/pid"
+        own = f"/proc/{self._pid}/ns"
+        kinds = ("pid", "uts", "ipc", "mnt")
+        paths = [network or f"{own}/net", *(f"{own}/{kind}" for kind in kinds)]
 
         def start_and_keep() -> subprocess.Popen[str]:
             process = start()
@@ -86,7 +91,7 @@ class Holder:
             return process
 
         self._commands = [old for old in self._commands if old.returncode is None]
-        return in_thread(lambda: enter(path, CLONE_NEWPID), start_and_keep)
+        return in_thread(lambda: enter(*paths), start_and_keep)
 
     def stop(self, timeout: float = 10.0) -> None:
         """Ends every process inside; returns when the last is gone."""
@@ -129,16 +134,18 @@ def in_thread(enter: Callable[[], None], function: Callable[[], T]) -> T:
     return result[0]
 
 
-def enter(path: str, kind: int) -> None:
-    """Moves the calling thread (for PIDs: its future children) into a namespace."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if libc.setns(descriptor, kind) != 0:
+def enter(*paths: str) -> None:
+    """Moves the calling thread (for PIDs: its future children) into the namespaces of these paths."""
+    with contextlib.ExitStack() as stack:
+        opened = []
+        for path in paths:  # all before the first: in another mount namespace there are other paths
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            stack.callback(os.close, descriptor)
+            opened.append(descriptor)
+        # Who shares root and working directory with other threads can't have mounts of its own (setns(2)).
+        if LIBC.unshare(CLONE_FS) != 0 or any(LIBC.setns(descriptor, 0) != 0 for descriptor in opened):
             number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), path)
-    finally:
-        os.close(descriptor)
+            raise OSError(number, os.strerror(number), " ".join(paths))
 
 
 def _first_line(process: subprocess.Popen[str], timeout: float) -> Optional[str]:

@@ -7,9 +7,9 @@ import os
 import platform
 import signal
 import subprocess
-from typing import IO, Callable, Dict, List, Mapping, Optional, Sequence, TypeVar, Union
+from typing import IO, Callable, Dict, Mapping, Optional, Sequence, TypeVar, Union
 
-from .holder import CLONE_NEWNET, PATH, CommandError, Holder, enter, in_thread
+from .holder import LIBC, PATH, CommandError, Holder, enter, in_thread
 
 PYTHON = "/usr/bin/python3"
 SETRESUID, SETRESGID = (117, 119) if platform.machine() == "x86_64" else (147, 149)
@@ -78,16 +78,17 @@ class Namespace:
         """Starts a command, in a session of its own, and returns at once."""
         return self._holder.start_inside(
             lambda: subprocess.Popen(
-                self._command(argv), env=self._environment, stdin=stdin, stdout=stdout,
+                argv, env=self._environment, stdin=stdin, stdout=stdout,
                 stderr=stderr, text=True, errors="replace", start_new_session=True,
-            )
+            ),
+            self._network_path(),
         )  # fmt: skip
 
     def interactive(self, argv: Sequence[str]) -> int:
         """Runs a command on the user's own terminal; its exit status."""
         environment = {**self._environment, "TERM": os.environ.get("TERM", "dumb")}
         process = self._holder.start_inside(
-            lambda: subprocess.Popen(self._command(argv), env=environment, text=True)
+            lambda: subprocess.Popen(argv, env=environment, text=True), self._network_path()
         )
         return process.wait()
 
@@ -105,7 +106,7 @@ class Namespace:
         Only the network is changed, not files; a socket made in there stays in there, so
         `call(lambda: socket.create_connection(...))` gives one to use from anywhere.
         """
-        return in_thread(lambda: enter(self._network_path(), CLONE_NEWNET), function)
+        return in_thread(lambda: enter(self._network_path()), function)
 
     @staticmethod
     def drop_privileges(identity: int = 65534) -> None:
@@ -113,16 +114,9 @@ class Namespace:
 
         The bare system calls, as glibc's wrappers change all threads of a process (nptl(7)).
         """
-        libc = ctypes.CDLL(None, use_errno=True)
         for number in (SETRESGID, SETRESUID):
-            if libc.syscall(number, identity, identity, identity) != 0:
+            if LIBC.syscall(number, identity, identity, identity) != 0:
                 raise OSError(ctypes.get_errno(), "can't become another user")
-
-    def _command(self, argv: Sequence[str]) -> List[str]:
-        return [
-            "nsenter", f"--target={self._holder.pid}", "--mount", "--uts", "--ipc",
-            f"--net={self._network_path()}", "--", *argv,
-        ]  # fmt: skip
 
     def _network_path(self) -> str:
         process = f"/proc/{self._holder.pid}"

@@ -8,7 +8,7 @@ import signal
 import socket
 import tempfile
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Sequence
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 from .capture import Capture
 from .guest import Guest
@@ -90,6 +90,8 @@ class World:
         self.host = self.sandbox.host
         self.capture = Capture(self.sandbox.lan, "lan0", incoming=True)
         self._stack = contextlib.ExitStack()
+        self.kept: Optional[Guest] = None
+        """A guest that tests hand on to each other, until clean() ends it."""
 
     def __enter__(self) -> World:
         with self._stack:
@@ -144,6 +146,13 @@ class World:
             guest.wait_lease()
         return guests
 
+    def keep(self) -> Guest:
+        """The guest that is kept, vm1 on `loopnet`: it runs and has its lease. Who takes it leaves it so."""
+        if self.kept is None:
+            self.start()
+            (self.kept,) = self.boot("vm1")
+        return self.kept
+
     def still(self, name: str, networks: Sequence[str] = ("loopnet",)) -> Guest:
         """Defines a small guest and starts it with its CPU stopped: it has a NIC, a tap, a name."""
         guest = self.sandbox.guest(name, networks, memory_mib=32)
@@ -152,6 +161,7 @@ class World:
 
     def clean(self) -> None:
         """Ends and undefines all guests, then all networks but libvirt's default one."""
+        self.kept = None
         lists = (
             "list --uuid", "list --all --persistent --uuid", "net-list --uuid", "net-list --all --persistent --name",
         )  # fmt: skip
