@@ -10,7 +10,7 @@ VENV = .venv
 RUN = $(VENV)/bin/python -m pytest -p no:cacheprovider
 # Processes for what has namespaces of its own, as tests/conftest.py hands it out: more than twice the cores, as tests
 # wait half of their time; 0 to have it all in one. One that dies ends the run, which has failed then.
-JOBS = $(shell expr 2 \* $$(nproc) + 1)
+JOBS = $(shell expr 2 \* $$(nproc) + 2)
 SHARE = $(RUN) -n $(JOBS) --dist loadgroup --no-loadscope-reorder --max-worker-restart 0
 ROOT_CHECK = @[ "$$(id -u)" = 0 ] || { echo "make $@ needs root: network namespaces, libvirtd; try: sudo make $@" >&2; exit 5; }
 
