@@ -6,6 +6,7 @@ from ..errors import InputError
 from ..model import FREE, MAPPED, NONE, Network
 from ..validation import shown
 from ..xml.tree import Element
+from .elements import ipv4_elements
 
 DNSMASQ_NAMESPACE = "http://libvirt.org/schemas/network/dnsmasq/1.0"
 OPTIONS_TAG = f"{{{DNSMASQ_NAMESPACE}}}options"
@@ -89,7 +90,8 @@ def tftp_options(definition: Element) -> tuple[str, ...]:
     libvirt 8.0 writes it only for a prefix with <range> or <host>. Newer ones write it, too, and dnsmasq takes it
     twice; so this is not in the definition, where it would outlive the element. Raises InputError.
     """
-    roots = [tftp.get("root", "") for ip in definition.findall("ip") for tftp in ip.findall("tftp")]
+    first = [ip.find("tftp") for ip in ipv4_elements(definition)]  # libvirt looks at no other
+    roots = [tftp.get("root", "") for tftp in first if tftp is not None]
     for root in roots:
         if not (root.startswith("/") and root.isprintable()):
             raise InputError(

@@ -320,6 +320,9 @@ def tftp(root: str) -> tuple[str, ...]:
 def test_tftp() -> None:
     assert tftp_options(definition_of(xml())) == ()
     assert tftp("/srv/a b") == ("enable-tftp", "tftp-root=/srv/a b")
+    assert tftp("/srv'/><tftp root='/ignored") == ("enable-tftp", "tftp-root=/srv")
+    ipv6 = "<ip family='ipv6' address='fd00::1' prefix='64'><tftp root='ignored'/></ip>"
+    assert tftp_options(definition_of(xml(ip=IP + ipv6))) == ()
 
 
 @pytest.mark.parametrize("root", ["", "srv", "/srv&#10;dhcp-script=/bin/x", "/srv&#x2028;"])
