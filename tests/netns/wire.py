@@ -173,6 +173,7 @@ class Servers:
 
     def __init__(self) -> None:
         self._sockets: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Servers:
         return self
@@ -182,6 +183,8 @@ class Servers:
             with contextlib.suppress(OSError):
                 server.shutdown(socket.SHUT_RDWR)  # wakes its thread up
             server.close()
+        for thread in self._threads:  # which has the port until it returns from the kernel
+            thread.join(PATIENCE)
 
     def udp(self, namespace: Namespace, where: tuple[str, int]) -> None:
         server = datagram_socket(namespace, where)
@@ -201,7 +204,8 @@ class Servers:
 
     def _start(self, server: socket.socket, serve: Callable[[socket.socket], None]) -> None:
         self._sockets.append(server)
-        threading.Thread(target=serve, args=(server,), daemon=True).start()
+        self._threads.append(threading.Thread(target=serve, args=(server,), daemon=True))
+        self._threads[-1].start()
 
     def _answer_udp(self, server: socket.socket) -> None:
         while True:
