@@ -23,7 +23,7 @@ from ipaddress import IPv4Address
 from .. import config
 from ..addresses.store import Store
 from ..daemon import hookfiles, runstate
-from ..errors import Hindrance, InputError, LoopnetError
+from ..errors import Hindrance, HostError, InputError, LoopnetError
 from ..firewalls.obstacles import Foreign
 from ..host import blocking_rules, dnsmasq, facts, ipv6, leases, linux, other_firewalls, sockets
 from ..host.kernel import versions
@@ -74,12 +74,14 @@ def look_around() -> Facts:
     missing = facts.missing(facts.DATA_PLANE)
     hooks = {driver: hookfiles.state(driver) for driver in hookfiles.DRIVERS}
     networks = runstate.active_networks()
-    broken, drift = _state(bool(missing))
+    broken = _broken_state()
+    drift, refusal = ((), "") if broken or missing else _drift()
     ports = _published(networks)
     found = networks_of_files()
     listed = () if broken else entries(found, Store())
-    # of networks that are as they should be it has just taken them
-    tried = bool(networks) and not (missing or broken or drift)
+    # of networks that are as they should be nft has just taken them
+    if not (missing or refusal or (networks and not (broken or drift))):
+        refusal = facts.nft_refusal()
     out = [(plugging.lacking(each), plugging.command(each)) for each in plugging.out_of_place()]
     return Facts(
         networks=tuple(networks),
@@ -87,7 +89,7 @@ def look_around() -> Facts:
         problems=_problems(),
         missing_programs=(*missing, *facts.missing(facts.BY_LIBVIRT)),
         old=tuple((each.program, str(each)) for each in versions.old()),
-        nft_refusal="" if missing or tried else facts.nft_refusal(),
+        nft_refusal=refusal,
         hooks=tuple(item for item in hooks.items() if item[1] != hookfiles.INSTALLED),
         daemons=facts.daemons(map(hookfiles.path, hookfiles.DRIVERS)),
         ip_forward=facts.ip_forward(),
@@ -168,15 +170,22 @@ def _options(directory: str, network: Network) -> tuple[str, ...]:
     return given_options(definition_of(read_or_nothing(f"{directory}/{network.name}.xml")))
 
 
-def _state(blind: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(lines about files of ours that can't be read, lines of drift)."""
+def _broken_state() -> tuple[str, ...]:
+    """Lines about files of ours that can't be read."""
     store = Store()
     loads: list[Callable[[], object]] = [
         config.load,
         *(partial(store.load, name) for name in store.networks()),
     ]
-    broken = tuple(line for load in loads for line in _complaint(load))
-    return broken, () if broken or blind else tuple(gather().mended_alone)
+    return tuple(line for load in loads for line in _complaint(load))
+
+
+def _drift() -> tuple[tuple[str, ...], str]:
+    """(lines of drift, why nft does not take the rules that should be there)"""
+    try:
+        return tuple(gather().mended_alone), ""
+    except HostError as error:
+        return (), str(error)
 
 
 def _published(networks: Sequence[Network]) -> list[tuple[Network, str, Publication]]:

@@ -381,6 +381,27 @@ def test_without_ip(lab: Lab) -> None:
         assert_line(result, 1, "ip is not installed; install the package iproute2")
 
 
+REFUSING = "#!/bin/sh\necho 'unshare: unshare failed: No space left on device' >&2\nexit 1\n"
+
+
+@pytest.mark.parametrize("networks", [0, 1])
+def test_rules_can_not_be_tried(lab: Lab, networks: int) -> None:
+    """doctor says so, whether a network is up or not, and all else that it has found."""
+    network = lab.network(1)
+    if networks:
+        lab.start(network)
+    lab.path("/etc/libvirt-loopnet.conf").write_text('open-firewalls = ["ip none"]\n')
+    with bound_over(lab, "/usr/bin/unshare", REFUSING):
+        told = lab.host.run(["loopnet", "doctor", "--json"], check=False)
+        found = {finding["id"]: finding["what"] for finding in json.loads(told.stdout)}
+        assert "unshare failed: No space left on device" in found["nft-refuses"]
+        assert len(found) > 1, "the table that isn't there"
+        assert told.returncode == 1
+    lab.path("/etc/libvirt-loopnet.conf").unlink()
+    if networks:
+        lab.stop(network)
+
+
 # --- addresses -----------------------------------------------------------------------------------
 
 
