@@ -117,9 +117,8 @@ class World:
 
     def start(self, kind: Kind = MAPPED) -> None:
         """Defines a network of xml-templates/ and starts it, unless it is active."""
-        if kind.name not in self.active_networks():
-            self.define(template(kind.name))
-            self.sandbox.virsh("net-start", kind.name)
+        if not self.path(f"/run/libvirt/network/{kind.name}.xml").exists():
+            self._virsh_all("net-define /dev/stdin", f"net-start {kind.name}", input=template(kind.name))
 
     def active_networks(self) -> List[str]:
         """The names of libvirt's active networks."""
@@ -173,10 +172,15 @@ class World:
         commands += [
             f"net-undefine '{name}'" for name in map(str.strip, networks) if name not in ("default", "")
         ]
-        if commands:  # in one virsh, whose status is the last one's
-            done = self.host.run(["virsh", "-q", "; ".join(commands)], check=False)
-            assert not done.stderr.strip(), f"{'; '.join(commands)}:\n{done.stderr}"
+        if commands:
+            self._virsh_all(*commands)
         self.path("/etc/libvirt-loopnet.conf").unlink(missing_ok=True)
+
+    def _virsh_all(self, *commands: str, input: Optional[str] = None) -> None:
+        """Several commands by one virsh, whose start takes longer than most of them, and whose status is the last's."""
+        text = "; ".join(commands)
+        done = self.host.run(["virsh", "-q", text], input=input, check=False)
+        assert not done.stderr.strip(), f"{text}:\n{done.stderr}"
 
     def power_cut(self) -> None:
         """What is left after one: files, but none in /run, and a kernel that knows nothing."""
