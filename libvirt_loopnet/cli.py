@@ -120,7 +120,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BROKEN_PIPE
     except (Exception, KeyboardInterrupt) as error:
         message, status = _explain(error)
-        print("loopnet:", " ".join(message.split()), file=sys.stderr)
+        with contextlib.suppress(OSError):  # there is no more to be told, and nowhere to tell it
+            print("loopnet:", " ".join(message.split()), file=sys.stderr)
         _give_up_output()
         return status
 
@@ -128,7 +129,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def program() -> NoReturn:
     """main(), and the end of this process: to take Python apart first would take a fifth of what most commands do."""
     status = main()
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
     os._exit(status)
 
 

@@ -38,10 +38,10 @@ from libvirt_loopnet.ruleset.tables import delete_tables
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PYTHON = "/usr/bin/python3"
-CODE = (
-    f"import sys; sys.path.insert(0, {str(CHECKOUT)!r}); "
-    "from libvirt_loopnet.cli import main; status = main(); {}sys.exit(status)"
-)
+FROM_CHECKOUT = f"import sys; sys.path.insert(0, {str(CHECKOUT)!r}); "
+PROGRAM = f"{FROM_CHECKOUT}from libvirt_loopnet.cli import program; program()"
+"""As packaging/loopnet.in has it."""
+MAIN = f"{FROM_CHECKOUT}from libvirt_loopnet.cli import main; status = main(); {{}}sys.exit(status)"
 
 
 @functools.cache
@@ -62,7 +62,7 @@ def loopnet(
     *arguments: str, after: str = "", stdin: bytes = b"", user: int | None = None
 ) -> subprocess.CompletedProcess[bytes]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    code = CODE.format(after)
+    code = MAIN.format(after) if after else PROGRAM
     if user:
         code = code.replace(str(CHECKOUT), copy_for_others())
     return subprocess.run(
@@ -207,7 +207,7 @@ def test_rewrite_says_what_it_waits_for() -> None:
     ours, theirs = pty.openpty()
     try:
         done = subprocess.run(
-            [PYTHON, "-I", "-c", CODE.format(""), "rewrite"],
+            [PYTHON, "-I", "-c", PROGRAM, "rewrite"],
             stdin=theirs, capture_output=True, timeout=60, check=False,
         )  # fmt: skip
     finally:
@@ -258,7 +258,7 @@ def test_a_traceback_is_for_developers(
 
 def test_a_reader_that_leaves_is_no_error() -> None:
     script = f'{PYTHON} -I -c "$1" list --help | true; echo "${{PIPESTATUS[0]}}"'
-    code = f"import time; time.sleep(0.3); {CODE.format('')}"
+    code = f"import time; time.sleep(0.3); {PROGRAM}"
     done = subprocess.run(["bash", "-c", script, "sh", code], capture_output=True, timeout=60, check=False)
     assert (done.stdout, done.stderr) == (b"141\n", b"")
 
@@ -266,7 +266,7 @@ def test_a_reader_that_leaves_is_no_error() -> None:
 def test_a_full_disk_is_one_line() -> None:
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
-            [PYTHON, "-I", "-c", CODE.format(""), "list"],
+            [PYTHON, "-I", "-c", PROGRAM, "list"],
             stdout=full, stderr=subprocess.PIPE, timeout=60, check=False,
         )  # fmt: skip
     assert (done.returncode, done.stderr) == (4, b"loopnet: no space left on device\n")
@@ -279,14 +279,13 @@ def test_a_full_disk_is_one_line() -> None:
         ("nosuch >&- 2>&-", 2, b""),
         ("rewrite <&-", 2, b"loopnet: no XML was given; "),
         ("rewrite <&- >&- 2>&-", 2, b""),
+        ("list >/dev/full 2>/dev/full", 4, b""),
     ],
 )
-def test_streams_that_are_closed(command: str, status: int, says: bytes) -> None:
+def test_streams_that_are_closed_or_full(command: str, status: int, says: bytes) -> None:
     """Nothing is said there, and it is no fault of ours."""
     script = f'{PYTHON} -I -c "$1" {command}'
-    done = subprocess.run(
-        ["bash", "-c", script, "sh", CODE.format("")], capture_output=True, timeout=60, check=False
-    )
+    done = subprocess.run(["bash", "-c", script, "sh", PROGRAM], capture_output=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (status, b"")
     assert done.stderr.startswith(says)
     assert done.stderr.count(b"\n") == int(bool(says))
