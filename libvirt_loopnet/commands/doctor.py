@@ -155,19 +155,21 @@ def _rivals(active: set[str]) -> tuple[tuple[str, str], ...]:
 
 
 def _serves_dns(network: Network) -> bool:
-    return "port=0" not in _options(DEFINITIONS, network)
+    return "port=0" not in (_options(DEFINITIONS, network) or ())
 
 
 def _guest_leases(networks: Sequence[Network]) -> tuple[tuple[str, Hindrance], ...]:
     with suppress(LoopnetError):  # told of already
         if config.load().lease_addresses == "guest":
             return ()
-    options = {n: _options(runstate.RUN, n) for n in networks}
-    return tuple((n.name, why) for n in networks if (why := leases.obstacle(n, options[n])))
+    options = {n: given for n in networks if (given := _options(runstate.RUN, n)) is not None}
+    return tuple((n.name, why) for n in options if (why := leases.obstacle(n, options[n])))
 
 
-def _options(directory: str, network: Network) -> tuple[str, ...]:
-    return given_options(definition_of(read_or_nothing(f"{directory}/{network.name}.xml")))
+def _options(directory: str, network: Network) -> tuple[str, ...] | None:
+    """None where libvirt has no such file: not yet while the network starts, or no longer."""
+    data = read_or_nothing(f"{directory}/{network.name}.xml")
+    return given_options(definition_of(data)) if data else None
 
 
 def _broken_state() -> tuple[str, ...]:

@@ -381,6 +381,18 @@ def test_without_ip(lab: Lab) -> None:
         assert_line(result, 1, "ip is not installed; install the package iproute2")
 
 
+def test_doctor_while_a_network_starts(lab: Lab) -> None:
+    """The hook has noted it, and libvirt has no file of it yet."""
+    network = lab.network(1)
+    lab.network_hook(network, "start")
+    lab.make_bridge(network)
+    lab.network_hook(network, "started")
+    told = lab.host.run(["loopnet", "doctor", "--json"], check=False)
+    assert told.stderr == ""
+    assert "leases" not in {finding["id"] for finding in json.loads(told.stdout)}
+    lab.stop(network)
+
+
 REFUSING = "#!/bin/sh\necho 'unshare: unshare failed: No space left on device' >&2\nexit 1\n"
 
 
