@@ -16,7 +16,7 @@ from tests.sandbox import CHECKOUT
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")
 
-SECONDS = 60
+SECONDS = 180
 
 
 def demo(checkout: Path = CHECKOUT, **environment: str) -> subprocess.Popen[str]:

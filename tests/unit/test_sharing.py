@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import List
 
+import pytest
+
 from tests import conftest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -50,6 +52,11 @@ import os
 def test_1():
     assert "PYTEST_XDIST_WORKER" not in os.environ, "no lease after 20.0 s"
 def test_2(): pass
+"""
+EXPIRED = """
+import os, subprocess
+def test_1():
+    subprocess.run(["sleep", "99" if "PYTEST_XDIST_WORKER" in os.environ else "0"], timeout=2)
 """
 
 
@@ -109,8 +116,9 @@ def test_a_worker_that_dies_when_all_is_done_fails_the_run(tmp_path: Path) -> No
     assert "3 passed" in done.stdout
 
 
-def test_what_fails_only_beside_others_is_told(tmp_path: Path) -> None:
-    done = shared(tmp_path, "--again", one=ONE, unsteady=UNSTEADY)
+@pytest.mark.parametrize("unsteady", [UNSTEADY, EXPIRED])
+def test_what_fails_only_beside_others_is_told(tmp_path: Path, unsteady: str) -> None:
+    done = shared(tmp_path, "--again", one=ONE, unsteady=unsteady)
     assert done.returncode == 0
     assert "again, by themselves: test_unsteady.py\n" in done.stdout
     assert "unsteady: failed beside others" in done.stdout
