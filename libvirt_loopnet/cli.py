@@ -127,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def program() -> NoReturn:
-    """main(), and the end of this process: to take Python apart first would take a fifth of what most commands do."""
+    """main(), and the end of this process: to take Python apart first takes a sixth of a short command's time."""
     status = main()
     with contextlib.suppress(OSError):
         sys.stderr.flush()

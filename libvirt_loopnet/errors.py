@@ -40,6 +40,10 @@ class HostError(LoopnetError):
     """The host refused a step, or a tool it needs is missing (status 4)."""
 
 
+class RulesError(HostError):
+    """nft or the kernel does not take rules like ours, wherever they are (status 4)."""
+
+
 class StateError(HostError):
     """A file of ours can't be read, written or locked, or isn't what we wrote (status 4)."""
 

@@ -21,10 +21,10 @@ DURATIONS = Path(__file__).with_name("durations.txt")
 AGAIN = 3
 """Modules; where more fail, it is no matter of a busy machine."""
 LIMIT = re.compile(
-    r"^E .*\b(no .+ after|not so after|not done in) [\d.]+ s\b|^E .*(\bTimeout \(>|\bTimeoutExpired: )",
+    r"^E .*\b(no .+ after|not done in) [\d.]+ s\b|^E .*(\bTimeout \(>|\bTimeoutExpired: )",
     re.MULTILINE,
 )
-"""What is told of a time limit, as wait(), eventually(), Namespace.run(), pytest-timeout and subprocess have it."""
+"""What is told of a time limit, as wait(), Namespace.run(), pytest-timeout and subprocess have it."""
 SHORT = 5.0
 """Seconds; what takes less is not in the table."""
 

@@ -23,7 +23,7 @@ from ipaddress import IPv4Address
 from .. import config
 from ..addresses.store import Store
 from ..daemon import hookfiles, runstate
-from ..errors import Hindrance, HostError, InputError, LoopnetError
+from ..errors import Hindrance, InputError, LoopnetError, RulesError
 from ..firewalls.obstacles import Foreign
 from ..host import blocking_rules, dnsmasq, facts, ipv6, leases, linux, other_firewalls, sockets
 from ..host.kernel import versions
@@ -75,13 +75,10 @@ def look_around() -> Facts:
     hooks = {driver: hookfiles.state(driver) for driver in hookfiles.DRIVERS}
     networks = runstate.active_networks()
     broken = _broken_state()
-    drift, refusal = ((), "") if broken or missing else _drift()
+    drift, refusal = ((), "") if missing else _rules(networks, bool(broken))
     ports = _published(networks)
     found = networks_of_files()
     listed = () if broken else entries(found, Store())
-    # of networks that are as they should be nft has just taken them
-    if not (missing or refusal or (networks and not (broken or drift))):
-        refusal = facts.nft_refusal()
     out = [(plugging.lacking(each), plugging.command(each)) for each in plugging.out_of_place()]
     return Facts(
         networks=tuple(networks),
@@ -182,12 +179,17 @@ def _broken_state() -> tuple[str, ...]:
     return tuple(line for load in loads for line in _complaint(load))
 
 
-def _drift() -> tuple[tuple[str, ...], str]:
-    """(lines of drift, why nft does not take the rules that should be there)"""
-    try:
-        return tuple(gather().mended_alone), ""
-    except HostError as error:
-        return (), str(error)
+def _rules(networks: Sequence[Network], broken: bool) -> tuple[tuple[str, ...], str]:
+    """(lines of drift, unless our own files are ``broken``; why nft does not take rules like ours)"""
+    drift: tuple[str, ...] = ()
+    if not broken:
+        try:
+            drift = tuple(gather().mended_alone)
+        except RulesError as error:
+            return (), str(error)
+        if networks and not drift:  # it has just taken theirs
+            return (), ""
+    return drift, facts.nft_refusal()
 
 
 def _published(networks: Sequence[Network]) -> list[tuple[Network, str, Publication]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ..records import NamedTuple
-from ..ruleset.tables import IPV6_TABLE, TABLES
+from ..ruleset.tables import ALL_TABLES
 from .needs import REPLY
 from .walk import Fate, Packet, Rules, is_early
 from .ways import EVERYWHERE, Ways
@@ -112,7 +112,7 @@ def _is_any_let_out(filters: Iterable[Rules], outs: Sequence[Packet]) -> bool:
             (rules, place, chain)
             for rules in filters
             for place, chain in rules.base_chains(six)
-            if place[:2] not in (*TABLES, IPV6_TABLE)
+            if place[:2] not in ALL_TABLES
         ]
         for six in {out.six for out in outs}
     }
@@ -131,7 +131,7 @@ def drops(rules: Rules, packets: Sequence[Packet], known: Iterable[Place] = ()) 
     chains: dict[Place, Json] = {}
     both = [(six, *each) for six in (False, True) for each in rules.base_chains(six)]
     for six, place, chain in both:
-        if place in skipped or place[:2] in (*TABLES, IPV6_TABLE):
+        if place in skipped or place[:2] in ALL_TABLES:
             continue
         chains[place] = chain
         for packet in packets:

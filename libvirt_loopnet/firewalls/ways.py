@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ..records import NamedTuple
-from ..ruleset.tables import IPV6_TABLE, TABLES
+from ..ruleset.tables import ALL_TABLES
 from ..validation import is_quotable
 from .walk import ACCEPT, DROP, RETURN, Packet, Rules
 
@@ -62,7 +62,7 @@ def ways(filters: Iterable[Rules], bridges: Iterable[str] = (), *, six: bool = F
         (rules, place, chain)
         for rules in filters
         for place, chain in rules.base_chains(six)
-        if chain["hook"] in HOOKS and place[:2] not in (*TABLES, IPV6_TABLE)
+        if chain["hook"] in HOOKS and place[:2] not in ALL_TABLES
     ]
     inside = {"lo", *bridges}
     named = sorted({name for rules, _, _ in chains for name in rules.devices() if _is_sound(name)} - inside)

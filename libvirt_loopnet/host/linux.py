@@ -19,7 +19,7 @@ from ..model import Network
 from ..planning.plan import CONNTRACK, HOSTS, IP, NETLINK, NFT, SYSCTL, Step, inserts
 from ..planning.state import Observed, Tap
 from ..ruleset.moves import batch, parse
-from ..ruleset.tables import IPV6_TABLE, TABLES
+from ..ruleset.tables import ALL_TABLES
 from . import hosts_file, ipv6, listing, other_firewalls
 from .kernel import conntrack, iproute, netlink
 from .kernel.nftables import nft
@@ -205,7 +205,7 @@ def _published_names() -> tuple[hosts_file.Entry, ...]:
 
 def _empty_or_unknown(chains: str | None) -> str | None:
     """What is known of our tables by the list of all chains: '' when none is there."""
-    heads = {f"table {family} {table} {{" for family, table in (*TABLES, IPV6_TABLE)}
+    heads = {f"table {family} {table} {{" for family, table in ALL_TABLES}
     return None if chains is None or heads.intersection(chains.splitlines()) else ""
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 
 from .. import process
-from ..errors import HostError
-from ..ruleset.tables import IPV6_TABLE, TABLES
+from ..errors import HostError, RulesError
+from ..ruleset.tables import ALL_TABLES
 
-_ALL = (*TABLES, IPV6_TABLE)
 # Without taking Python apart again, as in hooks/network
 _TRIAL = (
     "import posix, sys; sys.path.insert(0, sys.argv[1]);"
@@ -18,19 +17,19 @@ _TRIAL = (
 
 def listed() -> str:
     """Our tables, '' if there is none. Raises HostError."""
-    return without_seen("".join(_list_table(family, table) for family, table in _ALL))
+    return without_seen("".join(_list_table(family, table) for family, table in ALL_TABLES))
 
 
 def foretell(script: str, messages: bytes, acknowledgements: int) -> str:
     """What listed() would say of a host that had but ``script`` and then ``messages`` for netfilter, which bring so
-    many acknowledgements. Raises HostError when they are refused."""
+    many acknowledgements. Raises RulesError when they are refused."""
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     python = ["/usr/bin/python3", "-I", "-S", "-c", _TRIAL, root]
     rules = script.encode()
     given = b"%d %d\n" % (len(rules), acknowledgements) + rules + messages
     result = process.run(["unshare", "--net", *python], given)
     if result.status:
-        raise HostError(f"nft refused the rules: {_last_line(result.stderr)}")
+        raise RulesError(f"nft refused the rules: {_last_line(result.stderr)}")
     return without_seen(_in_order(result.stdout.decode()))
 
 
@@ -61,7 +60,7 @@ def _in_order(ruleset: str) -> str:
     """The tables of a whole ruleset, which has them as they were made."""
     end = "\n}\n"
     tables = {text.partition(" {\n")[0]: text + end for text in ruleset.split(end) if text}
-    return "".join(tables.get(f"table {family} {name}", "") for family, name in _ALL)
+    return "".join(tables.get(f"table {family} {name}", "") for family, name in ALL_TABLES)
 
 
 def _last_line(text: bytes) -> str:

@@ -24,7 +24,7 @@ from ..firewalls.openings import (
     orders,
 )  # fmt: skip
 from ..model import Network
-from ..ruleset.tables import IPV6_TABLE, TABLES
+from ..ruleset.tables import ALL_TABLES
 from .kernel.nftables import nft
 
 TYPE_CHECKING = False
@@ -201,7 +201,7 @@ def _tables(
     filters: list[str] = []
     told = {"ip filter": IPTABLES[0], "ip6 filter": IP6TABLES[0]}  # by these themselves
     for table, lines in _by_table(chains):
-        if tuple(table.split(" ", 1)) in (*TABLES, IPV6_TABLE) or told.get(table) in tools:
+        if tuple(table.split(" ", 1)) in ALL_TABLES or told.get(table) in tools:
             continue
         if table in trusted or any(line.startswith("\tchain loopnet-") for line in lines):
             opened.append(table)

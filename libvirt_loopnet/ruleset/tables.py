@@ -14,11 +14,12 @@ from .ip6 import ip6_table
 TABLES = (("bridge", "loopnet"), ("arp", "loopnet"), ("ip", "loopnet"))
 IPV6_TABLE = ("ip6", "loopnet")
 """Is there only while a network has IPv6 whose rules are ours; a kernel without IPv6 has no such tables."""
+ALL_TABLES = (*TABLES, IPV6_TABLE)
 
 
 def delete_tables(*, with_ipv6: bool = True) -> str:
     """Take our tables away; right also when they aren't there (``add`` makes ``delete`` succeed)."""
-    tables = (*TABLES, *([IPV6_TABLE] if with_ipv6 else []))
+    tables = ALL_TABLES if with_ipv6 else TABLES
     return "".join(f"add table {f} {t}\ndelete table {f} {t}\n" for f, t in tables)
 
 

@@ -34,10 +34,7 @@ vrrp_instance shared {{
 """
 
 
-@pytest.fixture(autouse=True)
-def _cleaned(world: World) -> Iterator[None]:
-    yield
-    world.clean()
+pytestmark = pytest.mark.usefixtures("cleaned")
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Iterator
-
 import pytest
 
 from tests.sandbox import INTERNET
@@ -12,10 +10,7 @@ from tests.sandbox.world import World, wait
 SAVED = "/run/sandbox/saved"
 
 
-@pytest.fixture(autouse=True)
-def _cleaned(world: World) -> Iterator[None]:
-    yield
-    world.clean()
+pytestmark = pytest.mark.usefixtures("cleaned")
 
 
 def nics(world: World) -> str:

@@ -28,10 +28,7 @@ ip route replace default via $router
 """
 
 
-@pytest.fixture(autouse=True)
-def _cleaned(world: World) -> Iterator[None]:
-    yield
-    world.clean()
+pytestmark = pytest.mark.usefixtures("cleaned")
 
 
 @contextlib.contextmanager

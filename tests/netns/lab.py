@@ -11,7 +11,6 @@ import ipaddress
 import json
 import re
 import subprocess
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -20,7 +19,7 @@ from libvirt_loopnet.model import ALL, FREE, NATIVE, Network
 from libvirt_loopnet.networks.new import new_network
 from libvirt_loopnet.networks.parsing import parse_network
 from tests.sandbox import Namespace, Sandbox
-from tests.sandbox.waiting import POLL_SECONDS, longer
+from tests.sandbox.waiting import wait
 
 from .wire import PATIENCE
 
@@ -437,11 +436,7 @@ class Lab(Sandbox):
 
 def eventually(check: Callable[[], object], seconds: float = PATIENCE) -> None:
     """Wait until ``check()`` is true."""
-    end, pause = time.monotonic() + seconds, POLL_SECONDS
-    while not check():
-        assert time.monotonic() < end, f"not so after {seconds} s"
-        time.sleep(pause)
-        pause = longer(pause)
+    wait(check, "such state", seconds)
 
 
 @contextlib.contextmanager

@@ -73,17 +73,13 @@ class Holder:
                 raise CommandError(argv, process.returncode, errors.read(), why)
         self._pid = _only_child(process.pid)
 
-    def start_inside(
-        self, start: Callable[[], subprocess.Popen[str]], network: Optional[str] = None
-    ) -> subprocess.Popen[str]:
-        """Calls `start` so that the process it starts is in all namespaces, `network` being the path of another one.
+    def start_inside(self, network: str, start: Callable[[], subprocess.Popen[str]]) -> subprocess.Popen[str]:
+        """Calls `start` so that the process it starts is in the namespaces, but for the network's, whose path is given.
 
         nsenter would have to fork for PIDs. To kill nsenter would not kill the command, and a command that
         nsenter leaves behind becomes a zombie of the real machine's init.
         """
-        own = f"/proc/{self._pid}/ns"
-        kinds = ("pid", "uts", "ipc", "mnt")
-        paths = [network or f"{own}/net", *(f"{own}/{kind}" for kind in kinds)]
+        paths = [network, *(f"/proc/{self._pid}/ns/{kind}" for kind in ("pid", "uts", "ipc", "mnt"))]
 
         def start_and_keep() -> subprocess.Popen[str]:
             process = start()

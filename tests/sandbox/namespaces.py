@@ -77,18 +77,18 @@ class Namespace:
     ) -> subprocess.Popen[str]:
         """Starts a command, in a session of its own, and returns at once."""
         return self._holder.start_inside(
+            self._network_path(),
             lambda: subprocess.Popen(
                 argv, env=self._environment, stdin=stdin, stdout=stdout,
                 stderr=stderr, text=True, errors="replace", start_new_session=True,
             ),
-            self._network_path(),
         )  # fmt: skip
 
     def interactive(self, argv: Sequence[str]) -> int:
         """Runs a command on the user's own terminal; its exit status."""
         environment = {**self._environment, "TERM": os.environ.get("TERM", "dumb")}
         process = self._holder.start_inside(
-            lambda: subprocess.Popen(argv, env=environment, text=True), self._network_path()
+            self._network_path(), lambda: subprocess.Popen(argv, env=environment, text=True)
         )
         return process.wait()
 

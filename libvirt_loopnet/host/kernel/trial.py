@@ -1,6 +1,7 @@
 """Loads rules where they matter to nobody, and has nft list them: what listing.foretell() starts a Python for.
 
-That Python imports this and what stands here, no more.
+That Python imports this and what stands here, no more. On its stdin are a line with the script's length (bytes) and the
+number of acknowledgements that the messages bring, the script for nft, and the messages for netfilter.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from .nftables import nft
 
 
 def main() -> int:
-    """In a network namespace made for it: load what stands on stdin, list all to stdout; the exit status."""
+    """In a network namespace made for it: load what stdin has, list all to stdout; the exit status."""
     length, acknowledgements = map(int, sys.stdin.buffer.readline().split())
     try:
         nft(sys.stdin.buffer.read(length).decode())
