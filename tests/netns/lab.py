@@ -15,12 +15,14 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from libvirt_loopnet.hook import OPERATIONS
 from libvirt_loopnet.model import ALL, FREE, NATIVE, Network
 from libvirt_loopnet.networks.new import new_network
 from libvirt_loopnet.networks.parsing import parse_network
 from tests.sandbox import Namespace, Sandbox
 from tests.sandbox.waiting import wait
 
+from .forks import HOOK, Forked
 from .wire import PATIENCE
 
 HOOKS = "/etc/libvirt/hooks"
@@ -148,7 +150,10 @@ def nic_mac(number: int) -> str:
 
 
 class Lab(Sandbox):
-    """A sandbox whose networks and guests are made by the methods here; lan0 is its LAN's wire."""
+    """A sandbox whose networks and guests are made by the methods here; lan0 is its LAN's wire.
+
+    Hooks and `loopnet` are forked, see forks.py; with `starts` they are started, and hooks are while that is set.
+    """
 
     def __init__(
         self,
@@ -159,6 +164,7 @@ class Lab(Sandbox):
         rp_filter: bool = False,
         lan_prefix: str = "10.127.1.0/24",
         addresses: str = FREE,
+        starts: bool = False,
     ) -> None:
         super().__init__(
             libvirtd=False, lan_prefix=lan_prefix, bridge_nf=bridge_nf, ip_rule=ip_rule,
@@ -168,7 +174,10 @@ class Lab(Sandbox):
         self.addresses = addresses
         """Which kind its networks are of, if they don't say themselves."""
         self.environment: list[str] = []
-        """VARIABLE=VALUE for hooks, beside the little that libvirt gives them."""
+        """VARIABLE=VALUE for hooks that are started, beside the little that libvirt gives them."""
+        self.starts = starts
+        if not starts:
+            self.host = Forked(self._holder, self.host.environment)
         self._taps = 0
         self._active: dict[str, LabNetwork] = {}
 
@@ -195,7 +204,11 @@ class Lab(Sandbox):
     ) -> subprocess.CompletedProcess[str]:
         """Call an installed hook as libvirt does: argv, stdin, hardly any environment."""
         path = f"{HOOKS}/{driver}.d/50-loopnet"
-        argv = ["env", "-i", "LC_ALL=C", *self.environment, path, name, operation, "begin", "-"]
+        arguments = [name, operation, "begin", "-"]
+        # The script that starts Python starts it for these only.
+        if isinstance(self.host, Forked) and not self.starts and (driver, operation) in OPERATIONS:
+            return self.host.fork(HOOK, [path, driver, *arguments], {"LC_ALL": "C"}, xml, check=check)
+        argv = ["env", "-i", "LC_ALL=C", *self.environment, path, *arguments]
         return self.host.run(argv, input=xml, check=check)
 
     def network_hook(

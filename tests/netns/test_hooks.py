@@ -22,7 +22,7 @@ BOMB = """<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    with Lab() as made:
+    with Lab(starts=True) as made:
         network = made.network(9)  # for what stays for good, see test_restore.py
         made.start(network)
         guest = made.guest(network)

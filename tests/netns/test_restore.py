@@ -329,8 +329,9 @@ def test_started_fails_when_netlink_refuses(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("jump", ["+4000d", "-4000d"])
-def test_the_clock_jumps(lab: Lab, jump: str) -> None:
+def test_the_clock_jumps(lab: Lab, jump: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between a guest's event and the moment in which libvirt has it in its files."""
+    monkeypatch.setattr(lab, "starts", True)
     network, other = lab.network(1), lab.network(2)
     (library,) = Path("/usr/lib").glob("*/faketime/libfaketime.so.1")
     jumped = [f"LD_PRELOAD={library}", f"FAKETIME={jump}", "FAKETIME_DONT_FAKE_MONOTONIC=1"]

@@ -115,14 +115,15 @@ def test_a_guest_on_the_bridge_itself(lab: Lab) -> None:
     assert answers(lab, other.loop) == other.mac
 
 
-def test_other_guests_ends_start_no_python(lab: Lab) -> None:
+def test_other_guests_ends_start_no_python(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no guest is on a bridge itself, there is nothing that its end would have to tell."""
     network = lab.network(1)
     lab.start(network)
     plain, guest = lab.guest(network), container(lab, network)
 
     def end() -> int:
-        with bound_over(lab, "/usr/bin/python3", "#!/bin/sh\nexit 7\n"):
+        with bound_over(lab, "/usr/bin/python3", "#!/bin/sh\nexit 7\n"), monkeypatch.context() as changed:
+            changed.setattr(lab, "starts", True)
             return lab.hook("qemu", plain.name, "stopped", plain.domain_xml, check=False).returncode
 
     assert end() == 0

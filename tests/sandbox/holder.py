@@ -79,7 +79,7 @@ class Holder:
         nsenter would have to fork for PIDs. To kill nsenter would not kill the command, and a command that
         nsenter leaves behind becomes a zombie of the real machine's init.
         """
-        paths = [network, *(f"/proc/{self._pid}/ns/{kind}" for kind in ("pid", "uts", "ipc", "mnt"))]
+        paths = namespace_paths(self._pid, network)
 
         def start_and_keep() -> subprocess.Popen[str]:
             process = start()
@@ -128,6 +128,11 @@ def in_thread(enter: Callable[[], None], function: Callable[[], T]) -> T:
     if errors:
         raise errors[0]
     return result[0]
+
+
+def namespace_paths(pid: int, network: str) -> List[str]:
+    """Paths of a process's namespaces, for enter(); the network's is given."""
+    return [network, *(f"/proc/{pid}/ns/{kind}" for kind in ("pid", "uts", "ipc", "mnt"))]
 
 
 def enter(*paths: str) -> None:
