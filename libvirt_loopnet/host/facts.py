@@ -21,7 +21,7 @@ NETWORKD_LINKS = "/run/systemd/netif/links"
 SELINUX = "/sys/fs/selinux"
 
 
-DATA_PLANE = ("nft", "ip", "unshare")
+DATA_PLANE = ("nft", "ip")
 """Programs without which nothing can be looked at or changed."""
 BY_LIBVIRT = ("dnsmasq",)
 """Programs that libvirt runs for a network."""

@@ -33,7 +33,7 @@ class Linux:
 
     def __init__(self) -> None:
         self._given, self._listed = ("", b""), ""
-        """What canonical() was last given, and its answer: each takes a namespace and one more Python."""
+        """What canonical() was last given, and its answer: each takes a namespace and two nft."""
 
     def observe(
         self,

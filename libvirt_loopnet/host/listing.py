@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from .. import process
 from ..errors import HostError, RulesError
 from ..ruleset.tables import ALL_TABLES
-
-# Without taking Python apart again, as in hooks/network
-_TRIAL = (
-    "import posix, sys; sys.path.insert(0, sys.argv[1]);"
-    "from libvirt_loopnet.host.kernel.trial import main; posix._exit(main())"
-)
 
 
 def listed() -> str:
@@ -23,13 +15,11 @@ def listed() -> str:
 def foretell(script: str, messages: bytes, acknowledgements: int) -> str:
     """What listed() would say of a host that had but ``script`` and then ``messages`` for netfilter, which bring so
     many acknowledgements. Raises RulesError when they are refused."""
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    python = ["/usr/bin/python3", "-I", "-S", "-c", _TRIAL, root]
-    rules = script.encode()
-    given = b"%d %d\n" % (len(rules), acknowledgements) + rules + messages
-    result = process.run(["unshare", "--net", *python], given)
+    from .kernel.trial import tried  # not for hooks
+
+    result = process.fork(lambda: tried(script, messages, acknowledgements), "the trial of rules")
     if result.status:
-        raise RulesError(f"nft refused the rules: {_last_line(result.stderr)}")
+        raise RulesError(result.stderr.decode() or "the trial of rules failed")
     return without_seen(_in_order(result.stdout.decode()))
 
 
@@ -61,7 +51,3 @@ def _in_order(ruleset: str) -> str:
     end = "\n}\n"
     tables = {text.partition(" {\n")[0]: text + end for text in ruleset.split(end) if text}
     return "".join(tables.get(f"table {family} {name}", "") for family, name in ALL_TABLES)
-
-
-def _last_line(text: bytes) -> str:
-    return (text.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]

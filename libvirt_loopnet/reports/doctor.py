@@ -49,7 +49,7 @@ def _programs(facts: Facts) -> Iterator[Finding]:
         )
 
 
-_PACKAGES = {"nft": "nftables", "ip": "iproute2", "unshare": "util-linux", "dnsmasq": "dnsmasq-base"}
+_PACKAGES = {"nft": "nftables", "ip": "iproute2", "dnsmasq": "dnsmasq-base"}
 
 
 def _hooks(facts: Facts) -> Iterator[Finding]:

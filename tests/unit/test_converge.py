@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 
 from libvirt_loopnet import process
@@ -38,13 +36,14 @@ def test_a_host_that_is_as_it_should_be_is_looked_at_once() -> None:
 
 
 def test_nft_is_asked_once_how_it_lists_the_same_rules(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[bytes] = []
+    given: list[str] = []
 
-    def run(argv: Sequence[str], stdin: bytes = b"") -> process.Result:
-        given.append(stdin)
-        return process.Result(0, f"table ip loopnet {{\n\t{stdin!r}\n}}\n".encode(), b"")
+    def tried(script: str, *_: object) -> bytes:
+        given.append(script)
+        return f"table ip loopnet {{\n\t{script!r}\n}}\n".encode()
 
-    monkeypatch.setattr("libvirt_loopnet.host.listing.process.run", run)
+    monkeypatch.setattr("libvirt_loopnet.host.kernel.trial.tried", tried)
+    monkeypatch.setattr(process, "fork", lambda function, _: process.Result(0, function(), b""))
     host: Host = linux.Linux()
     first = host.canonical([], "rules")
     assert host.canonical([], "rules") == first
@@ -55,9 +54,10 @@ def test_nft_is_asked_once_how_it_lists_the_same_rules(monkeypatch: pytest.Monke
 
 
 def test_rules_that_nft_refuses_are_refused_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "libvirt_loopnet.host.listing.process.run", lambda *_: process.Result(1, b"", b"syntax error\n")
-    )
+    def tried(*_: object) -> bytes:
+        raise HostError("nft refused the rules: syntax error")
+
+    monkeypatch.setattr("libvirt_loopnet.host.kernel.trial.tried", tried)
     host = linux.Linux()
     for _ in range(2):
         with pytest.raises(HostError, match="syntax error"):

@@ -1,32 +1,34 @@
-"""Loads rules where they matter to nobody, and has nft list them: what listing.foretell() starts a Python for.
-
-That Python imports this and what stands here, no more. On its stdin are a line with the script's length (bytes) and the
-number of acknowledgements that the messages bring, the script for nft, and the messages for netfilter.
-"""
+"""Loads rules where they matter to nobody, and has nft list them: what listing.foretell() forks for."""
 
 from __future__ import annotations
 
-import sys
+import _ctypes  # not ctypes, which wants memory to write code into: systemd forbids that to `loopnet watch`
 
 from ... import process
-from ...errors import HostError, LoopnetError
+from ...errors import HostError
 from . import netlink
 from .nftables import nft
 
+CLONE_NEWNET = 0x40000000
+"""linux/sched.h"""
 
-def main() -> int:
-    """In a network namespace made for it: load what stdin has, list all to stdout; the exit status."""
-    length, acknowledgements = map(int, sys.stdin.buffer.readline().split())
-    try:
-        nft(sys.stdin.buffer.read(length).decode())
-        netlink.transact(sys.stdin.buffer.read(), acknowledgements)
-        # At once, as nothing else is here; of several "list table" in a script nft 1.0.6 finds the last one's only.
-        result = process.run(["nft", "--stateless", "list", "ruleset"])
-        if result.status:
-            raise HostError(f"nft list ruleset failed: {result.complaint}")
-    except LoopnetError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    sys.stdout.buffer.write(result.stdout)
-    sys.stdout.flush()
-    return 0
+
+def tried(script: str, messages: bytes, acknowledgements: int) -> bytes:
+    """Move to a new network namespace, for good, load all there, and list it. Raises HostError."""
+    _leave_network()
+    nft(script)
+    netlink.transact(messages, acknowledgements)
+    # At once, as nothing else is here; of several "list table" in a script nft 1.0.6 finds the last one's only.
+    result = process.run(["nft", "--stateless", "list", "ruleset"])
+    if result.status:
+        raise HostError(f"nft list ruleset failed: {result.complaint}")
+    return result.stdout
+
+
+def _leave_network() -> None:
+    """unshare(2), which Python has from 3.12 on."""
+    unshare = _ctypes.dlsym(_ctypes.dlopen(None, 0), "unshare")  # type: ignore[arg-type] # all that is loaded
+    if _ctypes.call_function(unshare, (CLONE_NEWNET,)) != 0:
+        # unshare(1) knows the reason.
+        why = process.run(["unshare", "--net", "true"]).complaint
+        raise HostError(f"there is no network namespace to try them in: {why}")
