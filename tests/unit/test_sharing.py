@@ -96,11 +96,11 @@ def test_what_is_shared_is_made_once(tmp_path: Path) -> None:
 
 
 def test_the_longest_is_the_first(tmp_path: Path) -> None:
-    table = "20 test_two.py native\n10 test_one.py\n"
+    table = "30 test_of_another_run.py\n20 test_two.py native\n10 test_one.py\n"
     slow = ONE.replace("pass", "time.sleep(2)").replace("\n", "import time\n", 1)
     assert shared(tmp_path, "-n1", "--keep-durations", table=table, one=slow, two=TWO).returncode == 0
     assert told(tmp_path) == ["native", "world", "mapped"]
-    assert (tmp_path / "durations.txt").read_text() == "6 test_one.py\n"
+    assert (tmp_path / "durations.txt").read_text() == "30 test_of_another_run.py\n6 test_one.py\n"
 
 
 def test_a_worker_that_dies_fails_the_run(tmp_path: Path) -> None:
