@@ -1,3 +1,5 @@
+# pytest keeps what it makes of modules with assertions: once for all its processes, if it may.
+export PYTHONDONTWRITEBYTECODE =
 # `make demo SHELL=1` would otherwise have make run its recipes by a shell called 1
 ifeq ($(origin SHELL),command line)
 DEMO_SHELL := $(SHELL)
