@@ -71,7 +71,7 @@ class Forked(Namespace):
                 request = json.dumps([code, list(argv), dict(environment), paths]).encode()
                 files = [*(stream.fileno() for stream in streams), there.fileno()]
                 socket.send_fds(_server(), [request], files)
-            status = _status(here, timeout)
+            status = _status(here, argv, timeout)
             told = []
             for stream in streams[1:]:
                 stream.seek(0)
@@ -83,14 +83,16 @@ class Forked(Namespace):
         return subprocess.CompletedProcess(list(argv), status, *told)
 
 
-def _status(reply: socket.socket, timeout: float) -> int | None:
-    """What a fork ends with; None at the time limit, when it is killed."""
-    pid = int(reply.recv(32))
+def _status(reply: socket.socket, argv: Sequence[str], timeout: float) -> int | None:
+    """What a fork ends with; None at the time limit, when it is killed. Raises CommandError if there is none."""
     reply.settimeout(timeout)
+    pid = reply.recv(32)
+    if not pid:
+        raise CommandError(argv, None, "", "could not be forked")
     try:
         return int(reply.recv(32))
     except socket.timeout:
-        os.killpg(pid, signal.SIGKILL)
+        os.killpg(int(pid), signal.SIGKILL)
         return None
 
 
@@ -129,8 +131,7 @@ def serve() -> None:
 
 def _import_all(package: ModuleType) -> None:
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
+        importlib.import_module(module.name)
 
 
 def _fork(
@@ -164,6 +165,8 @@ def _program(code: str, argv: list[str], environment: dict[str, str], files: lis
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
     except BaseException:
         traceback.print_exc()
         status = 1

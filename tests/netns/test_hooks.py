@@ -407,7 +407,7 @@ def test_rules_can_not_be_tried(lab: Lab, networks: int) -> None:
     told = lab.host.run([*UNABLE, "loopnet", "doctor", "--json"], check=False)
     found = {finding["id"]: finding["what"] for finding in json.loads(told.stdout)}
     assert (
-        "no network namespace to try them in: unshare: unshare failed: Operation not" in found["nft-refuses"]
+        "no network namespace to try rules in: unshare: unshare failed: Operation not" in found["nft-refuses"]
     )
     assert "firewall-absent" in found, "nor is anything else left out"
     assert told.returncode == 1

@@ -31,4 +31,4 @@ def _leave_network() -> None:
     if _ctypes.call_function(unshare, (CLONE_NEWNET,)) != 0:
         # unshare(1) knows the reason.
         why = process.run(["unshare", "--net", "true"]).complaint
-        raise HostError(f"there is no network namespace to try them in: {why}")
+        raise HostError(f"there is no network namespace to try rules in: {why}")
