@@ -40,8 +40,9 @@ quick: lint
 	$(ROOT_CHECK)
 	$(SHARE) tests/e2e/test_demo.py::test_demo_with_a_shell_at_the_end tests/unit tests/golden
 
-# Two runs, as modules of some tiers have the same names; all that waits is in the second.
-check: lint unit
+# Two runs, as modules of some tiers have the same names; all that waits is in the second. mypy takes one processor only.
+check: deps
+	@$(MAKE) --no-print-directory -j 2 lint unit
 	$(ROOT_CHECK)
 	$(SHARE) --again tests/fresh tests/e2e tests/netns
 
