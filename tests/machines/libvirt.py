@@ -40,7 +40,7 @@ def _build(directory: Path) -> Path:
         raise BuildError(
             f"{SUITE} has {archive.name}, not libvirt {VERSION}; change tests/machines/libvirt.py"
         )
-    # Not by Python, which takes five times as long.
+    # Not by Python, which takes seven times as long.
     unneeded = [f"--exclude=*/{name}/*" for name in ("docs/manpages", "tests")]
     command(["tar", "-xf", str(archive), "-C", str(directory), *unneeded], timeout=BUILD_SECONDS)
     source, build = directory / f"libvirt-{VERSION}", directory / "build"
