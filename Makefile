@@ -1,5 +1,6 @@
-# pytest keeps what it makes of modules with assertions: once for all its processes, if it may.
+# So that pytest keeps, for the next run, what it makes of modules with assertions.
 export PYTHONDONTWRITEBYTECODE =
+
 # `make demo SHELL=1` would otherwise have make run its recipes by a shell called 1
 ifeq ($(origin SHELL),command line)
 DEMO_SHELL := $(SHELL)

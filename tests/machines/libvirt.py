@@ -20,7 +20,7 @@ SETTINGS = (
     *(f"-D{name}=enabled" for name in ON),
 )  # fmt: skip
 LEFT_OUT = {"cc.get_supported_arguments(cc_flags)": "[]", "subdir('examples')\n": ""}
-"""Parts of its recipe, and what stands there instead: its 200 warnings cost gcc a fifth of its time."""
+"""Parts of its recipe, and what stands there instead: its warnings cost gcc a fifth of its time."""
 BUILD_SECONDS = 1200.0
 
 
