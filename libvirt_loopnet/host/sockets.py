@@ -9,20 +9,21 @@ from __future__ import annotations
 import _socket  # what socket is made of; see kernel/netlink.py
 import os
 import sys
-from collections.abc import Iterator
 from contextlib import closing, suppress
 from errno import EADDRINUSE
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
+from ..errors import HostError
 from ..model import ANY_ADDRESS, LOCALHOST
 from ..records import NamedTuple
+from .kernel.listening import listening
 
 DNS, DHCP = 53, 67
 PROC = "/proc"
 
 _KINDS = {"tcp": _socket.SOCK_STREAM, "udp": _socket.SOCK_DGRAM}
-_WAITING = {"tcp": "0A", "udp": "07"}
-"""States in /proc/net/{tcp,udp}: TCP_LISTEN, TCP_CLOSE (include/net/tcp_states.h)."""
+_LISTEN, _CLOSE = "0A", "07"
+"""States in /proc/net/tcp and udp (include/net/tcp_states.h); UDP has the second until it is connected."""
 _ALL = IPv6Address("::")
 
 
@@ -38,47 +39,61 @@ class Socket(NamedTuple):
         return f"{owner(self.inode)} has {self.address} port {self.port}/{self.protocol}"
 
 
-def rivals(address: IPv4Address, dns: bool = True, proc: str = PROC) -> list[Socket]:
+def rivals(address: IPv4Address, dns: bool = True) -> list[Socket]:
     """What keeps dnsmasq from serving DHCP, and DNS at ``address``, on a bridge still to be made."""
     taken = [] if _is_free("udp", ANY_ADDRESS, DHCP, shared=True) else [("udp", DHCP)]
     if dns:
         taken += [(kind, DNS) for kind in _KINDS if not _is_free(kind, address, DNS)]
     return [
         socket
-        for socket in waiting(proc)
+        for socket in waiting()
         if (socket.protocol, socket.port) in taken and socket.address in (ANY_ADDRESS, address)
     ]
 
 
-def inside(prefix: IPv4Network, proc: str = PROC) -> list[Socket]:
+def inside(prefix: IPv4Network) -> list[Socket]:
     """What waits at an address of ``prefix``."""
-    return [socket for socket in waiting(proc) if socket.address in prefix]
+    return [socket for socket in waiting() if socket.address in prefix]
 
 
-def at_localhost(proc: str = PROC) -> dict[tuple[str, int], Socket]:
+def at_localhost() -> dict[tuple[str, int], Socket]:
     """By protocol and port, what waits at 127.0.0.1, all addresses being it too."""
     return {
         (socket.protocol, socket.port): socket
-        for socket in waiting(proc)
+        for socket in waiting()
         if socket.address in (ANY_ADDRESS, LOCALHOST)
     }
 
 
-def waiting(proc: str = PROC) -> Iterator[Socket]:
+def waiting() -> list[Socket]:
     """All TCP and UDP sockets of this network namespace that wait; one at ``::`` stands at 0.0.0.0 as well."""
-    for protocol, state in _WAITING.items():
-        for family in ("", "6"):
-            for line in _lines(f"{proc}/net/{protocol}{family}")[1:]:
-                fields = line.split()
-                place, _, port = fields[1].partition(":")
-                for address in _addresses(place) if fields[3] == state else ():
-                    yield Socket(protocol, address, int(port, 16), fields[9])
+    try:
+        tcp = [*listening()]
+    except HostError:
+        tcp = _listed("tcp", _LISTEN)
+    return [
+        Socket(protocol, address, port, inode)
+        for protocol, found in (("tcp", tcp), ("udp", _listed("udp", _CLOSE)))
+        for packed, port, inode in found
+        for address in _addresses(packed)
+    ]
 
 
-def _addresses(place: str) -> list[IPv4Address | IPv6Address]:
-    """Those of ``place``, which the kernel writes as 32-bit numbers of this machine's byte order."""
-    numbers = [int(place[start : start + 8], 16) for start in range(0, len(place), 8)]
-    packed = b"".join(number.to_bytes(4, sys.byteorder) for number in numbers)
+def _listed(protocol: str, state: str) -> list[tuple[bytes, int, str]]:
+    """Address, port and inode of those in ``state`` that /proc has, which writes addresses as 32-bit numbers of this
+    machine's byte order."""
+    found = []
+    for line in _lines(f"{PROC}/net/{protocol}")[1:] + _lines(f"{PROC}/net/{protocol}6")[1:]:
+        fields = line.split()
+        if fields[3] == state:
+            place, _, port = fields[1].partition(":")
+            numbers = [int(place[start : start + 8], 16) for start in range(0, len(place), 8)]
+            packed = b"".join(number.to_bytes(4, sys.byteorder) for number in numbers)
+            found.append((packed, int(port, 16), fields[9]))
+    return found
+
+
+def _addresses(packed: bytes) -> list[IPv4Address | IPv6Address]:
     if len(packed) == 4:
         return [IPv4Address(packed)]
     address = IPv6Address(packed)
@@ -87,14 +102,14 @@ def _addresses(place: str) -> list[IPv4Address | IPv6Address]:
     return [address.ipv4_mapped or address]  # ::ffff:192.0.2.7, as Java has it, is of IPv4
 
 
-def owner(inode: str, proc: str = PROC) -> str:
+def owner(inode: str) -> str:
     """The program that holds a socket, with its process; what ss -p says, for a message."""
     wanted = f"socket:[{inode}]"
-    for pid in filter(str.isdigit, os.listdir(proc)):
+    for pid in filter(str.isdigit, os.listdir(PROC)):
         with suppress(OSError):  # it ended
-            descriptors = os.listdir(f"{proc}/{pid}/fd")
-            if any(_link(f"{proc}/{pid}/fd/{each}") == wanted for each in descriptors):
-                name = "".join(_lines(f"{proc}/{pid}/comm")) or "a program"
+            descriptors = os.listdir(f"{PROC}/{pid}/fd")
+            if any(_link(f"{PROC}/{pid}/fd/{each}") == wanted for each in descriptors):
+                name = "".join(_lines(f"{PROC}/{pid}/comm")) or "a program"
                 return f"{name} (process {pid})"
     return "a program"
 

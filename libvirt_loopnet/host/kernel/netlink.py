@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from ...errors import HostError
 
-ROUTE, NETFILTER = 0, 12
+ROUTE, SOCK_DIAG, NETFILTER = 0, 4, 12
 """Of the families of netlink."""
 REQUEST, ACK = 0x1, 0x4
 _DUMP = 0x300
@@ -20,7 +20,7 @@ _ERROR, _DONE = 2, 3
 _TYPE_MASK = 0x3FFF
 """NLA_TYPE_MASK; the bits above say that an attribute is nested, or in network order."""
 _TIMEOUT = 10.0
-_TOLD = {ROUTE: "neighbours", NETFILTER: "netfilter"}
+_TOLD = {ROUTE: "neighbours", SOCK_DIAG: "sockets", NETFILTER: "netfilter"}
 
 
 def transact(messages: bytes, acknowledgements: int, *, absent: bool = False) -> None:
@@ -41,17 +41,18 @@ def transact(messages: bytes, acknowledgements: int, *, absent: bool = False) ->
                     acknowledgements -= 1
 
 
-def dump(protocol: int, kind: int, head: bytes, wanted: bytes = b"") -> Iterator[bytes]:
-    """Each thing that the kernel lists in answer to ``kind``, of those ``wanted``, with a head as long as ``head``;
-    none where there is no such thing. Raises HostError."""
+def dump(
+    protocol: int, kind: int, head: bytes, wanted: bytes = b"", *, absent: bool = True
+) -> Iterator[bytes]:
+    """Each thing that the kernel lists in answer to ``kind``, of those ``wanted``, with its protocol's head before it.
+    Raises HostError; not, but without ``absent``, where there is no such thing to be listed."""
     with _socket_for(protocol, "can't be read") as netlink:
         netlink.send(message(kind, REQUEST | _DUMP, head, wanted))
         while True:
             for answer, body in _messages(netlink.recv(1 << 17)):
-                if answer == _DONE:
-                    return
-                if answer == _ERROR:
-                    _raise(body, errno.ENOENT)
+                if answer in (_DONE, _ERROR):
+                    # A list that fails on the way ends as others do, with the error in it (netlink_dump_done()).
+                    _raise(body, errno.ENOENT if absent else 0)
                     return
                 yield body
 
