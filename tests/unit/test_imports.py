@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "libvirt_loopnet"
 HEAVY = {
-    "argparse", "dataclasses", "enum", "json", "libvirt", "logging", "lxml", "pyroute2", "re", "socket",
+    "_ctypes", "argparse", "dataclasses", "enum", "json", "libvirt", "logging", "lxml", "pyroute2", "re", "socket",
     "subprocess", "tempfile", "typing",
 }  # fmt: skip
 """Each takes as long as a good part of Python's own start, or longer."""
