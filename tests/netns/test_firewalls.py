@@ -12,7 +12,6 @@ import re
 import shutil
 import socket
 import struct
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple, cast
 import pytest
 
 from tests.sandbox import CHECKOUT, INTERNET, Namespace
+from tests.sandbox.apt import apt
 from tests.sandbox.cache import cache_directory
 
 from . import frames
@@ -618,17 +618,12 @@ def packages() -> list[Path]:
     with tempfile.TemporaryDirectory() as empty:  # what apt has in its own cache it doesn't list
         (Path(empty) / "partial").mkdir()
         options = ["-y", "-qq", "--no-install-recommends", "-o", f"Dir::Cache::archives={empty}"]
-        listed = apt(cache, "install", *options, "--print-uris", *PROGRAMS)
+        listed = apt("apt-get", "install", *options, "--print-uris", *PROGRAMS)
     found = [cache / line.split()[1] for line in listed.splitlines()]
     missing = [file.name.partition("_")[0] for file in found if not file.exists()]
     if missing:  # unlike install --download-only, this takes no lock
-        apt(cache, "download", "-qq", *missing)
+        apt("apt-get", "download", "-qq", *missing, directory=str(cache))
     return found
-
-
-def apt(cwd: Path, *arguments: str) -> str:
-    argv = ["apt-get", *arguments]
-    return subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True, timeout=280, cwd=cwd).stdout
 
 
 def install(lab: Lab) -> None:

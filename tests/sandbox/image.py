@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import List, NamedTuple, Sequence, Tuple
 
+from .apt import apt
 from .cache import BuildError, built_once, cache_directory, check_room, command, command_bytes, reason
 from .cpio import CpioWriter
 
@@ -121,7 +122,7 @@ def _download(kernel: Kernel) -> List[Path]:
             _download_now(kernel, directory, listed)
         except BuildError:
             # Old package lists name files that the mirror no longer has.
-            command(["apt-get", "update", "-q"])
+            apt("apt-get", "update", "-q")
             _download_now(kernel, directory, listed)
     return [directory / name for name in listed.read_text().split()]
 
@@ -130,7 +131,7 @@ def _download_now(kernel: Kernel, directory: Path, listed: Path) -> None:
     with tempfile.TemporaryDirectory(dir=directory) as name:
         # _apt, the user apt would switch to, cannot write into root's cache directory.
         sandbox = ["-o", "APT::Sandbox::User=root"]
-        command(["apt-get", "download", "-q", *sandbox, *_kernel_packages(kernel), *PACKAGES], name)
+        apt("apt-get", "download", "-q", *sandbox, *_kernel_packages(kernel), *PACKAGES, directory=name)
         files = sorted(Path(name).glob("*.deb"))
         names = Path(name) / "list"
         names.write_text("\n".join(path.name for path in files))
@@ -154,7 +155,7 @@ def _kernel_packages(kernel: Kernel) -> List[str]:
 def _depends(package: str) -> str:
     """What apt says that ``package`` depends on; nothing if it does not know it."""
     try:
-        return command(["apt-cache", "depends", "--important", package])
+        return apt("apt-cache", "depends", "--important", package)
     except BuildError as error:
         if "No packages found" in str(error):
             return ""

@@ -14,6 +14,7 @@ import shutil
 from pathlib import Path
 from typing import List, Sequence, Tuple
 
+from .apt import apt
 from .cache import BuildError, built_once, command
 from .sandbox import Sandbox
 
@@ -38,7 +39,7 @@ def provide(sandbox: Sandbox, *names: str) -> None:
 @functools.cache
 def available(name: str) -> bool:
     """Does this release have the package?"""
-    return bool(command(["apt-cache", "search", "--names-only", f"^{re.escape(name)}$"]))
+    return bool(apt("apt-cache", "search", "--names-only", f"^{re.escape(name)}$"))
 
 
 def _known(names: str) -> str:
@@ -50,7 +51,7 @@ def _known(names: str) -> str:
 @functools.cache
 def _missing(names: Tuple[str, ...]) -> List[str]:
     """The packages, with versions, that apt would install."""
-    told = _apt("--simulate", *names)
+    told = _install("--simulate", *names)
     return sorted(re.findall(r"^Inst (\S+ .*?\(\S+)", told, re.MULTILINE))
 
 
@@ -72,11 +73,11 @@ def _unpack(names: Tuple[str, ...], directory: Path) -> Path:
 
 def _download(*arguments: str) -> None:
     try:
-        _apt("--download-only", *arguments)
+        _install("--download-only", *arguments)
     except BuildError:
         # Old package lists name files that the mirror no longer has.
-        command(["apt-get", "update", "-q"])
-        _apt("--download-only", *arguments)
+        apt("apt-get", "update", "-q")
+        _install("--download-only", *arguments)
 
 
 def _merge(root: Path) -> None:
@@ -86,7 +87,7 @@ def _merge(root: Path) -> None:
             shutil.copytree(root / name, root / "usr" / name, symlinks=True, dirs_exist_ok=True)
 
 
-def _apt(*arguments: str) -> str:
+def _install(*arguments: str) -> str:
     """apt-get install, which locks nothing, as it installs nothing."""
     options = ["-qq", "--yes", "--no-install-recommends", "-oDebug::NoLocking=1"]
-    return command(["apt-get", "install", *options, *arguments])
+    return apt("apt-get", "install", *options, *arguments)

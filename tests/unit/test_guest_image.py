@@ -157,12 +157,12 @@ SPLIT = {
 def test_packages_of_the_kernel(
     known: Dict[str, str], packages: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def apt(argv: list[str], directory: str = "/") -> str:
+    def apt(*argv: str) -> str:
         if argv[-1] not in known:
             raise BuildError(f"{argv[-1]}: exit status 100\nE: No packages found")
         return known[argv[-1]]
 
-    monkeypatch.setattr(image, "command", apt)
+    monkeypatch.setattr(image, "apt", apt)
     assert image._kernel_packages(CLOUD) == packages
     known = {}
     with pytest.raises(BuildError, match="apt-get update"):
