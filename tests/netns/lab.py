@@ -416,15 +416,14 @@ class Lab(Sandbox):
     def _boot(self, guest: LabGuest, device: str = "eth0") -> None:
         native = guest.network.model.mode == NATIVE
         length = guest.network.model.guest_prefix.prefixlen
-        lo = (
-            "echo 1 >/proc/sys/net/ipv4/conf/all/route_localnet\n"
-            "ip address add 127.0.0.1/16 dev lo; ip address delete 127.0.0.1/8 dev lo\n"
-        )
+        lo = "address add 127.0.0.1/16 dev lo\naddress delete 127.0.0.1/8 dev lo\n" if native else ""
         guest.namespace.sh(
-            f"ip link set lo up\n{lo if native else ''}"
+            f"{'echo 1 >/proc/sys/net/ipv4/conf/all/route_localnet' if native else ''}\n"
             "echo 1 >/proc/sys/net/ipv4/conf/all/rp_filter\n"
-            f"ip address add {guest.address}/{length} scope global dev {device}; ip link set {device} up\n"
-            f"ip route add default via {guest.gateway}"
+            # by one ip, as there are hundreds of guests
+            f"ip -batch - <<'END'\nlink set lo up\n{lo}"
+            f"address add {guest.address}/{length} scope global dev {device}\nlink set {device} up\n"
+            f"route add default via {guest.gateway}\nEND"
         )
         # The bridge's port forwards once the kernel has told of the carrier, for which it takes up to a second
         # (linkwatch_schedule_work() in net/core/link_watch.c).
