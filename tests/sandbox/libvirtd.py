@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Callable, Dict, Sequence
 
+from .cache import cache_directory
 from .holder import CommandError
 from .namespaces import PYTHON, Namespace
 
@@ -17,6 +18,7 @@ KIND = "LOOPNET_DAEMONS"
 LIBVIRTD, MODULAR = "libvirtd", "modular"
 PID_FILE = "/run/libvirtd.pid"
 STOP_SECONDS = 20.0
+CAPABILITIES = "/var/cache/libvirt/qemu/capabilities"
 
 CONF = """\
 unix_sock_group = "root"
@@ -128,6 +130,10 @@ class Libvirtd:
             self._path(f"/etc/libvirt/{name}.conf").write_text(CONF.format(log=log(name)))
         self._path("/etc/libvirt/qemu.conf").write_text(QEMU_CONF)
         self._path("/etc/libvirt/qemu/networks/default.xml").write_text(DEFAULT_NETWORK)
+        # What it asks a QEMU of, which it looks at anew if that or itself is another by now (virQEMUCapsIsValid())
+        kept = cache_directory() / "capabilities" / self.names[0]
+        kept.mkdir(parents=True, exist_ok=True)
+        self._host.sh(f"mkdir -p {CAPABILITIES}; mount --bind {shlex.quote(str(kept))} {CAPABILITIES}")
 
     def start(self, *, settled: bool = True) -> None:
         """Starts what takes connections; `settled` waits until running guests were found again."""

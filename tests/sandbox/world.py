@@ -191,8 +191,7 @@ class World:
 
     def _let_libvirt_begin(self) -> None:
         """Lets libvirt do what it does once: turn forwarding on, lay out its chains."""
-        self.sandbox.virsh("net-start", "default")
-        self.sandbox.virsh("net-destroy", "default")
+        self._virsh_all("net-start default", "net-destroy default")
 
     # --- what is seen
 
