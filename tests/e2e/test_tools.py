@@ -43,7 +43,11 @@ def test_virt_install_import(world: World) -> None:
     assert world.page("vm1.loopnet") == "hello from vm1\n"
     assert guest.run(f"wget -qO- http://{INTERNET}/").startswith("hello")
     # What libvirt's own commands say is the host's view, too.
-    assert " 127.1.0.2/24 " in world.sandbox.virsh("net-dhcp-leases", "loopnet", guest.macs[0])
+    told = ("net-dhcp-leases", "loopnet", guest.macs[0])
+    wait(
+        lambda: " 127.1.0.2/24 " in world.sandbox.virsh(*told),
+        "the lease, of which dnsmasq tells after the guest",
+    )
     for source in ([], ["--source", "lease"]):
         assert " 127.1.0.2/24" in world.sandbox.virsh("domifaddr", "vm1", *source)
 
